@@ -1,0 +1,116 @@
+"""Start-up hook of nnunet_ext: makes its classes known to stock nnU-Net in every interpreter of this environment.
+
+``nnunet_ext.pth`` (Python < 3.15) or ``nnunet_ext.start`` (>= 3.15) loads this file when an interpreter starts, hence
+also in the worker processes that nnU-Net spawns. It imports nothing beyond the standard library and does nothing
+but wait for two modules:
+
+* ``nnunetv2.utilities.find_class_by_name``: names listed in ``nnunet_ext.registry`` are answered first, every other
+  name goes to nnU-Net unchanged;
+* ``torchvision.extension``: where torchvision's compiled operators do not fit the installed torch (typically a CPU
+  build of torch beside the default torchvision), the two operator schemas whose absence makes ``import torchvision``
+  fail are declared. nnU-Net's own class search and segment-anything import torchvision without calling them.
+
+``NNUNET_EXT_DISABLE=1`` switches all of it off. Whatever goes wrong in here is reported on stderr and never raised:
+a broken plug-in must leave stock nnU-Net working.
+"""
+
+import os
+import sys
+
+
+def _warn(message):
+    print(f"nnunet_ext: {message}", file=sys.stderr)
+
+
+def _extend_class_search(module):
+    """Answer our names before ``recursive_find_python_class(folder, class_name, current_module, ...)`` looks for them."""
+    stock = module.recursive_find_python_class
+    if getattr(stock, "__nnunet_ext__", False):
+        return
+
+    def recursive_find_python_class(folder, class_name, current_module, *args, **kwargs):
+        try:
+            from nnunet_ext import registry
+
+            entry = registry.find(current_module, class_name)
+        except Exception as e:  # whatever is wrong with the plug-in, stock classes must be found
+            _warn(f"ignored, its registry cannot be read: {e!r}")
+            entry = None
+        if entry is not None:
+            return entry.load()
+        return stock(folder, class_name, current_module, *args, **kwargs)
+
+    recursive_find_python_class.__doc__ = stock.__doc__
+    recursive_find_python_class.__wrapped__ = stock
+    recursive_find_python_class.__nnunet_ext__ = True
+    module.recursive_find_python_class = recursive_find_python_class
+    for other in list(sys.modules.values()):  # those that have imported the name already
+        if getattr(other, "__name__", "").startswith("nnunetv2.") and vars(other).get(stock.__name__) is stock:
+            other.recursive_find_python_class = recursive_find_python_class
+
+
+def _heal_torchvision(module):
+    """Declare ``torchvision::nms`` and ``torchvision::qnms`` where the compiled operators did not load."""
+    if module._has_ops():
+        return
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    module._nnunet_ext_library = library  # the declarations live as long as this object
+
+
+_AFTER_IMPORT = {
+    "nnunetv2.utilities.find_class_by_name": _extend_class_search,
+    "torchvision.extension": _heal_torchvision,
+}
+
+
+def _run(callback, module):
+    try:
+        callback(module)
+    except Exception as e:  # see the module docstring
+        _warn(f"could not hook into {module.__name__}: {e!r}")
+
+
+class _Finder:
+    """Meta-path finder that lets the other finders find a module and has a callback run once it is executed."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        callback = _AFTER_IMPORT.get(name)
+        if callback is None:
+            return None
+        for finder in sys.meta_path:
+            find_spec = None if finder is _Finder else getattr(finder, "find_spec", None)
+            spec = find_spec and find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                execute = spec.loader.exec_module
+
+                def exec_module(module, execute=execute):
+                    execute(module)
+                    _run(callback, module)
+
+                spec.loader.exec_module = exec_module
+                return spec
+        return None
+
+
+def install():
+    """Start waiting for the modules above; those already imported are dealt with at once. Idempotent."""
+    if os.environ.get("NNUNET_EXT_DISABLE", "") not in ("", "0") or _Finder in sys.meta_path:
+        return
+    sys.meta_path.insert(0, _Finder)
+    for name, callback in _AFTER_IMPORT.items():
+        if name in sys.modules:
+            _run(callback, sys.modules[name])
+
+
+def installed():
+    """Whether the hook is active in this interpreter."""
+    return _Finder in sys.meta_path
+
+
+install()

@@ -1,0 +1,50 @@
+"""The ``nnunet_ext VERB`` command line: one file per verb.
+
+A verb's module has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> int``. Importing it must stay
+cheap, so that ``--help`` answers at once: numpy, torch and nnU-Net are imported inside ``run``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.version import __version__
+
+VERBS = {"convert": "convert", "phantom": "phantom", "list": "list_", "doctor": "doctor"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="nnunet_ext", description="Dataset converters, checks and tools around the trainers of nnunet_ext."
+    )
+    parser.add_argument("--version", action="version", version=f"nnunet_ext {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, module_name in VERBS.items():
+        module = importlib.import_module(f"nnunet_ext.cli.{module_name}")
+        sub = verbs.add_parser(verb, help=module.HELP, description=module.__doc__,
+                               formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 when all is well, 1 when a check failed, 2 for wrong input, 130 for Ctrl-C."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except InputError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,11 @@
+"""convert"""
+
+HELP = "convert"
+
+
+def add_arguments(parser):
+    ...
+
+
+def run(args):
+    return 0

@@ -1,0 +1,11 @@
+"""doctor"""
+
+HELP = "doctor"
+
+
+def add_arguments(parser):
+    ...
+
+
+def run(args):
+    return 0

@@ -1,0 +1,11 @@
+"""phantom"""
+
+HELP = "phantom"
+
+
+def add_arguments(parser):
+    ...
+
+
+def run(args):
+    return 0

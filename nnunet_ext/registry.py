@@ -1,0 +1,58 @@
+"""The one list of classes that nnU-Net may ask for by name.
+
+The start-up hook, ``nnunet_ext list``, the tables of the documentation and the tests all derive from it. It imports
+neither torch nor nnU-Net.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import NamedTuple
+
+# the dotted root under which nnU-Net searches a kind of class
+ROOTS = {
+    "nnunetv2.training.nnUNetTrainer": "trainer",
+    "nnunetv2.experiment_planning": "planner",
+    "nnunetv2.preprocessing.normalization": "normalization",
+    "nnunetv2.preprocessing.resampling": "resampling",
+}
+
+
+class Entry(NamedTuple):
+    """One class (or resampling function) that plans, folders and command lines may name."""
+
+    kind: str
+    name: str
+    module: str
+    summary: str
+    paper_row: str = ""  # the row of the paper's table that the trainer reproduces
+    parameters: int | None = None  # one input channel, binary task
+    configuration: str = ""  # the configuration a trainer is made for
+    planner: str = ""  # the planner (-pl) that gives the paper's plans
+    plans: str = ""  # the name (-p) of those plans
+
+    def load(self) -> object:
+        """Import and return the class."""
+        return getattr(importlib.import_module(self.module), self.name)
+
+
+def _raunet(name: str, summary: str, paper_row: str, parameters: int | None, configuration: str = "2d") -> Entry:
+    return Entry("trainer", name, "nnunet_ext.trainers.raunet", summary, paper_row, parameters, configuration,
+                 "RAUNetPlanner", "nnUNetRAUNetPlans")
+
+
+ENTRIES = (
+    _raunet("nnUNetTrainerRAUNet", "bottleneck residual blocks, attention gates, GroupNorm", "RA-U-Net", 7_294_133),
+)
+
+_BY_KIND_AND_NAME = {(e.kind, e.name): e for e in ENTRIES}
+
+
+def find(root: str, name: str) -> Entry | None:
+    """The entry called `name` among the classes that nnU-Net looks for under `root`; None if it is not ours."""
+    return _BY_KIND_AND_NAME.get((ROOTS.get(root, ""), name))
+
+
+def entries(kind: str) -> tuple[Entry, ...]:
+    """All entries of one kind, in the order of this file."""
+    return tuple(e for e in ENTRIES if e.kind == kind)

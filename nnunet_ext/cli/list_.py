@@ -3,8 +3,7 @@
 HELP = "list_"
 
 
-def add_arguments(parser):
-    ...
+def add_arguments(parser): ...
 
 
 def run(args):

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
 
-def pad_to(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Zero-pad the far end of the spatial axes: an up-sampled map is one short where pooling met an odd size."""
-    missing = [want - have for want, have in zip(size, x.shape[2:], strict=True)]
-    return F.pad(x, [p for m in reversed(missing) for p in (0, m)]) if any(missing) else x
+def crop_to(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Cut the far end of the spatial axes: an up-sampled map is one too long where pooling rounded an odd size up."""
+    return x[(..., *(slice(n) for n in size))] if tuple(x.shape[2:]) != tuple(size) else x
 
 
 class UShape(nn.Module):
@@ -20,7 +18,7 @@ class UShape(nn.Module):
 
     Args:
         encoder: one block per stage, from full resolution down.
-        pool: halves the size between two stages.
+        pool: halves the size between two stages, rounding up.
         up, decoder, gates: one module per skip connection, from full resolution down. A gate maps (up-sampled
             decoder map, encoder map) to the encoder map that is concatenated.
         head: logits.
@@ -54,7 +52,7 @@ class UShape(nn.Module):
 
         for level in reversed(range(len(skips))):
             skip = skips[level]
-            x = pad_to(self.up[level](x), skip.shape[2:])
+            x = crop_to(self.up[level](x), skip.shape[2:])
             if self.gates is not None:
                 skip = self.gates[level](x, skip)
             x = self.decoder[level](torch.cat([skip, x], dim=1))

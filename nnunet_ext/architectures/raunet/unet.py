@@ -41,7 +41,7 @@ class UNet(UShape):
         norm: ``group`` or ``batch``.
         groups: groups of GroupNorm, at most.
 
-    Shapes: (B, in_channels, H, W) -> (B, out_channels, H, W), any H, W of at least 2 ** (len(features) - 1).
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, H, W), any size.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class UNet(UShape):
         above = features[:-1]
         super().__init__(
             encoder=[make_block(i, o) for i, o in zip((in_channels, *above), features, strict=True)],
-            pool=MAX_POOL[2](2),
+            pool=MAX_POOL[2](2, ceil_mode=True),
             up=[CONV_TRANSPOSE[2](2 * c, c, kernel_size=2, stride=2) for c in above],
             gates=[AttentionGate(c, norm=norm, groups=groups) for c in above] if gates else None,
             decoder=[make_block(2 * c, c) for c in above],

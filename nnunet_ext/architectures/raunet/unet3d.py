@@ -20,7 +20,7 @@ class UNet3D(UShape):
 
     Args: as `UNet`.
 
-    Shapes: (B, in_channels, D, H, W) -> (B, out_channels, D, H, W), every axis at least 2 ** (len(features) - 1).
+    Shapes: (B, in_channels, D, H, W) -> (B, out_channels, D, H, W), any size.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class UNet3D(UShape):
         above = features[:-1]
         super().__init__(
             encoder=[make_block(i, o, o // 2) for i, o in zip((in_channels, *above), features, strict=True)],
-            pool=MAX_POOL[3](2),
+            pool=MAX_POOL[3](2, ceil_mode=True),
             up=[CONV_TRANSPOSE[3](2 * c, 2 * c, kernel_size=2, stride=2) for c in above],
             decoder=[make_block(3 * c, c, c) for c in above],
             head=SegmentationHead(conv=CONV[3], in_channels=features[0], out_channels=out_channels, binary=binary),

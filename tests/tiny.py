@@ -25,10 +25,8 @@ def volume(rng: np.random.Generator, shape: tuple[int, int, int], highest_label:
     centre = rng.uniform(-0.2, 0.2, 3)
     r = np.sqrt((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2)
     image = np.where(r < 0.7, 100, -50) - 60 * (r < 0.35) + rng.normal(0, 10, shape)
-    if highest_label == 1:
-        label = (r < 0.35).astype(np.uint8)
-    else:
-        label = (r < 0.7).astype(np.uint8) + (r < 0.35)
+    shells = (0.35,) if highest_label == 1 else (0.7, 0.35)
+    label = np.sum([r < radius for radius in shells], axis=0, dtype=np.uint8)
     return np.clip(image, -1000, 1000).astype(np.int16), label
 
 
@@ -139,9 +137,7 @@ def preprocess(name: str, plans_name: str, configurations: tuple[str, ...]) -> N
         preprocessor = configuration.preprocessor_class(verbose=False)
         for case, files in get_filenames_of_train_images_and_targets(str(raw), dataset).items():
             label = Path(files["label"])
-            preprocessor.run_case_save(
-                str(out / case), files["images"], files["label"], plans, configuration, dataset
-            )
+            preprocessor.run_case_save(str(out / case), files["images"], files["label"], plans, configuration, dataset)
             link = base / "gt_segmentations" / label.name
             if not link.exists():
                 link.symlink_to(label)

@@ -36,3 +36,47 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("no real data beside this checkout (../shared/data)")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny datasets, preprocessed: 29 binary, 30 regions, 31 classes, 32 ignore label, 33 two MR channels, 34 PNG."""
+    import tiny
+
+    root = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            (root / name).mkdir()
+            patch.setenv(name, str(root / name))
+        tiny.make_raw(29, tiny.BINARY)
+        tiny.make_raw(30, tiny.REGIONS)
+        tiny.make_raw(31, tiny.CLASSES)
+        tiny.make_raw(32, tiny.IGNORE)
+        tiny.make_raw(33, tiny.BINARY, channels=("T1", "T2"))
+        tiny.make_raw(34, tiny.BINARY, channels=("ultrasound",), png=True)
+        tiny.plan_and_preprocess(29, configurations=("2d", "3d_fullres"))
+        tiny.plan_and_preprocess(29, "ExperimentPlanner")
+        for dataset_id in range(30, 35):
+            tiny.plan_and_preprocess(dataset_id)
+    return root
+
+
+@pytest.fixture
+def short_runs(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The prepared datasets, an nnUNet_results of the test's own, which is returned, and a budget of one iteration."""
+    results = tmp_path / "nnUNet_results"
+    results.mkdir()
+    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+        monkeypatch.setenv(name, str(prepared / name))
+    monkeypatch.setenv("nnUNet_results", str(results))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    monkeypatch.setenv("NNUNET_EXT_EPOCHS", "1")
+    monkeypatch.setenv("NNUNET_EXT_ITERATIONS", "1")
+    monkeypatch.setenv("NNUNET_EXT_VAL_ITERATIONS", "1")
+    return results
+
+
+@pytest.fixture
+def datasets(short_runs: Path, fork_pools: None) -> Path:
+    """`short_runs` with forked pools."""
+    return short_runs

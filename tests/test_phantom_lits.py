@@ -200,8 +200,9 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 def test_shapes_measure_distance():
     at = [np.array([v], np.float32) for v in (13.0, 0.0, 0.0)]
-    assert Ellipsoid(centre=(0, 0, 0), semi=(10, 10, 10)).distance(*at)[0] == pytest.approx(3, abs=1e-3)
-    assert Ellipsoid(centre=(0, 0, 0), semi=(5, 10, 10), degrees=(0, 0, 90)).distance(*at)[0] == pytest.approx(3, abs=1e-3)
+    for semi, turn in (((10, 10, 10), 0), ((5, 10, 10), 90)):
+        ellipsoid = Ellipsoid(centre=(0, 0, 0), semi=semi, degrees=(0, 0, turn))
+        assert ellipsoid.distance(*at)[0] == pytest.approx(3, abs=1e-3)
     assert Segment(start=(0, 0, 0), end=(10, 0, 0), r0=1, r1=2).distance(*at)[0] == pytest.approx(1, abs=1e-3)
     assert tube(points=[(0, 0, 0), (5, 0, 0), (10, 0, 0)], radii=2).distance(*at)[0] == pytest.approx(1, abs=1e-3)
 

@@ -1,0 +1,236 @@
+"""The synthetic LiTS: layout, reproducibility, Hounsfield units, labels, geometry, resuming, errors."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from nnunet_ext.cli import main
+from nnunet_ext.dataset_conversion.phantom import lits
+from nnunet_ext.dataset_conversion.phantom.abdomen import Case, render
+from nnunet_ext.dataset_conversion.phantom.canvas import Pose
+from nnunet_ext.dataset_conversion.phantom.fields import NoiseField
+from nnunet_ext.dataset_conversion.phantom.scanner import noise_filter
+from nnunet_ext.dataset_conversion.phantom.shapes import Ellipsoid, Segment, tube
+from nnunet_ext.errors import InputError
+
+SIZE, SLICES = 96, 16
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+def canonical(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """HU and labels with indices growing to the patient's right, front and head."""
+    return tuple(np.asarray(nib.as_closest_canonical(nib.Nifti1Image(v, case.affine)).dataobj)
+                 for v in (case.hu, case.labels))
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return [render(seed=0, case=i, size=SIZE, slices=SLICES) for i in range(8)]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("lits")
+    assert lits.write_lits(out=out, cases=3, size=64, slices=6, test_cases=1) == 4
+    return out
+
+
+def test_layout_and_headers(written: Path):
+    names = [f"{kind}-{i}.nii" for kind in ("segmentation", "volume") for i in range(3)]
+    assert sorted(p.name for p in written.iterdir()) == sorted([*names, "test-volume-0.nii"])
+    for i in range(3):
+        volume, labels = nib.load(written / f"volume-{i}.nii"), nib.load(written / f"segmentation-{i}.nii")
+        assert volume.shape == labels.shape == (64, 64, 6)
+        assert volume.get_data_dtype() == np.int16
+        assert labels.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(volume.affine, labels.affine)
+        np.testing.assert_allclose(volume.get_qform(), volume.get_sform(), atol=1e-4)
+        directions = volume.affine[:3, :3] / nib.affines.voxel_sizes(volume.affine)
+        np.testing.assert_allclose(directions @ directions.T, np.eye(3), atol=1e-6)
+        assert set(np.unique(labels.dataobj)) <= {0, 1, 2}
+
+
+def test_bytes_depend_on_neither_processes_nor_case_count(written: Path, tmp_path: Path):
+    lits.write_lits(out=tmp_path, cases=2, size=64, slices=6, test_cases=1, num_processes=2)
+    ours, others = digests(tmp_path), digests(written)
+    assert len(ours) == 5
+    assert ours == {name: others[name] for name in ours}
+
+
+def test_gzip_is_reproducible_and_holds_the_same_voxels(written: Path, tmp_path: Path):
+    for name in "ab":
+        lits.write_lits(out=tmp_path / name, cases=1, size=64, slices=6, file_ending=".nii.gz")
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    np.testing.assert_array_equal(nib.load(tmp_path / "a" / "volume-0.nii.gz").dataobj,
+                                  nib.load(written / "volume-0.nii").dataobj)
+
+
+def test_seed_case_and_test_flag_give_other_patients():
+    hu = [render(seed=s, case=c, size=48, slices=2, test=t).hu for s, c, t in
+          ((0, 0, False), (1, 0, False), (0, 1, False), (0, 0, True))]
+    assert all((hu[0] != other).mean() > 0.5 for other in hu[1:])
+
+
+def test_hounsfield_units(cases: list[Case]):
+    for case in cases:
+        hu, labels = case.hu.astype(np.float32), case.labels
+        assert hu.min() >= -1024
+        assert hu.max() > 300, "bone"
+        corner = hu[:6, :6]
+        assert corner.mean() < -1000
+        assert corner.max() < -950, "air is never 0"
+        inner = ndimage.binary_erosion(labels == 1, np.ones((5, 5, 1)))
+        assert 88 < np.median(hu[inner]) < 135
+        body = ndimage.binary_opening(hu > -300, np.ones((3, 3, 1)))
+        assert ((hu > -130) & (hu < -75) & body).sum() > 0.02 * hu.size, "fat"
+
+
+def test_noise_of_the_liver(cases: list[Case]):
+    for case in cases:
+        inner = ndimage.binary_erosion(case.labels == 1, np.ones((5, 5, 1)))
+        low, middle = np.percentile(case.hu[inner], (16, 50))  # vessels are on the other side
+        assert 8 < middle - low < 19
+
+
+def test_tumours_are_darker_and_surrounded_by_liver(cases: list[Case]):
+    with_tumour = [case for case in cases if (case.labels == 2).any()]
+    assert len(with_tumour) == 7, "one case in eight has none"
+    for case in with_tumour:
+        assert max(t.diameter for t in case.tumours) >= 12
+        assert all(6 <= t.diameter <= 90 and 20 <= t.contrast <= 60 for t in case.tumours)
+        liver, tumour = case.hu[case.labels == 1], case.hu[case.labels == 2]
+        assert np.median(liver) - np.median(tumour) > 12
+        shell = ndimage.binary_dilation(case.labels == 2, np.ones((3, 3, 1))) & (case.labels != 2)
+        assert (case.labels[shell] == 1).mean() > 0.5
+
+
+def test_liver_is_one_organ_on_the_right(cases: list[Case]):
+    for case in cases:
+        _, labels = canonical(case)
+        parts, _ = ndimage.label(labels > 0)
+        assert np.bincount(parts.ravel())[1:].max() > 0.97 * (labels > 0).sum()
+        assert (labels[SIZE // 2 :] > 0).sum() > 2 * (labels[: SIZE // 2] > 0).sum()
+
+
+def test_spine_is_at_the_back(cases: list[Case]):
+    for case in cases:
+        hu, _ = canonical(case)
+        bone = hu[SIZE * 2 // 5 : SIZE * 3 // 5] > 250
+        assert bone[:, : SIZE // 2].sum() > 3 * bone[:, SIZE // 2 :].sum()
+
+
+def test_spacing_origin_and_orientation_vary(cases: list[Case]):
+    views = [abs(case.affine[0, 0]) * SIZE for case in cases]
+    assert all(280 <= v <= 500 for v in views)
+    assert len({round(v) for v in views}) > 4
+    assert len({tuple(case.affine[:3, 3]) for case in cases}) == len(cases)
+    assert len({nib.aff2axcodes(case.affine) for case in cases}) > 1
+    free = [render(seed=0, case=i, size=32) for i in range(4)]
+    thickness = {case.affine[2, 2] for case in free}
+    assert len(thickness) > 1
+    assert all(0.7 <= t <= 5 for t in thickness)
+    assert all(180 < case.affine[2, 2] * case.hu.shape[2] < 260 for case in free)
+
+
+def test_field_of_view_does_not_depend_on_size():
+    small, large = (render(seed=0, case=2, size=s, slices=2) for s in (32, 64))
+    assert small.affine[0, 0] * 32 == pytest.approx(large.affine[0, 0] * 64)
+
+
+def test_resumes_and_skips(tmp_path: Path):
+    arguments = {"out": tmp_path, "cases": 2, "size": 48, "slices": 3}
+    assert lits.write_lits(**arguments) == 2
+    before = digests(tmp_path)
+    stamp = (tmp_path / "volume-0.nii").stat().st_mtime_ns
+    (tmp_path / "segmentation-1.nii").unlink()
+    seen = []
+    assert lits.write_lits(**arguments, progress=lambda done, total: seen.append((done, total))) == 1
+    assert seen == [(2, 2)]
+    assert (tmp_path / "volume-0.nii").stat().st_mtime_ns == stamp
+    assert digests(tmp_path) == before
+    assert lits.write_lits(**arguments, seed=5) == 2, "other arguments, other files"
+    assert digests(tmp_path) != before
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(lits.os, "replace", refuse)
+    with pytest.raises(OSError, match="disk full"):
+        lits.write_lits(out=tmp_path, cases=1, size=32, slices=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_name_every_problem(tmp_path: Path):
+    with pytest.raises(InputError) as e:
+        lits.write_lits(out=tmp_path, cases=0, size=-3, slices=0, test_cases=-1, num_processes=0, file_ending=".mha")
+    assert len(e.value.problems) == 6
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unusable_folders(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        lits.write_lits(out=tmp_path / "file" / "out", cases=1, size=32)
+    real = tmp_path / "volume-0.nii"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), real)
+    before = real.read_bytes()
+    with pytest.raises(InputError, match="not a phantom"):
+        lits.write_lits(out=tmp_path, cases=1, size=32)
+    assert real.read_bytes() == before
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["phantom", "lits", "--cases", "1", "--size", "32", "--slices", "2", "--out", str(tmp_path)]
+    assert main(command) == 0
+    assert "1 cases written" in capsys.readouterr().out
+    assert main([*command, "--size", "5"]) == 2
+    assert "--size" in capsys.readouterr().err
+
+
+def test_shapes_measure_distance():
+    at = [np.array([v], np.float32) for v in (13.0, 0.0, 0.0)]
+    for semi, turn in (((10, 10, 10), 0), ((5, 10, 10), 90)):
+        ellipsoid = Ellipsoid(centre=(0, 0, 0), semi=semi, degrees=(0, 0, turn))
+        assert ellipsoid.distance(*at)[0] == pytest.approx(3, abs=1e-3)
+    assert Segment(start=(0, 0, 0), end=(10, 0, 0), r0=1, r1=2).distance(*at)[0] == pytest.approx(1, abs=1e-3)
+    assert tube(points=[(0, 0, 0), (5, 0, 0), (10, 0, 0)], radii=2).distance(*at)[0] == pytest.approx(1, abs=1e-3)
+
+
+def test_pose_box_holds_what_it_should():
+    pose = Pose(scale=(0.9, 1.1, 1.0), degrees=7, shift=(3, -4))
+    (x0, x1), (y0, y1), _ = pose.to_scanner(((-10, 30), (5, 20), (0, 1)))
+    x, y = (g.astype(np.float32) for g in np.meshgrid(np.linspace(-60, 60, 241), np.linspace(-60, 60, 241)))
+    u, v, _ = pose.to_model(x, y, x)
+    inside = (u > -10) & (u < 30) & (v > 5) & (v < 20)
+    assert inside.any()
+    assert x[inside].min() >= x0 - 1e-3
+    assert x[inside].max() <= x1 + 1e-3
+    assert y[inside].min() >= y0 - 1e-3
+    assert y[inside].max() <= y1 + 1e-3
+
+
+def test_noise_field_is_smooth_unit_noise_whatever_the_window():
+    axes = tuple(np.linspace(-40, 40, n, dtype=np.float32) for n in (30, 40, 50))
+    field = NoiseField(rng=np.random.default_rng(3), knot=5.0, reach=(42.0, 42.0, 42.0), axes=axes)
+    whole = field((slice(0, 30), slice(0, 40), slice(0, 50)))
+    assert abs(whole.std() - 1) < 0.15
+    window = (slice(7, 12), slice(3, 30), slice(20, 41))
+    np.testing.assert_allclose(field(window), whole[window], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (65, 65)])
+def test_noise_filter_keeps_unit_variance(shape: tuple[int, int]):
+    response = noise_filter(shape=shape, pixel=0.8, cutoff=0.4)
+    white = np.random.default_rng(0).standard_normal((40, *shape))
+    assert np.fft.irfft2(np.fft.rfft2(white) * response, s=shape).std() == pytest.approx(1, abs=0.03)

@@ -23,7 +23,7 @@ def _warn(message):
 
 
 def _extend_class_search(module):
-    """Answer our names before ``recursive_find_python_class(folder, class_name, current_module, ...)`` looks for them."""
+    """Have ``recursive_find_python_class(folder, class_name, current_module, ...)`` answer our names first."""
     stock = module.recursive_find_python_class
     if getattr(stock, "__nnunet_ext__", False):
         return

@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the start-up files belong at the root of site-packages, in wheels and editable installs."""
+"""What pyproject.toml cannot say: the start-up files go to the root of site-packages, editable installs included."""
 
 import os
 
@@ -17,7 +17,7 @@ class build_startup(Command):
     """
 
     description = "copy the start-up files to the root of site-packages"
-    user_options = []
+    user_options = ()
     editable_mode = False  # set by setuptools
 
     def initialize_options(self):
@@ -45,7 +45,7 @@ class build_startup(Command):
 
 
 class build_with_startup(build):
-    sub_commands = [*build.sub_commands, ("build_startup", None)]
+    sub_commands = (*build.sub_commands, ("build_startup", None))
 
 
 setup(cmdclass={"build": build_with_startup, "build_startup": build_startup})

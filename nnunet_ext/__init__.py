@@ -5,7 +5,6 @@ read ``.pth`` files. Nothing heavy is imported here.
 """
 
 import _nnunet_ext_hook  # noqa: F401  (importing it is what activates it)
-
 from nnunet_ext.version import __version__
 
 __all__ = ["__version__"]

@@ -15,5 +15,5 @@ class InputError(ValueError):
     def __init__(self, *problems: str, way_out: str = "") -> None:
         self.problems: Sequence[str] = problems
         self.way_out = way_out
-        lines = list(problems) if len(problems) == 1 else [f"{len(problems)} problems:", *(f"  - {p}" for p in problems)]
-        super().__init__("\n".join(lines + ([way_out] if way_out else [])))
+        lines = problems if len(problems) == 1 else (f"{len(problems)} problems:", *(f"  - {p}" for p in problems))
+        super().__init__("\n".join([*lines, way_out] if way_out else lines))

@@ -1,0 +1,1 @@
+"""Networks only: plain torch modules that know nothing of nnU-Net."""

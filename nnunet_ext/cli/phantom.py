@@ -3,8 +3,7 @@
 HELP = "phantom"
 
 
-def add_arguments(parser):
-    ...
+def add_arguments(parser): ...
 
 
 def run(args):

@@ -1,0 +1,1 @@
+"""nnU-Net experiment planners that give the papers' plans."""

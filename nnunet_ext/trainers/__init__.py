@@ -1,0 +1,1 @@
+"""Thin nnUNetTrainer subclasses: which network, loss, optimiser, schedule and augmentation."""

@@ -1,0 +1,6 @@
+"""RA-U-Net (Du & Wang 2025) and the networks it is compared with."""
+
+from nnunet_ext.architectures.raunet.unet import UNet
+from nnunet_ext.architectures.raunet.unet3d import UNet3D
+
+__all__ = ["UNet", "UNet3D"]

@@ -1,0 +1,30 @@
+"""The environment variables of nnunet_ext: they change budget, seed and sources, never a network."""
+
+from __future__ import annotations
+
+import os
+
+from nnunet_ext.errors import InputError
+
+EPOCHS = "NNUNET_EXT_EPOCHS"
+ITERATIONS = "NNUNET_EXT_ITERATIONS"
+VAL_ITERATIONS = "NNUNET_EXT_VAL_ITERATIONS"
+SEED = "NNUNET_EXT_SEED"
+
+
+def integer(name: str, minimum: int = 1) -> int | None:
+    """The value of an environment variable; None where it is not set.
+
+    Raises:
+        InputError: not an integer, or below `minimum`.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        value = minimum - 1
+    if value < minimum:
+        raise InputError(f"{name}={text!r} is not an integer of at least {minimum}.", way_out="Correct or unset it.")
+    return value

@@ -1,0 +1,131 @@
+"""What the trainers of both papers share: their own network under nnU-Net's conventions."""
+
+from __future__ import annotations
+
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_ext import registry
+from nnunet_ext.architectures.memory import training_memory
+from nnunet_ext.errors import InputError
+from nnunet_ext.trainers.pass_trainer import CUDA, PassTrainer
+
+PLANS_KEY = "nnunet_ext"  # what a plan carries for us to the prediction, where nnU-Net rebuilds the network from it
+
+
+class PaperRecipe(PassTrainer):
+    """A network without deep supervision, Adam with a constant learning rate, and a word about the plan.
+
+    Subclasses say which network (`build_network`), for which patches (`dim`), and what the paper trained on. They are
+    classmethods and class attributes, because nnU-Net rebuilds the network at prediction from the class name and the
+    plans alone.
+    """
+
+    paper: str
+    dim: int = 2
+    learning_rate: float
+    paper_patch_size: tuple[int, ...]
+    paper_batch_size: int
+    paper_normalization: str = ""  # of CT channels; empty where the paper uses nnU-Net's
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = CUDA,
+    ) -> None:
+        self._refuse_what_cannot_work(PlansManager(plans).get_configuration(configuration), configuration)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.enable_deep_supervision = False
+        self.initial_lr = self.learning_rate
+        self.weight_decay = 0
+        if self.label_manager.has_regions:
+            self.plans_manager.plans[PLANS_KEY] = {"has_regions": True}
+
+    @classmethod
+    def _refuse_what_cannot_work(cls, configuration_manager: ConfigurationManager, configuration: str) -> None:
+        """Before nnU-Net creates its output folder."""
+        dim = len(configuration_manager.patch_size)
+        if dim != cls.dim:
+            raise InputError(
+                f"{cls.__name__} is a {cls.dim}D network; configuration {configuration!r} has {dim}D patches.",
+                way_out="Train it on 2d." if cls.dim == 2 else "Train it on 3d_fullres.",
+            )
+        if configuration_manager.previous_stage_name is not None:
+            raise InputError(
+                f"{cls.__name__} cannot be the second stage of a cascade ({configuration!r}).",
+                way_out=f"Train it on {'2d' if cls.dim == 2 else '3d_fullres'}, or the cascade with nnUNetTrainer.",
+            )
+
+    @classmethod
+    def build_network(cls, in_channels: int, out_channels: int, binary: bool) -> nn.Module:
+        """The paper's network. `binary`: one logit z, emitted as [0, z]."""
+        raise NotImplementedError
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = False,
+    ) -> nn.Module:
+        """Called by nnU-Net for training and for prediction.
+
+        Two output channels are background and foreground, one logit, unless the plan says that they are regions.
+        """
+        has_regions = plans_manager.plans.get(PLANS_KEY, {}).get("has_regions", False)
+        return cls.build_network(num_input_channels, num_output_channels, num_output_channels == 2 and not has_regions)
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """There is none to switch."""
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        """Adam on whatever is trained, at a constant learning rate (a polynomial of degree 0)."""
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(trained, lr=self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs, exponent=0)
+
+    def on_train_start(self) -> None:
+        """Say first where the plan differs from the paper."""
+        self.print_to_log_file(self.plan_note())
+        super().on_train_start()
+
+    def plan_note(self) -> str:
+        """One line: where the plan differs from the paper, the memory, and how to get the paper's plan."""
+        plan = self.configuration_manager
+        ct = [n for n in plan.normalization_schemes if n == "CTNormalization"]
+        differences = [
+            f"{what} {ours} (paper: {theirs})"
+            for what, ours, theirs in (
+                ("batch size", plan.batch_size, self.paper_batch_size),
+                ("patch", "x".join(map(str, plan.patch_size)), "x".join(map(str, self.paper_patch_size))),
+                ("normalisation", ct[0] if ct else "", self.paper_normalization if ct else ""),
+            )
+            if ours != theirs
+        ]
+        note = f"{type(self).__name__} ({self.paper}): the plan {self.plans_manager.plans_name} "
+        note += f"differs from the paper in {', '.join(differences)}. " if differences else "is the paper's. "
+        note += f"A training step needs about {self._training_memory() / 2**30:.1f} GiB in fp32."
+        entry = next((e for c in type(self).__mro__ if (e := registry.get("trainer", c.__name__))), None)
+        if differences and entry is not None and self.plans_manager.plans_name != entry.plans:
+            dataset = self.plans_manager.dataset_name
+            note += (
+                f" The paper's plan: nnUNetv2_plan_and_preprocess -d {dataset} -c {self.configuration_name} "
+                f"-pl {entry.planner}, then train with -p {entry.plans}."
+            )
+        return note
+
+    def _training_memory(self) -> int:
+        """Bytes of a training step with the plan's batch and patch."""
+        channels = len(self.configuration_manager.normalization_schemes)
+        heads = self.label_manager.num_segmentation_heads
+        return training_memory(
+            lambda: self.build_network_architecture(self.plans_manager, self.configuration_manager, channels, heads),
+            (self.configuration_manager.batch_size, channels, *self.configuration_manager.patch_size),
+        )

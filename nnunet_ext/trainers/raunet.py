@@ -1,0 +1,158 @@
+"""The rows of the RA-U-Net paper's table 1 as nnU-Net trainers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
+from torch import nn
+
+from nnunet_ext.architectures.raunet import UNet, UNet3D
+from nnunet_ext.architectures.raunet.layers import Norm
+from nnunet_ext.trainers.paper_recipe import PaperRecipe
+
+ROTATION = (-np.pi / 12, np.pi / 12)  # 15 degrees; the paper names rotation, scaling and flip without ranges
+SCALING = (0.9, 1.1)
+
+
+class nnUNetTrainerRAUNet(PaperRecipe):
+    """RA-U-Net: bottleneck residual blocks, attention gates, GroupNorm.
+
+    Recipe of the paper: 0.5 BCE + Dice, Adam at a constant 1e-4, 50 passes, batch 2; rotation, scaling and
+    horizontal flip in training, horizontal flip at test time.
+    """
+
+    paper = "Du & Wang 2025"
+    learning_rate = 1e-4
+    num_passes = 50
+    paper_patch_size = (512, 512)
+    paper_batch_size = 2
+    paper_normalization = "LiverWindowCLAHENormalization"
+
+    block: Literal["double", "bottleneck"] = "bottleneck"
+    gates = True
+    num_3x3 = 2
+    norm: Norm = "group"
+    groups = 32
+
+    @classmethod
+    def build_network(cls, in_channels: int, out_channels: int, binary: bool) -> nn.Module:
+        """`UNet` with the options of this class."""
+        return UNet(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            binary=binary,
+            block=cls.block,
+            gates=cls.gates,
+            num_3x3=cls.num_3x3,
+            norm=cls.norm,
+            groups=cls.groups,
+        )
+
+    def _build_loss(self) -> nn.Module:
+        """0.5 BCE + Dice: softmax over [0, z] makes nnU-Net's cross-entropy BCE, and its Dice that of sigmoid(z)."""
+        loss = super()._build_loss()
+        loss.weight_ce = 0.5
+        return loss
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
+        """Rotation and scaling within axial slices, also in 3D; horizontal flip, also at test time."""
+        patch_size = self.configuration_manager.patch_size
+        horizontal = (len(patch_size) - 1,)
+        in_slice = get_patch_size(patch_size[-2:], ROTATION, ROTATION, ROTATION, SCALING)
+        self.inference_allowed_mirroring_axes = horizontal
+        return ROTATION, self.dim == 3, np.array([*patch_size[:-2], *in_slice]), horizontal
+
+    @staticmethod
+    def get_training_transforms(
+        patch_size: np.ndarray | Sequence[int],
+        rotation_for_DA: tuple[float, float],  # noqa: N803  (nnU-Net's name)
+        deep_supervision_scales: Sequence | None,
+        mirror_axes: Sequence[int],
+        do_dummy_2d_data_aug: bool,
+        use_mask_for_norm: Sequence[bool] | None = None,
+        is_cascaded: bool = False,
+        foreground_labels: Sequence[int] | None = None,
+        regions: Sequence | None = None,
+        ignore_label: int | None = None,
+    ) -> BasicTransform:
+        """Rotation, scaling, flip; then what nnU-Net does to every segmentation."""
+        spatial = SpatialTransform(
+            tuple(patch_size[-2:]),
+            patch_center_dist_from_border=0,
+            random_crop=False,
+            p_elastic_deform=0,
+            p_rotation=1,
+            rotation=rotation_for_DA,
+            p_scaling=1,
+            scaling=SCALING,
+            p_synchronize_scaling_across_axes=1,
+            bg_style_seg_sampling=False,
+            border_mode_seg="constant",
+            padding_value_seg=-1,
+        )
+        in_slice = [Convert3DTo2DTransform(), spatial, Convert2DTo3DTransform()] if do_dummy_2d_data_aug else [spatial]
+        transforms = [*in_slice, MirrorTransform(allowed_axes=tuple(mirror_axes))]
+        if use_mask_for_norm is not None and any(use_mask_for_norm):
+            channels = [i for i, masked in enumerate(use_mask_for_norm) if masked]
+            transforms.append(MaskImageTransform(apply_to_channels=channels, channel_idx_in_seg=0, set_outside_to=0))
+        transforms.append(RemoveLabelTansform(-1, 0))
+        if regions is not None:
+            ignored = [] if ignore_label is None else [ignore_label]
+            transforms.append(ConvertSegmentationToRegionsTransform([*regions, *ignored], channel_in_seg=0))
+        return ComposeTransforms(transforms)
+
+
+class nnUNetTrainerUNet(nnUNetTrainerRAUNet):
+    """U-Net: the row without residual blocks and gates, with GroupNorm like the others."""
+
+    block = "double"
+    gates = False
+
+
+class nnUNetTrainerAttentionUNet(nnUNetTrainerUNet):
+    """U-Net with attention gates."""
+
+    gates = True
+
+
+class nnUNetTrainerResUNet(nnUNetTrainerRAUNet):
+    """U-Net with bottleneck residual blocks."""
+
+    gates = False
+
+
+class nnUNetTrainerRAUNetLiteral(nnUNetTrainerRAUNet):
+    """RA-U-Net as the paper's text has it: one 3x3 convolution in the bottleneck, 6.31 M parameters, not 7.29 M."""
+
+    num_3x3 = 1
+
+
+class nnUNetTrainerUNetBN(nnUNetTrainerUNet):
+    """U-Net with batch norm: separates the effect of GroupNorm from that of the blocks."""
+
+    norm = "batch"
+
+
+class nnUNetTrainerUNet3D(nnUNetTrainerRAUNet):
+    """3D U-Net on patches of 64x128x128, base width 32."""
+
+    dim = 3
+    paper_patch_size = (64, 128, 128)
+
+    @classmethod
+    def build_network(cls, in_channels: int, out_channels: int, binary: bool) -> nn.Module:
+        """`UNet3D` with the options of this class."""
+        return UNet3D(
+            in_channels=in_channels, out_channels=out_channels, binary=binary, norm=cls.norm, groups=cls.groups
+        )

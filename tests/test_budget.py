@@ -1,0 +1,43 @@
+"""An epoch is a pass: how many iterations that is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnunet_ext.trainers.budget import iterations_per_pass, tiles
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch", "expected"),
+    [
+        ((100, 512, 512), (512, 512), 100),  # a patch covers the slice: the slice count
+        ((100, 300, 400), (512, 512), 100),
+        ((100, 512, 513), (512, 512), 200),
+        ((1, 471, 562), (256, 256), 6),
+        ((100, 512, 512), (64, 128, 128), 2 * 4 * 4),
+        ((6, 40, 36), (6, 40, 40), 1),
+    ],
+)
+def test_tiles(shape: tuple[int, ...], patch: tuple[int, ...], expected: int) -> None:
+    assert tiles(shape, patch) == expected
+
+
+class Dataset:
+    """Cases of given numbers of slices, as any of nnU-Net's dataset classes shows them."""
+
+    def __init__(self, *slices: int) -> None:
+        self.slices = dict(enumerate(slices))
+        self.identifiers = list(self.slices)
+
+    def load_case(self, k: int) -> tuple:
+        return np.empty((2, self.slices[k], 32, 32)), None, None, {}
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(1, 35), (2, 18), (12, 3), (100, 1)])
+def test_iterations(batch: int, expected: int) -> None:
+    assert iterations_per_pass(Dataset(10, 20, 5), (32, 32), batch) == expected
+
+
+def test_no_cases() -> None:
+    assert iterations_per_pass(Dataset(), (32, 32), 2) == 1

@@ -1,4 +1,4 @@
-"""Tiny LiTS downloads for tests: made by hand, so that every voxel is known."""
+"""Tiny LiTS downloads, made by hand so that every voxel is known, and their conversion in this process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
+
+from nnunet_ext.dataset_conversion import conversion
+from nnunet_ext.dataset_conversion.lits_plan import LitsReader
+
+DATASET = "Dataset029_LiTS"
 
 SHAPE = (10, 9, 8)
 AFFINE = np.array([[-0.7, 0, 0, 12], [0, -0.7, 0, 34], [0, 0, 2.5, -56], [0, 0, 0, 1]], dtype=float)
@@ -44,6 +50,33 @@ def codalab(root: Path, cases: int = 3, *, ending: str = ".nii", test_volumes: i
     for n in range(test_volumes):
         save(root / "Test" / f"test-volume-{n}{ending}", ct(100 + n, shape))
     return root
+
+
+def three_cases(source: Path) -> Path:
+    """Good ones, all in one folder."""
+    for n in range(3):
+        save(source / f"volume-{n}.nii", ct(n))
+        save(source / f"segmentation-{n}.nii", liver())
+    return source
+
+
+def convert(source: Path, *, target: str = "tumour", **settings) -> conversion.Outcome:
+    """With the command's defaults, but one process."""
+    settings = {"dataset_id": 29, "name": "LiTS", **settings}
+    return conversion.run(LitsReader(target=target), conversion.Settings(source=source, **settings))
+
+
+def label_of(folder: Path, case: str, ending: str = ".nii") -> np.ndarray:
+    """A converted label map as SimpleITK reads it, in the order of `liver`."""
+    path = next(folder.glob(f"labelsT?/{case}{ending}"))
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T
+
+
+def verify(folder: Path) -> None:
+    """nnU-Net's own check."""
+    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+    verify_dataset_integrity(str(folder), num_processes=1)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

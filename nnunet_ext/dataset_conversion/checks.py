@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
-from nnunet_ext.dataset_conversion import nifti
 from nnunet_ext.dataset_conversion.geometry import Geometry, geometry, orthonormalised
 from nnunet_ext.dataset_conversion.nifti import NiftiFile
 from nnunet_ext.errors import InputError
@@ -35,8 +34,8 @@ class CheckedLabel:
 
 def check_image(file: NiftiFile) -> CheckedImage:
     """Length, geometry and, for float voxels, finiteness. InputError where nothing can be repaired."""
-    nifti.check_length(file)
-    if file.dtype.kind == "f":
+    file.voxels.check_length()
+    if file.voxels.dtype.kind == "f":
         _check_finite(file)
     repairs = ["NIfTI-2: rewritten as NIfTI-1"] if file.version == 2 else []
     header, found = file.header, geometry(file.header)
@@ -50,7 +49,7 @@ def check_image(file: NiftiFile) -> CheckedImage:
 
 
 def _check_finite(file: NiftiFile) -> None:
-    bad = sum(chunk.size - int(np.count_nonzero(np.isfinite(chunk))) for chunk in nifti.voxel_chunks(file))
+    bad = sum(chunk.size - int(np.count_nonzero(np.isfinite(chunk))) for chunk in file.voxels.chunks())
     if bad:
         raise InputError(f"{file.path}: {bad:,} voxels are NaN or infinite; replace them by a HU value such as -1024.")
 
@@ -84,8 +83,7 @@ def count_labels(file: NiftiFile, allowed: Collection[int]) -> dict[int, int]:
     """
     counts = dict.fromkeys(sorted(allowed), 0)
     unexpected: set[float] = set()
-    for chunk in nifti.value_chunks(file):
-        values = tidy_scaled(chunk) if file.scaled else chunk
+    for values in file.voxels.labels():
         nonzero = int(np.count_nonzero(values))
         found = {v: int(np.count_nonzero(values == v)) if nonzero else 0 for v in counts if v}
         found[0] = values.size - nonzero
@@ -99,8 +97,3 @@ def count_labels(file: NiftiFile, allowed: Collection[int]) -> dict[int, int]:
         raise InputError(f"{file.path}: holds label {shown}; only {', '.join(map(str, counts))} are allowed.")
     return counts
 
-
-def tidy_scaled(values: np.ndarray) -> np.ndarray:
-    """Scaled labels without the scaling's rounding error: 1.9999999 is 2, 1.5 stays."""
-    whole = np.rint(values)
-    return np.where(np.abs(values - whole) < 1e-4, whole, values)

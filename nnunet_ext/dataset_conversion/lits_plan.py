@@ -13,15 +13,17 @@ from nnunet_ext.dataset_conversion import lits, nifti
 from nnunet_ext.dataset_conversion.checks import CheckedImage, CheckedLabel, check_image, check_label
 from nnunet_ext.dataset_conversion.conversion import Found, Plan, Problem, Settings
 from nnunet_ext.dataset_conversion.lits import Case, Target
-from nnunet_ext.dataset_conversion.nifti import NII, NII_GZ, NiftiFile, header_bytes
+from nnunet_ext.dataset_conversion.nifti import NII, NII_GZ, NiftiFile, header_bytes, label_header
 from nnunet_ext.dataset_conversion.raw_folder import RECORD
-from nnunet_ext.dataset_conversion.recipes import RewriteImage, WriteLabel, label_header
+from nnunet_ext.dataset_conversion.recipes import RewriteImage, WriteLabel
 from nnunet_ext.dataset_conversion.splits import Split, make_split
 from nnunet_ext.dataset_conversion.writer import OutputFile, RawDataset, Track
 from nnunet_ext.errors import InputError
 
 # what gzip level 1 leaves of an uncompressed file, on the safe side
 _GZIPPED_IMAGE, _GZIPPED_LABEL = 0.6, 0.05
+# voxel bytes per second on one core, for sharing out work: a plain file, decompression, compression
+_PLAIN, _GUNZIP, _GZIP = 1e9, 3e8, 1e8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,17 +129,18 @@ class _Layout:
     def _image(self, image: CheckedImage, target: str) -> OutputFile:
         if not image.repairs and image.file.ending == self.ending:
             return self._linked(image.file, target)
-        recipe = RewriteImage(source=image.file, header=header_bytes(image.header), compress=self.ending == NII_GZ)
-        return self._written(recipe, target, image.file.voxel_bytes, _GZIPPED_IMAGE)
+        header = header_bytes(image.header)
+        recipe = RewriteImage(source=image.file.voxels, header=header, compress=self.ending == NII_GZ)
+        return self._written(recipe, target, image.file.voxels.size, _GZIPPED_IMAGE)
 
     def _label(self, label: CheckedLabel, image: CheckedImage, target: str) -> OutputFile:
         same_values = all(old == new or not label.counts[old] for old, new in self.target.mapping)
-        if same_values and not label.repairs and not label.file.scaled and label.file.ending == self.ending:
+        if same_values and not label.repairs and not label.file.voxels.scaled and label.file.ending == self.ending:
             return self._linked(label.file, target)
         header = header_bytes(label_header(image.header, label.file.shape))
-        recipe = WriteLabel(source=label.file, header=header, compress=self.ending == NII_GZ,
+        recipe = WriteLabel(source=label.file.voxels, header=header, compress=self.ending == NII_GZ,
                             mapping=self.target.mapping)
-        return self._written(recipe, target, label.file.voxel_bytes // label.file.dtype.itemsize, _GZIPPED_LABEL)
+        return self._written(recipe, target, label.file.voxels.count, _GZIPPED_LABEL)
 
     def _linked(self, file: NiftiFile, target: str) -> OutputFile:
         size = file.path.stat().st_size
@@ -147,7 +150,8 @@ class _Layout:
     def _written(self, recipe: RewriteImage | WriteLabel, target: str, voxel_bytes: int, gzipped: float) -> OutputFile:
         source = recipe.source.path
         size = len(recipe.header) + voxel_bytes
-        return OutputFile(target=target, source=source, recipe=recipe,
+        seconds = voxel_bytes * (1 / _PLAIN + recipe.source.compressed / _GUNZIP + recipe.compress / _GZIP)
+        return OutputFile(target=target, source=source, recipe=recipe, seconds=seconds,
                           key=f"{recipe.key} {source} {self.prints[str(source)]}",
                           size=None if recipe.compress else size,
                           estimate=int(size * gzipped) if recipe.compress else size)

@@ -1,57 +1,41 @@
-"""NIfTI files as they lie on disk: header, length, and voxels in pieces, compressed or not."""
+"""NIfTI headers: what a file says it holds, and what nnU-Net's reader will make of it."""
 
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
+from nnunet_ext.dataset_conversion.voxels import Voxels
 from nnunet_ext.errors import InputError
 
-NII, NII_GZ = ENDINGS = (".nii", ".nii.gz")
-CHUNK_BYTES = 1 << 20  # small enough to stay in a core's cache between reading, comparing and writing
+NII, NII_GZ = (".nii", ".nii.gz")
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 
 
 @dataclass(frozen=True, kw_only=True)
 class NiftiFile:
-    """One NIfTI file whose header has been read; voxels stay on disk.
+    """One NIfTI file whose header has been read; `voxels` says how to read the rest.
 
     `header` is always NIfTI-1 (what nnU-Net's reader understands); `version` says what the file itself is.
-    `slope` and `inter` turn stored numbers into values.
     """
 
     path: Path
     header: nib.Nifti1Header
     version: int
-    compressed: bool
-    offset: int
     shape: tuple[int, ...]
-    dtype: np.dtype
-    slope: float
-    inter: float
+    voxels: Voxels
 
     @property
     def ending(self) -> str:
         """The ending that fits the content, whatever the file is called."""
-        return NII_GZ if self.compressed else NII
-
-    @property
-    def voxel_bytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-
-    @property
-    def scaled(self) -> bool:
-        return (self.slope, self.inter) != (1.0, 0.0)
+        return NII_GZ if self.voxels.compressed else NII
 
 
 def read(path: Path) -> NiftiFile:
@@ -72,9 +56,10 @@ def read(path: Path) -> NiftiFile:
         slope, inter = header.get_slope_inter()
     except HeaderDataError as e:
         raise InputError(f"{path}: its intensity scaling is broken ({e}).") from e
-    return NiftiFile(path=path, header=_as_nifti1(header), version=version, compressed=compressed,
-                     offset=int(header["vox_offset"]), shape=shape, dtype=dtype,
-                     slope=1.0 if slope is None else float(slope), inter=0.0 if inter is None else float(inter))
+    voxels = Voxels(path=path, compressed=compressed, offset=int(header["vox_offset"]), dtype=dtype,
+                    count=int(np.prod(shape, dtype=np.int64)), slope=1.0 if slope is None else float(slope),
+                    inter=0.0 if inter is None else float(inter))
+    return NiftiFile(path=path, header=_as_nifti1(header), version=version, shape=shape, voxels=voxels)
 
 
 def _parse(path: Path, head: bytes) -> tuple[nib.Nifti1Header, int]:
@@ -108,60 +93,21 @@ def _as_nifti1(header: nib.Nifti1Header) -> nib.Nifti1Header:
     return header if type(header) is nib.Nifti1Header else nib.Nifti1Header.from_header(header, check=False)
 
 
-def check_length(nifti: NiftiFile) -> None:
-    """InputError when voxels are missing: by file length, or by gzip trailer and, if that differs, by reading."""
-    size = os.path.getsize(nifti.path)
-    needed = nifti.offset + nifti.voxel_bytes
-    if not nifti.compressed:
-        if size < needed:
-            raise InputError(f"{nifti.path}: is truncated ({size:,} of {needed:,} bytes); download it again.")
-        return
-    with nifti.path.open("rb") as raw:
-        raw.seek(-4, os.SEEK_END)
-        trailer = int.from_bytes(raw.read(4), "little")
-    if trailer != needed % (1 << 32):  # truncated, or in several gzip members: only reading tells
-        for _ in voxel_chunks(nifti):
-            pass
-
-
-def voxel_chunks(nifti: NiftiFile, chunk_bytes: int = CHUNK_BYTES) -> Iterator[np.ndarray]:
-    """Stored numbers in file order, in pieces, each valid until the next one; InputError when voxels are missing."""
-    buffer = memoryview(bytearray(chunk_bytes))
-    left = nifti.voxel_bytes
-    try:
-        with nifti.path.open("rb", buffering=0) as raw:
-            stream = gzip.GzipFile(fileobj=raw) if nifti.compressed else raw
-            stream.seek(nifti.offset)
-            while left:
-                piece = buffer[: min(chunk_bytes, left)]
-                _fill(stream, piece)
-                left -= len(piece)
-                yield np.frombuffer(piece, nifti.dtype)
-            if nifti.compressed:  # at its end gzip compares the checksum
-                while stream.read(chunk_bytes):
-                    pass
-    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
-        raise InputError(f"{nifti.path}: is truncated or damaged ({e or 'end of file'}); download it again.") from e
-
-
-def _fill(stream: BinaryIO, piece: memoryview) -> None:
-    done = 0
-    while done < len(piece):
-        count = stream.readinto(piece[done:])
-        if not count:
-            raise EOFError("end of file before the last voxel")
-        done += count
-
-
-def value_chunks(nifti: NiftiFile) -> Iterator[np.ndarray]:
-    """Voxel values in file order: stored numbers with the header's scaling applied."""
-    for stored in voxel_chunks(nifti):
-        yield stored * nifti.slope + nifti.inter if nifti.scaled else stored
-
-
 def header_bytes(header: nib.Nifti1Header) -> bytes:
     """What a single-file NIfTI-1 starts with: this header, no extensions, voxels at byte 352."""
     header = header.copy()
     header["magic"] = b"n+1"
     header["vox_offset"] = 352
     return header.binaryblock + bytes(4)
+
+
+def label_header(image_header: nib.Nifti1Header, shape: tuple[int, ...]) -> nib.Nifti1Header:
+    """An 8-bit label map's header in exactly the place of the volume."""
+    header = image_header.as_byteswapped("<")
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    for field in ("cal_min", "cal_max", "glmin", "glmax"):
+        header[field] = 0
+    header["descrip"] = header["aux_file"] = b""
+    return header

@@ -10,21 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import nibabel as nib
 import numpy as np
 
-from nnunet_ext.dataset_conversion import nifti
-from nnunet_ext.dataset_conversion.checks import tidy_scaled
-from nnunet_ext.dataset_conversion.nifti import NiftiFile
+from nnunet_ext.dataset_conversion.voxels import Voxels
 
-GZIP_LEVEL = 1  # label maps shrink 100-fold at any level, and CT gains 3 % for four times the time
+GZIP_LEVEL = 1  # higher levels cost far more time than they save in bytes, on labels and on CT
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewriteImage:
     """The source's voxels, bit for bit, behind `header`."""
 
-    source: NiftiFile
+    source: Voxels
     header: bytes
     compress: bool
 
@@ -33,14 +30,14 @@ class RewriteImage:
         return _key("image", self.header, self.compress)
 
     def __call__(self, target: Path) -> None:
-        _write(target, self.header, (chunk.data for chunk in nifti.voxel_chunks(self.source)), self.compress)
+        _write(target, self.header, (chunk.data for chunk in self.source.chunks()), self.compress)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteLabel:
     """8-bit labels: `mapping` gives the new value of each old one."""
 
-    source: NiftiFile
+    source: Voxels
     header: bytes
     compress: bool
     mapping: tuple[tuple[int, int], ...]
@@ -53,8 +50,7 @@ class WriteLabel:
         _write(target, self.header, self._mapped(), self.compress)
 
     def _mapped(self) -> Iterator[memoryview]:
-        for chunk in nifti.value_chunks(self.source):
-            old = tidy_scaled(chunk) if self.source.scaled else chunk
+        for old in self.source.labels():
             new = np.zeros(old.shape, np.uint8)
             for before, after in self.mapping:
                 if after == 1:
@@ -62,18 +58,6 @@ class WriteLabel:
                 elif after:
                     new |= (old == before).view(np.uint8) * np.uint8(after)
             yield new.data
-
-
-def label_header(image_header: nib.Nifti1Header, shape: tuple[int, ...]) -> nib.Nifti1Header:
-    """An 8-bit label map's header in exactly the place of the volume."""
-    header = image_header.as_byteswapped("<")
-    header.set_data_shape(shape)
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
-    for field in ("cal_min", "cal_max", "glmin", "glmax"):
-        header[field] = 0
-    header["descrip"] = header["aux_file"] = b""
-    return header
 
 
 def _key(*parts: object) -> str:

@@ -25,6 +25,7 @@ from nnunet_ext.errors import InputError
 
 T = TypeVar("T")
 _TEMPORARY = ".tmp"
+_SECONDS_PER_WORKER = 1.0  # starting one takes half of that; less work is done sooner without
 
 
 class Track(Protocol):
@@ -42,8 +43,8 @@ def untracked(items: Iterable[T], *, total: int, what: str) -> Iterable[T]:
 class OutputFile:
     """One file of a dataset. `recipe` writes it to a path (picklable); None: the source's own bytes are right.
 
-    `key` changes whenever the content would, `size` is in bytes on disk where that is known beforehand, and `estimate`
-    is an upper guess of what writing it takes.
+    `key` changes whenever the content would. `size` is in bytes on disk where that is known beforehand, `estimate` an
+    upper guess of it, and `seconds` a rough guess of what the recipe takes on one core.
     """
 
     target: str
@@ -52,6 +53,7 @@ class OutputFile:
     recipe: Callable[[Path], None] | None = None
     size: int | None = None
     estimate: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +153,7 @@ def _link_all_but_written(files: Sequence[OutputFile], folder: RawFolder, mode: 
 
 def _write_rest(files: Sequence[OutputFile], folder: RawFolder, num_processes: int, track: Track,
                 done: Counter[str]) -> None:
-    jobs = [(file, _temporary(folder, file)) for file in sorted(files, key=lambda f: -f.estimate)]
+    jobs = [(file, _temporary(folder, file)) for file in sorted(files, key=lambda f: -f.seconds)]
     for file, temporary in track(_each_made(jobs, num_processes), total=len(jobs), what="writing"):
         # only this process gives a file its name: a worker that outlives it cannot touch a later run's work
         temporary.replace(folder.new / file.target)
@@ -161,18 +163,24 @@ def _write_rest(files: Sequence[OutputFile], folder: RawFolder, num_processes: i
 def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> Iterator[tuple[OutputFile, Path]]:
     """Yield each job once its temporary file is complete.
 
-    Workers are spawned, never forked: the same on every system, and safe beside threads and torch.
+    Workers are spawned, never forked: the same on every system, and safe beside threads and torch. Copies are bound by
+    the disk and are made one at a time beside them.
     """
-    workers = min(num_processes, len(jobs))
+    recipes = [job for job in jobs if job[0].recipe]
+    workers = min(num_processes, len(recipes), int(sum(file.seconds for file, _ in recipes) / _SECONDS_PER_WORKER))
     if workers < 2:
-        for job in jobs:
-            _make(job[0].source, job[0].recipe, job[1])
-            yield job
+        for file, temporary in jobs:
+            _make(file.source, file.recipe, temporary)
+            yield file, temporary
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
-        futures = {pool.submit(_make, file.source, file.recipe, path): (file, path) for file, path in jobs}
+        futures = {pool.submit(_make, file.source, file.recipe, path): (file, path) for file, path in recipes}
         try:
+            for file, temporary in jobs:
+                if file.recipe is None:
+                    copy(file.source, temporary)
+                    yield file, temporary
             for future in as_completed(futures):
                 future.result()
                 yield futures[future]

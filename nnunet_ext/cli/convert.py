@@ -10,6 +10,10 @@ import argparse
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnunet_ext.dataset_conversion.conversion import Outcome
 
 HELP = "convert a downloaded dataset into nnU-Net's raw format"
 
@@ -70,7 +74,7 @@ def _convert_lits(args: argparse.Namespace) -> int:
     return 0
 
 
-def _report(outcome, dataset_id: int) -> None:
+def _report(outcome: Outcome, dataset_id: int) -> None:
     if outcome.plan is None:
         print(f"{outcome.folder} is finished and nothing has changed: nothing to do.")
         return

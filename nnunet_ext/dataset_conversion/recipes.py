@@ -50,14 +50,17 @@ class WriteLabel:
         _write(target, self.header, self._mapped(), self.compress)
 
     def _mapped(self) -> Iterator[memoryview]:
+        kept = [(before, after) for before, after in self.mapping if after]
         for old in self.source.labels():
-            new = np.zeros(old.shape, np.uint8)
-            for before, after in self.mapping:
-                if after == 1:
-                    new |= (old == before).view(np.uint8)
-                elif after:
-                    new |= (old == before).view(np.uint8) * np.uint8(after)
-            yield new.data
+            first, *others = (_where(old, before, after) for before, after in kept)
+            for other in others:
+                first |= other  # a voxel has one value, so at most one of them is not zero
+            yield first.data
+
+
+def _where(old: np.ndarray, before: int, after: int) -> np.ndarray:
+    hits = (old == before).view(np.uint8)
+    return hits if after == 1 else hits * np.uint8(after)
 
 
 def _key(*parts: object) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nnunet_ext.errors import InputError
 
-CHUNK_BYTES = 1 << 20  # small enough to stay in a core's cache between reading, comparing and writing
+CHUNK_BYTES = 1 << 19  # small enough to stay in a core's cache between reading, comparing and writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Voxels:
                 if self.compressed:  # at its end gzip compares the checksum
                     while stream.read(chunk_bytes):
                         pass
-        except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+        except (EOFError, OSError, zlib.error) as e:
             raise InputError(f"{self.path}: is truncated or damaged ({e or 'end of file'}); download it again.") from e
 
     def labels(self) -> Iterator[np.ndarray]:

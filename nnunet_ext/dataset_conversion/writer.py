@@ -11,10 +11,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -87,6 +88,9 @@ def write(dataset: RawDataset, folder: RawFolder, *, mode: str, overwrite: bool 
             reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
             raise InputError(f"{e.filename or folder.new}: {reason}.",
                              way_out="Put that right and run the same command again: it continues.") from e
+        except BrokenExecutor as e:
+            raise InputError(f"{folder.new}: a worker process was killed, for lack of memory perhaps.",
+                             way_out="Run the same command with a smaller --num-processes: it continues.") from e
         except InputError:
             if not +done:
                 folder.clear()
@@ -174,7 +178,7 @@ def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> I
             yield file, temporary
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         futures = {pool.submit(_make, file.source, file.recipe, path): (file, path) for file, path in recipes}
         try:
             for file, temporary in jobs:
@@ -192,8 +196,9 @@ def _make(source: Path, recipe: Callable[[Path], None] | None, temporary: Path) 
     copy(source, temporary) if recipe is None else recipe(temporary)
 
 
-def _die_with_parent() -> None:
-    """A killed parent cannot stop its workers, and they would wait for work for ever."""
+def _start_worker() -> None:
+    """Ctrl-C is the parent's to handle; a killed parent cannot stop its workers, which would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

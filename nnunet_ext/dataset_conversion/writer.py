@@ -1,0 +1,228 @@
+"""Cases to nnUNet_raw: atomic, parallel, resumable, whatever the images are.
+
+A dataset grows in a hidden folder, each file under a temporary name first, and takes its place by renaming. Killed at
+any moment, the next run keeps the files whose sources and recipe are still the same and makes the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from nnunet_ext.dataset_conversion.linking import copy, link
+from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, sync_folder, write_json
+from nnunet_ext.errors import InputError
+
+T = TypeVar("T")
+_TEMPORARY = ".tmp"
+_SECONDS_PER_WORKER = 1.0  # starting one takes half of that; less work is done sooner without
+
+
+class Track(Protocol):
+    """Progress: hands the items on and may draw a bar over `total` of them."""
+
+    def __call__(self, items: Iterable[T], *, total: int, what: str) -> Iterable[T]: ...
+
+
+def untracked(items: Iterable[T], *, total: int, what: str) -> Iterable[T]:
+    """No progress bar."""
+    return items
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFile:
+    """One file of a dataset. `recipe` writes it to a path (picklable); None: the source's own bytes are right.
+
+    `key` changes whenever the content would. `size` is in bytes on disk where that is known beforehand, `estimate` an
+    upper guess of it, and `seconds` a rough guess of what the recipe takes on one core.
+    """
+
+    target: str
+    source: Path
+    key: str
+    recipe: Callable[[Path], None] | None = None
+    size: int | None = None
+    estimate: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawDataset:
+    """All that goes into one folder of nnUNet_raw: files, and JSON documents by name."""
+
+    files: tuple[OutputFile, ...]
+    documents: Mapping[str, Any]
+
+
+def write(dataset: RawDataset, folder: RawFolder, *, mode: str, overwrite: bool = False, num_processes: int = 1,
+          track: Track = untracked, before_swap: Callable[[], None] = lambda: None) -> Counter[str]:
+    """Build the dataset and put it in place; how many files were linked (by method), copied, written or kept.
+
+    `before_swap` runs when everything is written and nothing has changed yet for nnU-Net. InputError for links that do
+    not work and for a full disk; the same call then continues.
+    """
+    with folder.locked():
+        if folder.final.exists() and not overwrite:
+            raise InputError(f"{folder.final} exists.", way_out="Use --overwrite to replace it.")
+        left = unfinished(dataset, folder)
+        done: Counter[str] = Counter(kept=len(dataset.files) - len(left))
+        try:
+            _prepare(dataset.files, left, folder)
+            jobs = _link_all_but_written(left, folder, mode, done)
+            _write_rest(jobs, folder, num_processes, track, done)
+            _write_documents(dataset, folder)
+            before_swap()
+            folder.swap()
+        except OSError as e:
+            reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
+            raise InputError(f"{e.filename or folder.new}: {reason}.",
+                             way_out="Put that right and run the same command again: it continues.") from e
+        except BrokenExecutor as e:
+            raise InputError(f"{folder.new}: a worker process was killed, for lack of memory perhaps.",
+                             way_out="Run the same command with a smaller --num-processes: it continues.") from e
+        except InputError:
+            if not +done:
+                folder.clear()
+            raise
+    return +done
+
+
+def unfinished(dataset: RawDataset, folder: RawFolder) -> list[OutputFile]:
+    """The files that an interrupted run did not get to, or made from something else."""
+    try:
+        keys = json.loads(folder.keys.read_text())
+    except (OSError, ValueError):
+        return list(dataset.files)
+    return [f for f in dataset.files if keys.get(f.target) != f.key or not _is_whole(folder.new / f.target, f.size)]
+
+
+def space_problem(dataset: RawDataset, folder: RawFolder, mode: str) -> str | None:
+    """One sentence when what is still to be written will not fit; links are taken to cost nothing."""
+    disk = folder.final.parent
+    while not disk.exists():
+        disk = disk.parent
+    needed = sum(f.estimate for f in unfinished(dataset, folder) if f.recipe or mode == "copy")
+    free = shutil.disk_usage(disk).free
+    if needed <= free:
+        return None
+    return (f"{folder.final.parent}: too little disk space, {free / 1e9:.2f} GB free and about {needed / 1e9:.2f} GB "
+            "needed; free some, or set nnUNet_raw to a larger disk.")
+
+
+def _prepare(files: Sequence[OutputFile], left: Sequence[OutputFile], folder: RawFolder) -> None:
+    """Clear all that an interrupted run left and that is not wanted as it is, then note what the folder is to hold."""
+    good = {f.target for f in files} - {f.target for f in left}
+    for path in list(folder.new.rglob("*")):
+        if not path.is_dir() and path.relative_to(folder.new).as_posix() not in good:
+            path.unlink()
+    for parent in {(folder.new / f.target).parent for f in files}:
+        parent.mkdir(parents=True, exist_ok=True)
+    write_json(folder.keys, {f.target: f.key for f in files})
+
+
+def _is_whole(path: Path, size: int | None) -> bool:
+    """A file appears under its name when it is finished; the size is against a power cut, which may empty it."""
+    try:
+        found = path.stat().st_size
+    except OSError:
+        return False
+    return found == size if size is not None else found > 0
+
+
+def _link_all_but_written(files: Sequence[OutputFile], folder: RawFolder, mode: str,
+                          done: Counter[str]) -> list[OutputFile]:
+    """Link at once what needs no writing (it takes no time); return what has to be written or copied."""
+    rest = []
+    for file in files:
+        temporary = _temporary(folder, file)
+        method = None if file.recipe else link(file.source, temporary, mode)
+        if method is None:
+            rest.append(file)
+        else:
+            temporary.replace(folder.new / file.target)
+            done[method] += 1
+    return rest
+
+
+def _write_rest(files: Sequence[OutputFile], folder: RawFolder, num_processes: int, track: Track,
+                done: Counter[str]) -> None:
+    jobs = [(file, _temporary(folder, file)) for file in sorted(files, key=lambda f: -f.seconds)]
+    for file, temporary in track(_each_made(jobs, num_processes), total=len(jobs), what="writing"):
+        # only this process gives a file its name: a worker that outlives it cannot touch a later run's work
+        temporary.replace(folder.new / file.target)
+        done["written" if file.recipe else "copy"] += 1
+
+
+def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> Iterator[tuple[OutputFile, Path]]:
+    """Yield each job once its temporary file is complete.
+
+    Workers are spawned, never forked: the same on every system, and safe beside threads and torch. Copies are bound by
+    the disk and are made one at a time beside them.
+    """
+    recipes = [job for job in jobs if job[0].recipe]
+    workers = min(num_processes, len(recipes), int(sum(file.seconds for file, _ in recipes) / _SECONDS_PER_WORKER))
+    if workers < 2:
+        for file, temporary in jobs:
+            _make(file.source, file.recipe, temporary)
+            yield file, temporary
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        futures = {pool.submit(_make, file.source, file.recipe, path): (file, path) for file, path in recipes}
+        try:
+            for file, temporary in jobs:
+                if file.recipe is None:
+                    copy(file.source, temporary)
+                    yield file, temporary
+            for future in as_completed(futures):
+                future.result()
+                yield futures[future]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _make(source: Path, recipe: Callable[[Path], None] | None, temporary: Path) -> None:
+    copy(source, temporary) if recipe is None else recipe(temporary)
+
+
+def _start_worker() -> None:
+    """Ctrl-C is the parent's to handle; a killed parent cannot stop its workers, which would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _temporary(folder: RawFolder, file: OutputFile) -> Path:
+    """A name no other process uses, outside what resuming looks at by key."""
+    path = folder.new / file.target
+    return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+
+
+def _write_documents(dataset: RawDataset, folder: RawFolder) -> None:
+    """The record goes last and lists every file's size, by which a later run sees whether all is still there."""
+    for name, content in dataset.documents.items():
+        if name == RECORD:
+            continue
+        write_json(folder.new / name, content)
+    sizes = {f.target: (folder.new / f.target).stat().st_size for f in dataset.files}
+    write_json(folder.new / RECORD, {**dataset.documents.get(RECORD, {}), "files": sizes})
+    for path in folder.new.iterdir():
+        if path.is_dir():
+            sync_folder(path)
+    sync_folder(folder.new)

@@ -1,0 +1,222 @@
+"""``nnunet_ext convert lits`` from download to nnUNet_raw: layouts, targets, geometry, the command line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+from lits_source import AFFINE, DATASET, codalab, convert, ct, label_of, liver, save, three_cases, verify
+
+from nnunet_ext.cli import main
+
+
+def test_codalab_layout(nnunet_folders: Path) -> None:
+    outcome = convert(codalab(nnunet_folders / "in", 6, test_volumes=2))
+    folder = outcome.folder
+    assert folder == nnunet_folders / "nnUNet_raw" / DATASET
+    assert len(list(folder.glob("imagesTr/*"))) == len(list(folder.glob("labelsTr/*"))) == 5
+    assert len(list(folder.glob("imagesTs/*"))) == len(list(folder.glob("labelsTs/*"))) == 1
+    assert sorted(p.name for p in folder.glob("imagesTs_unlabelled/*")) == ["lits_test_000_0000.nii",
+                                                                           "lits_test_001_0000.nii"]
+    content = json.loads((folder / "dataset.json").read_text())
+    assert content["numTraining"] == 5
+    assert content["labels"] == {"background": 0, "tumour": 1}
+    assert content["file_ending"] == ".nii"
+    splits = json.loads((folder / "splits_final.json").read_text())
+    assert len(splits) == 5
+    trained_on = {p.name.removesuffix("_0000.nii") for p in folder.glob("imagesTr/*")}
+    assert all({*fold["train"], *fold["val"]} == trained_on for fold in splits)
+    np.testing.assert_array_equal(label_of(folder, "lits_003"), liver() == 2)
+
+
+def test_decathlon_layout_gives_the_same_ids(nnunet_folders: Path) -> None:
+    task = nnunet_folders / "in" / "Task03_Liver"
+    for n in range(3):
+        save(task / "imagesTr" / f"liver_{n}.nii.gz", ct(n))
+        save(task / "labelsTr" / f"liver_{n}.nii.gz", liver())
+        for folder in ("imagesTr", "labelsTr"):
+            (task / folder / f"._liver_{n}.nii.gz").write_bytes(b"AppleDouble")
+    save(task / "imagesTs" / "liver_131.nii.gz", ct(131))
+    listed = [{"image": f"./imagesTr/liver_{n}.nii.gz", "label": f"./labelsTr/liver_{n}.nii.gz"} for n in range(4)]
+    (task / "dataset.json").write_text(json.dumps({"training": listed}))
+    outcome = convert(task.parent, split="cv5")
+    assert sorted(p.name for p in outcome.folder.glob("labelsTr/*")) == [f"lits_00{n}.nii.gz" for n in range(3)]
+    assert [p.name for p in outcome.folder.glob("imagesTs_unlabelled/*")] == ["lits_test_131_0000.nii.gz"]
+    assert any("lits_003" in note for note in outcome.plan.notes)
+
+
+def test_foreign_files_are_left_alone_and_named(nnunet_folders: Path) -> None:
+    source = codalab(nnunet_folders / "in", 1)
+    save(source / "liver_0.nii", ct())  # the Decathlon's name outside its folders
+    (source / "__MACOSX").mkdir()
+    save(source / "__MACOSX" / "volume-0.nii", ct())
+    outcome = convert(source)
+    assert len(outcome.plan.dataset.files) == 2
+    assert "liver_0.nii" in " ".join(outcome.plan.notes)
+
+
+
+@pytest.mark.parametrize("target", ["liver-tumour", "regions"])
+def test_unchanged_labels_are_linked(nnunet_folders: Path, target: str) -> None:
+    source = codalab(nnunet_folders / "in")
+    outcome = convert(source, target=target)
+    assert outcome.made["written"] == 0
+    np.testing.assert_array_equal(label_of(outcome.folder, "lits_001"), liver())
+    content = json.loads((outcome.folder / "dataset.json").read_text())
+    regions = {"background": 0, "liver": [1, 2], "tumour": 2}
+    assert content["labels"] == (regions if target == "regions" else {"background": 0, "liver": 1, "tumour": 2})
+    assert content.get("regions_class_order") == ([1, 2] if target == "regions" else None)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_label_types(nnunet_folders: Path, dtype: type, ending: str) -> None:
+    save(nnunet_folders / "in" / f"volume-0{ending}", ct())
+    path = nnunet_folders / "in" / f"segmentation-0{ending}"
+    path.parent.mkdir(exist_ok=True)
+    image = nib.Nifti1Image(liver(dtype=dtype), AFFINE, dtype=dtype)
+    nib.save(image, path)
+    convert(nnunet_folders / "in")
+    np.testing.assert_array_equal(label_of(nnunet_folders / "nnUNet_raw" / DATASET, "lits_000", ending), liver() == 2)
+
+
+@pytest.mark.parametrize(("slope", "inter", "stored"), [(2.0, 0.0, [0, 1, 2]), (1 / 255, 0.0, [0, 255, 510]),
+                                                        (1.0, -10.0, [10, 11, 12])])
+def test_scaled_labels_count_by_value(nnunet_folders: Path, slope: float, inter: float, stored: list[int]) -> None:
+    save(nnunet_folders / "in" / "volume-0.nii", ct())
+    raw = np.array(stored, np.int16)[liver()]
+    image = nib.Nifti1Image(raw // 2 if slope == 2 else raw, AFFINE)
+    path = nnunet_folders / "in" / "segmentation-0.nii"
+    nib.save(image, path)
+    data = bytearray(path.read_bytes())
+    data[112:120] = np.array([slope, inter], "<f4").tobytes()  # scl_slope, scl_inter
+    path.write_bytes(data)
+    expected = (raw // 2 if slope == 2 else raw) * np.float32(slope) + inter
+    convert(nnunet_folders / "in", target="liver-tumour")
+    np.testing.assert_array_equal(label_of(nnunet_folders / "nnUNet_raw" / DATASET, "lits_000"), np.rint(expected))
+
+
+def test_big_endian_files(nnunet_folders: Path) -> None:
+    for name, voxels in (("volume-0", ct()), ("segmentation-0", liver(dtype=np.int16))):
+        header = nib.Nifti1Header(endianness=">")
+        path = nnunet_folders / "in" / f"{name}.nii"
+        path.parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(voxels, AFFINE, header), path)
+    outcome = convert(nnunet_folders / "in")
+    np.testing.assert_array_equal(label_of(outcome.folder, "lits_000"), liver() == 2)
+    np.testing.assert_array_equal(nib.load(outcome.folder / "imagesTr/lits_000_0000.nii").get_fdata(), ct())
+
+
+def test_ending_of_most_image_bytes_wins_and_the_others_are_rewritten(nnunet_folders: Path) -> None:
+    source = codalab(nnunet_folders / "in", 2)
+    save(source / "volume-2.nii.gz", ct(2))
+    save(source / "segmentation-2.nii.gz", liver())
+    outcome = convert(source)
+    assert {p.suffix for p in outcome.folder.glob("*/*")} == {".nii"}
+    np.testing.assert_array_equal(nib.load(next(outcome.folder.glob("imagesT*/lits_002_0000.nii"))).get_fdata(), ct(2))
+    convert(source, file_ending=".nii.gz", overwrite=True)
+    assert {p.suffix for p in outcome.folder.glob("*/*")} == {".gz"}
+    for n in range(3):
+        image = next(outcome.folder.glob(f"imagesT?/lits_00{n}_0000.nii.gz"))
+        np.testing.assert_array_equal(nib.load(image).get_fdata(), ct(n))
+
+
+def test_content_counts_not_the_name(nnunet_folders: Path) -> None:
+    """A gzipped file that is called .nii is gzipped, and SimpleITK would refuse it under that name."""
+    source = codalab(nnunet_folders / "in", 2)
+    for path in source.rglob("*-0.nii"):
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    outcome = convert(source)
+    image = sitk.ReadImage(str(next(outcome.folder.glob("imagesT?/*000_0000.nii"))))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, ct(0))
+
+
+def test_one_time_point_is_3d_and_nifti2_becomes_nifti1(nnunet_folders: Path) -> None:
+    save(nnunet_folders / "in" / "volume-0.nii", ct()[..., None])
+    save(nnunet_folders / "in" / "segmentation-0.nii", liver())
+    nib.save(nib.Nifti2Image(ct(1), AFFINE), nnunet_folders / "in" / "volume-1.nii")
+    nib.save(nib.Nifti2Image(liver(), AFFINE), nnunet_folders / "in" / "segmentation-1.nii")
+    outcome = convert(nnunet_folders / "in", target="liver-tumour")
+    np.testing.assert_array_equal(label_of(outcome.folder, "lits_001"), liver())
+    assert sum("NIfTI-2" in repair for repair in outcome.plan.repairs) == 2
+
+
+def test_geometry_of_the_volume_is_taken_and_told(nnunet_folders: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    moved = AFFINE @ np.diag([-1, 1, 1, 1])
+    moved[:3, 3] = 0
+    moved[2, 2] = 5
+    save(nnunet_folders / "in" / "volume-0.nii", ct())
+    save(nnunet_folders / "in" / "segmentation-0.nii", liver(), moved)
+    save(nnunet_folders / "in" / "volume-1.nii", ct(1))
+    save(nnunet_folders / "in" / "segmentation-1.nii", liver())
+    outcome = convert(nnunet_folders / "in", target="liver-tumour", split="cv5")
+    what = "origin, direction, spacing differed from the volume's: the volume's taken"
+    assert outcome.plan.repairs == (f"{nnunet_folders / 'in' / 'segmentation-0.nii'}: {what}",)
+    assert outcome.made["written"] == 1
+    image = sitk.ReadImage(str(outcome.folder / "imagesTr/lits_000_0000.nii"))
+    label = sitk.ReadImage(str(outcome.folder / "labelsTr/lits_000.nii"))
+    for part in ("Spacing", "Origin", "Direction"):
+        assert getattr(image, f"Get{part}")() == getattr(label, f"Get{part}")()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(label).T, liver())
+    verify(outcome.folder)
+    assert "mismatch" not in capfd.readouterr().out.lower()
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_skewed_directions_are_made_orthonormal(nnunet_folders: Path, ending: str) -> None:
+    skewed = AFFINE.copy()
+    skewed[0, 1] += 0.01
+    save(nnunet_folders / "in" / f"volume-0{ending}", ct(), skewed, codes=(0, 1))
+    save(nnunet_folders / "in" / f"segmentation-0{ending}", liver(), skewed, codes=(0, 1))
+    with pytest.raises(RuntimeError):
+        sitk.ReadImage(str(nnunet_folders / "in" / f"volume-0{ending}"))
+    outcome = convert(nnunet_folders / "in")
+    assert any("orthonormal" in repair for repair in outcome.plan.repairs)
+    image = sitk.ReadImage(str(outcome.folder / f"imagesTr/lits_000_0000{ending}"))
+    np.testing.assert_allclose(image.GetSpacing(), (0.7, 0.7, 2.5), atol=1e-3)
+    np.testing.assert_allclose(image.GetDirection(), np.diag([1, 1, 1]).ravel(), atol=0.02)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, ct())
+
+
+
+@pytest.mark.parametrize("target", ["tumour", "regions"])
+def test_nnunet_finds_the_dataset_sound(nnunet_folders: Path, target: str) -> None:
+    from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
+
+    outcome = convert(codalab(nnunet_folders / "in", 4, ending=".nii.gz"), target=target)
+    verify(outcome.folder)
+    assert convert_id_to_dataset_name(29) == DATASET
+
+
+def test_command_line_reports_and_returns(nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["convert", "lits", "--source", str(three_cases(nnunet_folders / "in")), "--num-processes", "1"]
+    assert main(command) == 0
+    assert "nnUNetv2_plan_and_preprocess -d 29" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert main([*command, "--seed", "1"]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_real_ct(nnunet_folders: Path, shared_data: Path) -> None:
+    real_ct = shared_data / "ct"
+    volume = nib.load(real_ct / "example_ct_sm.nii.gz")
+    label = (np.asarray(nib.load(real_ct / "example_ct_sm_liver.nii.gz").dataobj) > 0).astype(np.uint8)
+    inside = np.argwhere(label)
+    x, y, z = inside[len(inside) // 2]
+    label[x:x + 6, y:y + 6, z:z + 2] *= 2  # a tumour where there is none
+    for n in range(3):
+        (nnunet_folders / "in").mkdir(exist_ok=True)
+        shutil.copy(real_ct / "example_ct_sm.nii.gz", nnunet_folders / "in" / f"volume-{n}.nii.gz")
+        nib.save(nib.Nifti1Image(label, volume.affine), nnunet_folders / "in" / f"segmentation-{n}.nii.gz")
+    shutil.copy(real_ct / "example_ct.nii.gz", nnunet_folders / "in" / "test-volume-0.nii.gz")
+    outcome = convert(nnunet_folders / "in")
+    np.testing.assert_array_equal(label_of(outcome.folder, "lits_001", ".nii.gz"), label == 2)
+    assert outcome.made["written"] == 3
+    verify(outcome.folder)

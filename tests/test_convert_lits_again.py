@@ -1,0 +1,143 @@
+"""Converting again: nothing to do, something else, half done, killed, and what nnU-Net already made of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from lits_source import DATASET, codalab, convert, three_cases, tree
+
+from nnunet_ext.cli import main
+from nnunet_ext.dataset_conversion import writer
+from nnunet_ext.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def flat(nnunet_folders: Path) -> Path:
+    return three_cases(nnunet_folders / "in")
+
+
+
+def test_same_again_is_nothing_and_another_needs_overwrite(nnunet_folders: Path, flat: Path) -> None:
+    folder = convert(flat).folder
+    before = tree(folder)
+    assert convert(flat).plan is None
+    with pytest.raises(InputError, match=r"--target \(tumour then, regions now\).*--overwrite"):
+        convert(flat, target="regions")
+    os.utime(flat / "volume-0.nii", ns=(0, 0))
+    with pytest.raises(InputError, match=r"source files.*--overwrite"):
+        convert(flat)
+    assert tree(folder) == before
+    convert(flat, target="regions", overwrite=True)
+    assert json.loads((folder / "dataset.json").read_text())["labels"]["tumour"] == 2
+    assert os.listdir(nnunet_folders / "nnUNet_raw") == [DATASET]
+
+
+def test_damage_to_a_finished_dataset_is_noticed(nnunet_folders: Path, flat: Path) -> None:
+    folder = convert(flat).folder
+    next(folder.glob("labelsTr/*")).unlink()
+    with pytest.raises(InputError, match=r"labelsTr/lits_00[\s\S]*--overwrite"):
+        convert(flat)
+    convert(flat, overwrite=True)
+    assert convert(flat).plan is None
+
+
+def test_a_dataset_of_unknown_origin_is_not_touched(nnunet_folders: Path, flat: Path) -> None:
+    (nnunet_folders / "nnUNet_raw" / DATASET).mkdir()
+    (nnunet_folders / "nnUNet_raw" / DATASET / "mine").write_text("mine")
+    with pytest.raises(InputError, match=r"not made by this command.*--overwrite"):
+        convert(flat)
+    assert (nnunet_folders / "nnUNet_raw" / DATASET / "mine").exists()
+
+
+def test_checksums_look_at_content_not_at_time(nnunet_folders: Path, flat: Path) -> None:
+    folder = convert(flat, checksum=True, link="copy").folder
+    sources = json.loads((folder / "conversion.json").read_text())["request"]["sources"]
+    assert all(len(source["sha256"]) == 64 for source in sources.values())
+    os.utime(flat / "volume-0.nii", ns=(0, 0))
+    assert convert(flat, checksum=True, link="copy").plan is None
+    data = bytearray((flat / "volume-0.nii").read_bytes())
+    data[-1] ^= 1
+    (flat / "volume-0.nii").write_bytes(data)
+    with pytest.raises(InputError, match="source files"):
+        convert(flat, checksum=True, link="copy")
+
+
+def test_dry_run_writes_nothing(nnunet_folders: Path, flat: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "lits", "--source", str(flat), "--dry-run", "--num-processes", "1"]) == 0
+    assert "would be written" in capsys.readouterr().out
+    assert not os.listdir(nnunet_folders / "nnUNet_raw")
+
+
+def test_stale_preprocessed_data(nnunet_folders: Path, flat: Path) -> None:
+    convert(flat)
+    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
+    for name in ("gt_segmentations", "nnUNetPlans_2d", "notes"):
+        (folder / name).mkdir(parents=True)
+    plans = {"plans_name": "nnUNetPlans", "configurations": {}}
+    for name in ("dataset_fingerprint.json", "splits_final.json", "dataset.json", "mine.json"):
+        (folder / name).write_text("{}")
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    assert convert(flat).plan is None  # unchanged: nothing is stale
+    assert convert(flat, overwrite=True).stale == ()
+    with pytest.raises(InputError) as caught:
+        convert(flat, target="regions", overwrite=True)
+    for name in ("dataset_fingerprint.json", "splits_final.json", "gt_segmentations", "nnUNetPlans_2d",
+                 "--overwrite-preprocessed"):
+        assert name in str(caught.value)
+    assert (folder / "nnUNetPlans_2d").exists()
+    convert(flat, target="regions", overwrite=True, overwrite_preprocessed=True)
+    assert sorted(os.listdir(folder)) == ["mine.json", "notes"]
+
+
+def test_stale_data_without_a_raw_dataset(nnunet_folders: Path, flat: Path) -> None:
+    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
+    folder.mkdir()
+    convert(flat)
+    shutil.rmtree(nnunet_folders / "nnUNet_raw" / DATASET)
+    (folder / "splits_final.json").write_text("[]")
+    with pytest.raises(InputError, match=r"splits_final\.json"):
+        convert(flat)
+
+
+def test_more_processes_give_the_same_bytes(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_SECONDS_PER_WORKER", 1e-9)
+    folder = convert(flat, file_ending=".nii.gz").folder
+    one = tree(folder)
+    convert(flat, file_ending=".nii.gz", overwrite=True, num_processes=2)
+    assert tree(folder) == one
+
+
+def test_killed_at_random_moments_it_completes_with_the_same_bytes(nnunet_folders: Path) -> None:
+    source = codalab(nnunet_folders / "in", 8, shape=(64, 64, 40), test_volumes=1)
+    program = ("import sys; from nnunet_ext.cli import main; from nnunet_ext.dataset_conversion import writer; "
+               "writer._SECONDS_PER_WORKER = 1e-9; sys.exit(main())")  # workers even for this little
+    command = [sys.executable, "-c", program, "convert", "lits", "--source", str(source), "--file-ending", ".nii.gz",
+               "--num-processes", "2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    start = time.monotonic()
+    elsewhere = {**environment, "nnUNet_raw": str(nnunet_folders / "reference")}
+    subprocess.run(command, env=elsewhere, check=True, capture_output=True)
+    duration = time.monotonic() - start
+    expected = tree(nnunet_folders / "reference" / DATASET)
+    final = nnunet_folders / "nnUNet_raw" / DATASET
+    moments = random.Random(0)
+    for _ in range(6):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.2, 1.0) * duration)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not final.exists() or tree(final) == expected
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert tree(final) == expected
+    assert os.listdir(nnunet_folders / "nnUNet_raw") == [DATASET]

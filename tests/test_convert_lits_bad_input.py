@@ -1,0 +1,233 @@
+"""Bad input to ``nnunet_ext convert lits``: named, all together, with a way out, before anything is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from lits_source import AFFINE, convert, ct, liver, save, three_cases
+
+from nnunet_ext.errors import InputError
+
+
+def truncate(path: Path, by: int = 200) -> None:
+    path.write_bytes(path.read_bytes()[:-by])
+
+
+def break_label(source: Path, value: float, dtype: type = np.uint8) -> str:
+    label = liver(dtype=dtype)
+    label[0, 0, 0] = value
+    return str(save(source / "segmentation-0.nii", label))
+
+
+def break_image(source: Path, value: float) -> str:
+    voxels = ct().astype(np.float32)
+    voxels[0, 0, 0] = value
+    return str(save(source / "volume-0.nii", voxels))
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def case_problem_missing_segmentation(source: Path) -> list[str]:
+    remove(source / "segmentation-0.nii")
+    return [str(source / "volume-0.nii"), "segmentation is missing"]
+
+
+def case_problem_orphaned_segmentation(source: Path) -> list[str]:
+    remove(source / "volume-0.nii")
+    return [str(source / "segmentation-0.nii"), "volume is missing"]
+
+
+def case_problem_shapes(source: Path) -> list[str]:
+    save(source / "segmentation-0.nii", liver((10, 9, 7)))
+    return [str(source / "volume-0.nii"), str(source / "segmentation-0.nii"), "10 x 9 x 7"]
+
+
+def case_problem_label_255(source: Path) -> list[str]:
+    return [break_label(source, 255), "label 255"]
+
+
+def case_problem_label_3(source: Path) -> list[str]:
+    return [break_label(source, 3), "label 3"]
+
+
+def case_problem_negative_label(source: Path) -> list[str]:
+    return [break_label(source, -1, np.int16), "label -1"]
+
+
+def case_problem_fractional_label(source: Path) -> list[str]:
+    return [break_label(source, 0.5, np.float32), "label 0.5"]
+
+
+def case_problem_nan_label(source: Path) -> list[str]:
+    return [break_label(source, np.nan, np.float32), "label nan"]
+
+
+def case_problem_truncated_volume(source: Path) -> list[str]:
+    truncate(source / "volume-0.nii")
+    return [str(source / "volume-0.nii"), "truncated"]
+
+
+def case_problem_truncated_segmentation(source: Path) -> list[str]:
+    truncate(source / "segmentation-0.nii")
+    return [str(source / "segmentation-0.nii"), "truncated"]
+
+
+def case_problem_truncated_gzip(source: Path) -> list[str]:
+    remove(source / "volume-0.nii")
+    truncate(save(source / "volume-0.nii.gz", ct()))
+    return [str(source / "volume-0.nii.gz"), "truncated"]
+
+
+def case_problem_truncated_gzip_segmentation(source: Path) -> list[str]:
+    remove(source / "segmentation-0.nii")
+    truncate(save(source / "segmentation-0.nii.gz", liver()), 20)
+    return [str(source / "segmentation-0.nii.gz"), "truncated"]
+
+
+def case_problem_damaged_gzip_segmentation(source: Path) -> list[str]:
+    remove(source / "segmentation-0.nii")
+    path = save(source / "segmentation-0.nii.gz", liver())
+    data = bytearray(path.read_bytes())
+    data[-8] ^= 0xFF  # the checksum
+    path.write_bytes(data)
+    return [str(path), "damaged"]
+
+
+def case_problem_no_nifti(source: Path) -> list[str]:
+    (source / "volume-0.nii").write_text("<html>404</html>" * 100)
+    return [str(source / "volume-0.nii"), "not a NIfTI file"]
+
+
+def case_problem_empty_file(source: Path) -> list[str]:
+    (source / "volume-0.nii").write_bytes(b"")
+    return [str(source / "volume-0.nii"), "not a NIfTI file"]
+
+
+def case_problem_4d(source: Path) -> list[str]:
+    save(source / "volume-0.nii", np.stack([ct(), ct()], -1))
+    return [str(source / "volume-0.nii"), "4-D"]
+
+
+def case_problem_complex(source: Path) -> list[str]:
+    nib.save(nib.Nifti1Image(ct().astype(np.complex64), AFFINE), source / "volume-0.nii")
+    return [str(source / "volume-0.nii"), "complex64"]
+
+
+def case_problem_nan(source: Path) -> list[str]:
+    return [break_image(source, np.nan), "NaN"]
+
+
+def case_problem_inf(source: Path) -> list[str]:
+    return [break_image(source, np.inf), "infinite"]
+
+
+def case_problem_duplicates(source: Path) -> list[str]:
+    return ["lits_000", str(source / "volume-0.nii"), str(save(source / "again" / "volume-00.nii", ct()))]
+
+
+def case_problem_broken_link(source: Path) -> list[str]:
+    remove(source / "volume-0.nii")
+    (source / "volume-0.nii").symlink_to(source / "gone")
+    return [str(source / "volume-0.nii"), "cannot be read"]
+
+
+def case_problem_no_orientation(source: Path) -> list[str]:
+    path = source / "volume-0.nii"
+    data = bytearray(path.read_bytes())
+    data[252:256] = np.array([0, 1], "<i2").tobytes()  # sform only ...
+    data[280:328] = bytes(48)  # ... and that is all zero
+    path.write_bytes(data)
+    return [str(path), "orientation"]
+
+
+CASE_PROBLEMS = {name.removeprefix("case_problem_"): f for name, f in list(globals().items())
+                 if name.startswith("case_problem_")}
+
+
+@pytest.fixture
+def flat(nnunet_folders: Path) -> Path:
+    return three_cases(nnunet_folders / "in")
+
+
+@pytest.mark.parametrize("name", CASE_PROBLEMS)
+def test_bad_case_is_named_and_nothing_written(nnunet_folders: Path, flat: Path, name: str) -> None:
+    expected = CASE_PROBLEMS[name](flat)
+    with pytest.raises(InputError) as caught:
+        convert(flat)
+    assert len(caught.value.problems) == 1
+    for words in (*expected, "--skip-bad"):
+        assert words in str(caught.value)
+    assert not os.listdir(nnunet_folders / "nnUNet_raw")
+    outcome = convert(flat, skip_bad=True)
+    assert len(outcome.skipped) == 1
+    assert sorted({file.target[9:17] for file in outcome.plan.dataset.files}) == ["lits_001", "lits_002"]
+    assert json.loads((outcome.folder / "conversion.json").read_text())["skipped"] == list(outcome.skipped)
+
+
+def test_all_problems_come_together(nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (flat / "volume-0.nii").write_text("no")
+    save(flat / "segmentation-0.nii", liver() + 7)
+    truncate(flat / "volume-1.nii")
+    save(flat / "segmentation-9.nii", liver())
+    (nnunet_folders / "nnUNet_raw" / "Dataset029_Other").mkdir()
+    with pytest.raises(InputError) as caught:
+        convert(flat)
+    assert len(caught.value.problems) == 5
+    assert "lits_000, lits_001, lits_009" in caught.value.way_out
+    assert os.listdir(nnunet_folders / "nnUNet_raw") == ["Dataset029_Other"]
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
+def test_dataset_id_taken(nnunet_folders: Path, flat: Path, variable: str) -> None:
+    (nnunet_folders / variable / "Dataset029_Other").mkdir()
+    with pytest.raises(InputError, match=r"id 29 is taken by .*Dataset029_Other"):
+        convert(flat)
+    convert(flat, dataset_id=30)
+
+
+def test_nothing_found(nnunet_folders: Path) -> None:
+    (nnunet_folders / "in").mkdir()
+    with pytest.raises(InputError, match=r"no pair of volume-N\.nii"):
+        convert(nnunet_folders / "in")
+    with pytest.raises(InputError, match="is not a folder"):
+        convert(nnunet_folders / "elsewhere")
+
+
+def test_nothing_left(nnunet_folders: Path, flat: Path) -> None:
+    for path in flat.glob("segmentation*"):
+        truncate(path)
+    with pytest.raises(InputError, match="no usable case is left"):
+        convert(flat, skip_bad=True)
+
+
+def test_raw_unset_or_unwritable(nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("nnUNet_raw")
+    with pytest.raises(InputError, match="nnUNet_raw is not set"):
+        convert(flat)
+    (nnunet_folders / "file").write_text("")
+    monkeypatch.setenv("nnUNet_raw", str(nnunet_folders / "file" / "raw"))
+    with pytest.raises(InputError, match="cannot be written"):
+        convert(flat)
+
+
+def test_too_little_space(nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(nnunet_folders)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(InputError, match="too little disk space"):
+        convert(flat)
+    assert not os.listdir(nnunet_folders / "nnUNet_raw")
+
+
+@pytest.mark.parametrize(("settings", "words"), [({"dataset_id": 0}, "--dataset-id 0"), ({"dataset_id": 1000}, "1000"),
+                                                 ({"name": "a__b"}, "a__b"), ({"name": "a/b"}, "a/b")])
+def test_impossible_names(nnunet_folders: Path, flat: Path, settings: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        convert(flat, **settings)

@@ -1,0 +1,213 @@
+"""The writer knows no image format: here it writes text, is stopped at every step, and continues."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lits_source import tree
+
+from nnunet_ext.dataset_conversion import writer
+from nnunet_ext.dataset_conversion.linking import LINK_MODES, link
+from nnunet_ext.dataset_conversion.raw_folder import RawFolder
+from nnunet_ext.dataset_conversion.writer import OutputFile, RawDataset, space_problem, write
+from nnunet_ext.errors import InputError
+
+
+@dataclass(frozen=True)
+class Shout:
+    """A recipe: the source in capitals."""
+
+    source: Path
+
+    def __call__(self, target: Path) -> None:
+        target.write_text(self.source.read_text().upper())
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RawFolder:
+    return RawFolder(final=tmp_path / "raw" / "Dataset001_Text")
+
+
+def text_dataset(source: Path, version: str = "1", files: int = 4) -> RawDataset:
+    """Half of the files are linked, half are written."""
+    source.mkdir(exist_ok=True)
+    outputs = []
+    for n in range(files):
+        text = source / f"{version}-{n}.txt"
+        text.write_text(f"text {n} of version {version}")
+        size = text.stat().st_size
+        outputs += [
+            OutputFile(target=f"imagesTr/{n}.txt", source=text, key=f"link {version}", size=size, estimate=size),
+            OutputFile(target=f"labelsTr/{n}.txt", source=text, key=f"shout {version}", recipe=Shout(text)),
+        ]
+    return RawDataset(files=tuple(outputs), documents={"dataset.json": {"version": version}, "conversion.json": {}})
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_writes_everything_and_leaves_nothing_else(tmp_path: Path, folder: RawFolder, num_processes: int) -> None:
+    done = write(text_dataset(tmp_path / "in"), folder, mode="copy", num_processes=num_processes)
+    assert done == Counter(copy=4, written=4)
+    files = tree(folder.final)
+    assert files["labelsTr/3.txt"] == b"TEXT 3 OF VERSION 1"
+    assert files["imagesTr/3.txt"] == b"text 3 of version 1"
+    assert os.listdir(folder.final.parent) == [folder.final.name]
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch):
+    """Raise `Killed` at the n-th change of the file system's names, before or after it happens."""
+
+    def arm(step: int, *, after: bool) -> None:
+        count = iter(range(10**6))
+
+        def wrap(real):
+            def counted(*args, **kwargs):
+                now = next(count) == step
+                if now and not after:
+                    raise Killed
+                result = real(*args, **kwargs)
+                if now:
+                    raise Killed
+                return result
+            return counted
+
+        for name in ("replace", "rename", "unlink"):
+            monkeypatch.setattr(Path, name, wrap(getattr(Path, name)))
+        monkeypatch.setattr(writer.shutil, "rmtree", wrap(writer.shutil.rmtree))
+
+    return arm
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", range(14))
+def test_stopped_anywhere_a_second_run_completes(tmp_path: Path, folder: RawFolder, stop_at, monkeypatch, step: int,
+                                                 after: bool) -> None:
+    dataset = text_dataset(tmp_path / "in")
+    other = RawFolder(final=tmp_path / "other" / folder.final.name)
+    write(dataset, other, mode="copy")
+    stop_at(step, after=after)
+    with contextlib.suppress(Killed):
+        write(dataset, folder, mode="copy")
+    monkeypatch.undo()
+    if folder.final.exists():
+        assert tree(folder.final) == tree(other.final)
+        return
+    assert not list(folder.final.parent.glob("Dataset*"))
+    write(dataset, folder, mode="copy")
+    assert tree(folder.final) == tree(other.final)
+    assert os.listdir(folder.final.parent) == [folder.final.name]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", range(18))
+def test_overwriting_never_leaves_a_mixture(tmp_path: Path, folder: RawFolder, stop_at, monkeypatch, step: int,
+                                            after: bool) -> None:
+    write(text_dataset(tmp_path / "in", "old"), folder, mode="copy")
+    old, new = tree(folder.final), text_dataset(tmp_path / "in", "new")
+    stop_at(step, after=after)
+    with contextlib.suppress(Killed):
+        write(new, folder, mode="copy", overwrite=True)
+    monkeypatch.undo()
+    folder.recover()
+    found = tree(folder.final)
+    if found == old:
+        write(new, folder, mode="copy", overwrite=True)
+        found = tree(folder.final)
+    assert found["imagesTr/0.txt"] == b"text 0 of version new"
+    assert set(found) == set(old)
+
+
+def test_finished_files_are_kept_only_for_the_same_key(tmp_path: Path, folder: RawFolder, monkeypatch) -> None:
+    first, second = text_dataset(tmp_path / "in", "1"), text_dataset(tmp_path / "in", "2")
+    monkeypatch.setattr(writer, "_write_documents", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        write(first, folder, mode="copy")
+    monkeypatch.undo()
+    mixed = RawDataset(files=(*first.files[:3], *second.files[3:]), documents=first.documents)
+    done = write(mixed, folder, mode="copy")
+    assert done["kept"] == 3
+    assert tree(folder.final)["labelsTr/3.txt"] == b"TEXT 3 OF VERSION 2"
+
+
+def test_an_emptied_file_is_not_kept(tmp_path: Path, folder: RawFolder, monkeypatch) -> None:
+    dataset = text_dataset(tmp_path / "in")
+    monkeypatch.setattr(writer, "_write_documents", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        write(dataset, folder, mode="copy")
+    monkeypatch.undo()
+    (folder.new / "labelsTr/0.txt").write_bytes(b"")
+    assert write(dataset, folder, mode="copy")["kept"] == 7
+
+
+def test_existing_dataset_needs_overwrite(tmp_path: Path, folder: RawFolder) -> None:
+    write(text_dataset(tmp_path / "in"), folder, mode="copy")
+    before = tree(folder.final)
+    with pytest.raises(InputError, match="--overwrite"):
+        write(text_dataset(tmp_path / "in", "2"), folder, mode="copy")
+    assert tree(folder.final) == before
+
+
+def test_two_at_once_are_refused(tmp_path: Path, folder: RawFolder) -> None:
+    with folder.locked(), pytest.raises(InputError, match="another conversion"):
+        write(text_dataset(tmp_path / "in"), RawFolder(final=folder.final), mode="copy")
+
+
+def test_full_disk_is_told_before_and_during(tmp_path: Path, folder: RawFolder, monkeypatch) -> None:
+    dataset = text_dataset(tmp_path / "in")
+    usage = writer.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    assert "too little disk space" in space_problem(dataset, folder, "copy")
+    assert space_problem(dataset, folder, "hard") is None
+
+    def full(*_args) -> None:
+        raise OSError(28, "No space left on device", "some file")
+
+    monkeypatch.setattr(writer, "copy", full)
+    with pytest.raises(InputError, match=r"some file: the disk is full[\s\S]*continues"):
+        write(dataset, folder, mode="copy")
+
+
+@pytest.mark.parametrize("mode", [m for m in LINK_MODES if m not in ("copy", "reflink")])
+def test_links_cost_no_bytes(tmp_path: Path, folder: RawFolder, mode: str) -> None:
+    dataset = text_dataset(tmp_path / "in")
+    done = write(dataset, folder, mode=mode)
+    assert done["copy"] == 0
+    assert done["written"] == 4
+    target = folder.final / "imagesTr/0.txt"
+    assert target.read_text() == "text 0 of version 1"
+    assert target.is_symlink() == (mode == "symlink")
+    if mode == "hard":
+        assert target.samefile(dataset.files[0].source)
+
+
+def test_link_modes_that_fail(tmp_path: Path, monkeypatch) -> None:
+    source = tmp_path / "a"
+    source.write_text("a")
+
+    def refuse(*_args, **_kwargs) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(InputError, match=r"no hard link[\s\S]*--link auto"):
+        link(source, tmp_path / "b", "hard")
+    assert link(source, tmp_path / "c", "auto") in ("reflink", "symlink")
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    assert link(source, tmp_path / "d", "auto") in ("reflink", None)
+    assert not (tmp_path / "b").exists()
+
+
+def test_hard_link_goes_to_the_file_behind_a_link(tmp_path: Path) -> None:
+    real, alias = tmp_path / "real", tmp_path / "alias"
+    real.write_text("a")
+    alias.symlink_to(real)
+    link(alias, tmp_path / "b", "hard")
+    assert not (tmp_path / "b").is_symlink()

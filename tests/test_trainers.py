@@ -189,7 +189,7 @@ def test_augmentation_is_rotation_scaling_and_flip(datasets: Path) -> None:
     trainer.initialize()
     transforms = trainer.get_training_transforms((40, 40), (-0.2, 0.2), None, (1,), False)
     names = [type(t).__name__ for t in transforms.transforms]
-    assert names == ["SpatialTransform", "MirrorTransform", "RemoveLabelTansform"]
+    assert names == ["SpatialTransform", "MirrorTransform", "RemoveLabelTransform"]
 
 
 def test_horizontal_flip_only(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +288,10 @@ def test_validation_without_foreground_does_not_freeze_the_best_checkpoint(datas
     trainer.initialize()
 
     def epoch(number: int, tp: float, error: float) -> float:
-        output = {"loss": np.float32(1), "tp_hard": [tp], "fp_hard": [error], "fn_hard": [error]}
+        output = {
+            "loss": np.float32(1),
+            **{k: np.array([v]) for k, v in (("tp_hard", tp), ("fp_hard", error), ("fn_hard", error))},
+        }
         trainer.logger.log("epoch_start_timestamps", 0, number)
         trainer.logger.log("train_losses", 0.0, number)
         trainer.logger.log("lrs", 0.0, number)
@@ -298,11 +301,11 @@ def test_validation_without_foreground_does_not_freeze_the_best_checkpoint(datas
         return trainer._best_ema
 
     output = Path(trainer.output_folder)
-    assert epoch(0, np.float64(0), np.float64(0)) == 0  # undefined Dice
+    assert epoch(0, 0.0, 0.0) == 0  # undefined Dice
     first = (output / "checkpoint_best.pth").stat().st_mtime_ns
-    assert epoch(1, np.float64(9), np.float64(1)) == pytest.approx(0.09)
-    assert epoch(2, np.float64(0), np.float64(0)) == pytest.approx(0.09)
-    assert epoch(3, np.float64(9), np.float64(1)) == pytest.approx(0.171)
+    assert epoch(1, 9.0, 1.0) == pytest.approx(0.09)
+    assert epoch(2, 0.0, 0.0) == pytest.approx(0.09)
+    assert epoch(3, 9.0, 1.0) == pytest.approx(0.171)
     assert (output / "checkpoint_best.pth").stat().st_mtime_ns > first
     assert np.isnan(trainer.logger.get_value("mean_fg_dice", step=2))  # what was undefined stays so
 

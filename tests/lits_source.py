@@ -40,8 +40,9 @@ def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE, *, codes: 
     return path
 
 
-def codalab(root: Path, cases: int = 3, *, ending: str = ".nii", test_volumes: int = 0,
-            shape: tuple[int, ...] = SHAPE) -> Path:
+def codalab(
+    root: Path, cases: int = 3, *, ending: str = ".nii", test_volumes: int = 0, shape: tuple[int, ...] = SHAPE
+) -> Path:
     """volume-N and segmentation-N in the two sub-folders of the CodaLab download."""
     for n in range(cases):
         batch = root / f"Training Batch {1 + n % 2}"

@@ -22,8 +22,10 @@ def test_codalab_layout(nnunet_folders: Path) -> None:
     assert folder == nnunet_folders / "nnUNet_raw" / DATASET
     assert len(list(folder.glob("imagesTr/*"))) == len(list(folder.glob("labelsTr/*"))) == 5
     assert len(list(folder.glob("imagesTs/*"))) == len(list(folder.glob("labelsTs/*"))) == 1
-    assert sorted(p.name for p in folder.glob("imagesTs_unlabelled/*")) == ["lits_test_000_0000.nii",
-                                                                           "lits_test_001_0000.nii"]
+    assert sorted(p.name for p in folder.glob("imagesTs_unlabelled/*")) == [
+        "lits_test_000_0000.nii",
+        "lits_test_001_0000.nii",
+    ]
     content = json.loads((folder / "dataset.json").read_text())
     assert content["numTraining"] == 5
     assert content["labels"] == {"background": 0, "tumour": 1}
@@ -61,7 +63,6 @@ def test_foreign_files_are_left_alone_and_named(nnunet_folders: Path) -> None:
     assert "liver_0.nii" in " ".join(outcome.plan.notes)
 
 
-
 @pytest.mark.parametrize("target", ["liver-tumour", "regions"])
 def test_unchanged_labels_are_linked(nnunet_folders: Path, target: str) -> None:
     source = codalab(nnunet_folders / "in")
@@ -86,8 +87,9 @@ def test_label_types(nnunet_folders: Path, dtype: type, ending: str) -> None:
     np.testing.assert_array_equal(label_of(nnunet_folders / "nnUNet_raw" / DATASET, "lits_000", ending), liver() == 2)
 
 
-@pytest.mark.parametrize(("slope", "inter", "stored"), [(2.0, 0.0, [0, 1, 2]), (1 / 255, 0.0, [0, 255, 510]),
-                                                        (1.0, -10.0, [10, 11, 12])])
+@pytest.mark.parametrize(
+    ("slope", "inter", "stored"), [(2.0, 0.0, [0, 1, 2]), (1 / 255, 0.0, [0, 255, 510]), (1.0, -10.0, [10, 11, 12])]
+)
 def test_scaled_labels_count_by_value(nnunet_folders: Path, slope: float, inter: float, stored: list[int]) -> None:
     save(nnunet_folders / "in" / "volume-0.nii", ct())
     raw = np.array(stored, np.int16)[liver()]
@@ -184,7 +186,6 @@ def test_skewed_directions_are_made_orthonormal(nnunet_folders: Path, ending: st
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, ct())
 
 
-
 @pytest.mark.parametrize("target", ["tumour", "regions"])
 def test_nnunet_finds_the_dataset_sound(nnunet_folders: Path, target: str) -> None:
     from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
@@ -210,7 +211,7 @@ def test_real_ct(nnunet_folders: Path, shared_data: Path) -> None:
     label = (np.asarray(nib.load(real_ct / "example_ct_sm_liver.nii.gz").dataobj) > 0).astype(np.uint8)
     inside = np.argwhere(label)
     x, y, z = inside[len(inside) // 2]
-    label[x:x + 6, y:y + 6, z:z + 2] *= 2  # a tumour where there is none
+    label[x : x + 6, y : y + 6, z : z + 2] *= 2  # a tumour where there is none
     for n in range(3):
         (nnunet_folders / "in").mkdir(exist_ok=True)
         shutil.copy(real_ct / "example_ct_sm.nii.gz", nnunet_folders / "in" / f"volume-{n}.nii.gz")

@@ -27,7 +27,6 @@ def flat(nnunet_folders: Path) -> Path:
     return three_cases(nnunet_folders / "in")
 
 
-
 def test_same_again_is_nothing_and_another_needs_overwrite(nnunet_folders: Path, flat: Path) -> None:
     folder = convert(flat).folder
     before = tree(folder)
@@ -92,8 +91,13 @@ def test_stale_preprocessed_data(nnunet_folders: Path, flat: Path) -> None:
     assert convert(flat, overwrite=True).stale == ()
     with pytest.raises(InputError) as caught:
         convert(flat, target="regions", overwrite=True)
-    for name in ("dataset_fingerprint.json", "splits_final.json", "gt_segmentations", "nnUNetPlans_2d",
-                 "--overwrite-preprocessed"):
+    for name in (
+        "dataset_fingerprint.json",
+        "splits_final.json",
+        "gt_segmentations",
+        "nnUNetPlans_2d",
+        "--overwrite-preprocessed",
+    ):
         assert name in str(caught.value)
     assert (folder / "nnUNetPlans_2d").exists()
     convert(flat, target="regions", overwrite=True, overwrite_preprocessed=True)
@@ -120,10 +124,23 @@ def test_more_processes_give_the_same_bytes(flat: Path, monkeypatch: pytest.Monk
 
 def test_killed_at_random_moments_it_completes_with_the_same_bytes(nnunet_folders: Path) -> None:
     source = codalab(nnunet_folders / "in", 8, shape=(64, 64, 40), test_volumes=1)
-    program = ("import sys; from nnunet_ext.cli import main; from nnunet_ext.dataset_conversion import writer; "
-               "writer._SECONDS_PER_WORKER = 1e-9; sys.exit(main())")  # workers even for this little
-    command = [sys.executable, "-c", program, "convert", "lits", "--source", str(source), "--file-ending", ".nii.gz",
-               "--num-processes", "2"]
+    program = (
+        "import sys; from nnunet_ext.cli import main; from nnunet_ext.dataset_conversion import writer; "
+        "writer._SECONDS_PER_WORKER = 1e-9; sys.exit(main())"
+    )  # workers even for this little
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "convert",
+        "lits",
+        "--source",
+        str(source),
+        "--file-ending",
+        ".nii.gz",
+        "--num-processes",
+        "2",
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
     start = time.monotonic()
     elsewhere = {**environment, "nnUNet_raw": str(nnunet_folders / "reference")}

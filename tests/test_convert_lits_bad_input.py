@@ -148,8 +148,9 @@ def case_problem_no_orientation(source: Path) -> list[str]:
     return [str(path), "orientation"]
 
 
-CASE_PROBLEMS = {name.removeprefix("case_problem_"): f for name, f in list(globals().items())
-                 if name.startswith("case_problem_")}
+CASE_PROBLEMS = {
+    name.removeprefix("case_problem_"): f for name, f in list(globals().items()) if name.startswith("case_problem_")
+}
 
 
 @pytest.fixture
@@ -226,8 +227,15 @@ def test_too_little_space(nnunet_folders: Path, flat: Path, monkeypatch: pytest.
     assert not os.listdir(nnunet_folders / "nnUNet_raw")
 
 
-@pytest.mark.parametrize(("settings", "words"), [({"dataset_id": 0}, "--dataset-id 0"), ({"dataset_id": 1000}, "1000"),
-                                                 ({"name": "a__b"}, "a__b"), ({"name": "a/b"}, "a/b")])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dataset_id": 0}, "--dataset-id 0"),
+        ({"dataset_id": 1000}, "1000"),
+        ({"name": "a__b"}, "a__b"),
+        ({"name": "a/b"}, "a/b"),
+    ],
+)
 def test_impossible_names(nnunet_folders: Path, flat: Path, settings: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         convert(flat, **settings)

@@ -28,8 +28,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 def canonical(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """HU and labels with indices growing to the patient's right, front and head."""
-    return tuple(np.asarray(nib.as_closest_canonical(nib.Nifti1Image(v, case.affine)).dataobj)
-                 for v in (case.hu, case.labels))
+    return tuple(
+        np.asarray(nib.as_closest_canonical(nib.Nifti1Image(v, case.affine)).dataobj) for v in (case.hu, case.labels)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +71,16 @@ def test_gzip_is_reproducible_and_holds_the_same_voxels(written: Path, tmp_path:
     for name in "ab":
         lits.write_lits(out=tmp_path / name, cases=1, size=64, slices=6, file_ending=".nii.gz")
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
-    np.testing.assert_array_equal(nib.load(tmp_path / "a" / "volume-0.nii.gz").dataobj,
-                                  nib.load(written / "volume-0.nii").dataobj)
+    np.testing.assert_array_equal(
+        nib.load(tmp_path / "a" / "volume-0.nii.gz").dataobj, nib.load(written / "volume-0.nii").dataobj
+    )
 
 
 def test_seed_case_and_test_flag_give_other_patients():
-    hu = [render(seed=s, case=c, size=48, slices=2, test=t).hu for s, c, t in
-          ((0, 0, False), (1, 0, False), (0, 1, False), (0, 0, True))]
+    hu = [
+        render(seed=s, case=c, size=48, slices=2, test=t).hu
+        for s, c, t in ((0, 0, False), (1, 0, False), (0, 1, False), (0, 0, True))
+    ]
     assert all((hu[0] != other).mean() > 0.5 for other in hu[1:])
 
 

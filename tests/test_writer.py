@@ -78,6 +78,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch):
                 if now:
                     raise Killed
                 return result
+
             return counted
 
         for name in ("replace", "rename", "unlink"):
@@ -89,8 +90,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", range(14))
-def test_stopped_anywhere_a_second_run_completes(tmp_path: Path, folder: RawFolder, stop_at, monkeypatch, step: int,
-                                                 after: bool) -> None:
+def test_stopped_anywhere_a_second_run_completes(
+    tmp_path: Path, folder: RawFolder, stop_at, monkeypatch, step: int, after: bool
+) -> None:
     dataset = text_dataset(tmp_path / "in")
     other = RawFolder(final=tmp_path / "other" / folder.final.name)
     write(dataset, other, mode="copy")
@@ -109,8 +111,9 @@ def test_stopped_anywhere_a_second_run_completes(tmp_path: Path, folder: RawFold
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", range(18))
-def test_overwriting_never_leaves_a_mixture(tmp_path: Path, folder: RawFolder, stop_at, monkeypatch, step: int,
-                                            after: bool) -> None:
+def test_overwriting_never_leaves_a_mixture(
+    tmp_path: Path, folder: RawFolder, stop_at, monkeypatch, step: int, after: bool
+) -> None:
     write(text_dataset(tmp_path / "in", "old"), folder, mode="copy")
     old, new = tree(folder.final), text_dataset(tmp_path / "in", "new")
     stop_at(step, after=after)

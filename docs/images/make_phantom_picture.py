@@ -1,6 +1,6 @@
 """Make phantom_lits.png: four slices of four synthetic scans, plain and with the labels' outlines.
 
-    python docs/images/make_phantom_picture.py
+python docs/images/make_phantom_picture.py
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ def draw(axes: NDArray, *, case: Case, index: int) -> None:
 def palette() -> Image.Image:
     """Greys, and the outlines in two strengths: a small file that keeps its colours."""
     greys = [(v, v, v) for v in np.linspace(0, 255, 52).astype(int)]
-    colours = [tuple(int(c * s + 110 * (1 - s)) for c in ImageColor.getrgb(name))
-               for name in OUTLINES for s in (1, 0.6)]
+    colours = [
+        tuple(int(c * s + 110 * (1 - s)) for c in ImageColor.getrgb(name)) for name in OUTLINES for s in (1, 0.6)
+    ]
     image = Image.new("P", (1, 1))
     image.putpalette([int(v) for rgb in (*greys, *colours) for v in rgb])
     return image

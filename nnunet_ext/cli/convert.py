@@ -26,13 +26,22 @@ Task03_Liver as it is. Images keep their HU values and are linked, not copied, w
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     datasets = parser.add_subparsers(dest="dataset", metavar="DATASET", required=True)
-    lits = datasets.add_parser("lits", help="liver tumours in CT (CodaLab, Kaggle, Decathlon Task03_Liver)",
-                               description=_LITS, formatter_class=argparse.RawDescriptionHelpFormatter)
-    lits.add_argument("--target", choices=("tumour", "liver-tumour", "regions"), default="tumour",
-                      help="tumour: tumour against all else (default); liver-tumour: liver 1, tumour 2; "
-                           "regions: liver with tumour and tumour, overlapping")
-    lits.add_argument("--file-ending", choices=(".nii", ".nii.gz"),
-                      help="of all files; default: that of most image bytes")
+    lits = datasets.add_parser(
+        "lits",
+        help="liver tumours in CT (CodaLab, Kaggle, Decathlon Task03_Liver)",
+        description=_LITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    lits.add_argument(
+        "--target",
+        choices=("tumour", "liver-tumour", "regions"),
+        default="tumour",
+        help="tumour: tumour against all else (default); liver-tumour: liver 1, tumour 2; "
+        "regions: liver with tumour and tumour, overlapping",
+    )
+    lits.add_argument(
+        "--file-ending", choices=(".nii", ".nii.gz"), help="of all files; default: that of most image bytes"
+    )
     _add_common_arguments(lits, dataset_id=29, name="LiTS")
     lits.set_defaults(convert=_convert_lits)
 
@@ -42,17 +51,28 @@ def _add_common_arguments(parser: argparse.ArgumentParser, *, dataset_id: int, n
     parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="folder of the download")
     parser.add_argument("--dataset-id", type=int, default=dataset_id, metavar="N", help="default: %(default)s")
     parser.add_argument("--name", default=name, help="default: %(default)s")
-    parser.add_argument("--split", choices=("paper", "cv5"), default="paper",
-                        help="paper: 8:1:1 by patient, test cases held out (default); cv5: 5 folds over all cases")
+    parser.add_argument(
+        "--split",
+        choices=("paper", "cv5"),
+        default="paper",
+        help="paper: 8:1:1 by patient, test cases held out (default); cv5: 5 folds over all cases",
+    )
     parser.add_argument("--seed", type=int, default=12345, help="of the split, default: %(default)s")
-    parser.add_argument("--link", choices=("auto", "hard", "reflink", "symlink", "copy"), default="auto",
-                        help="for files that need no change; auto (default): the first that works of reflink, hard "
-                             "link, symbolic link, copy")
+    parser.add_argument(
+        "--link",
+        choices=("auto", "hard", "reflink", "symlink", "copy"),
+        default="auto",
+        help="for files that need no change; auto (default): the first that works of reflink, hard "
+        "link, symbolic link, copy",
+    )
     parser.add_argument("--checksum", action="store_true", help="record SHA-256 of all sources (reads every byte)")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad cases out instead of stopping")
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there already")
-    parser.add_argument("--overwrite-preprocessed", action="store_true",
-                        help="remove what nnUNet_preprocessed holds of the former conversion")
+    parser.add_argument(
+        "--overwrite-preprocessed",
+        action="store_true",
+        help="remove what nnUNet_preprocessed holds of the former conversion",
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
     parser.add_argument("--num-processes", type=int, default=_cpus(), metavar="N", help="default: %(default)s")
 
@@ -66,10 +86,20 @@ def _convert_lits(args: argparse.Namespace) -> int:
     from nnunet_ext.dataset_conversion.lits_plan import LitsReader
 
     settings = conversion.Settings(
-        source=args.source, dataset_id=args.dataset_id, name=args.name, link=args.link, split=args.split,
-        seed=args.seed, file_ending=args.file_ending, checksum=args.checksum, skip_bad=args.skip_bad,
-        overwrite=args.overwrite, overwrite_preprocessed=args.overwrite_preprocessed, dry_run=args.dry_run,
-        num_processes=max(1, args.num_processes))
+        source=args.source,
+        dataset_id=args.dataset_id,
+        name=args.name,
+        link=args.link,
+        split=args.split,
+        seed=args.seed,
+        file_ending=args.file_ending,
+        checksum=args.checksum,
+        skip_bad=args.skip_bad,
+        overwrite=args.overwrite,
+        overwrite_preprocessed=args.overwrite_preprocessed,
+        dry_run=args.dry_run,
+        num_processes=max(1, args.num_processes),
+    )
     _report(conversion.run(LitsReader(target=args.target), settings, track=_progress_bar), args.dataset_id)
     return 0
 
@@ -93,8 +123,14 @@ def _report(outcome: Outcome, dataset_id: int) -> None:
     print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
 
 
-_HOW = {"reflink": "cloned", "hard": "hard-linked", "symlink": "symbolic links", "copy": "copied", "written": "written",
-        "kept": "kept from an interrupted run"}
+_HOW = {
+    "reflink": "cloned",
+    "hard": "hard-linked",
+    "symlink": "symbolic links",
+    "copy": "copied",
+    "written": "written",
+    "kept": "kept from an interrupted run",
+}
 
 
 def _progress_bar(items: Iterable, *, total: int, what: str) -> Iterable:

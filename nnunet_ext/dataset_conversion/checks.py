@@ -96,4 +96,3 @@ def count_labels(file: NiftiFile, allowed: Collection[int]) -> dict[int, int]:
         shown = ", ".join(f"{v:g}" for v in sorted(unexpected)[:5]) + (", ..." if len(unexpected) > 5 else "")
         raise InputError(f"{file.path}: holds label {shown}; only {', '.join(map(str, counts))} are allowed.")
     return counts
-

@@ -129,21 +129,41 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     _raise(blocking + ([space] if space else []), problems, settings)
     made: Counter[str] = Counter()
     if not settings.dry_run:
-        documents = {**plan.dataset.documents, RECORD: {
-            "request": request, "versions": _versions(), **plan.dataset.documents[RECORD],
-            "skipped": skipped, "notes": [*found.notes, *plan.notes]}}
-        made = write(RawDataset(files=plan.dataset.files, documents=documents), folder, mode=settings.link,
-                     overwrite=settings.overwrite, num_processes=settings.num_processes, track=track,
-                     before_swap=lambda: stale.remove(outdated))
+        documents = {
+            **plan.dataset.documents,
+            RECORD: {
+                "request": request,
+                "versions": _versions(),
+                **plan.dataset.documents[RECORD],
+                "skipped": skipped,
+                "notes": [*found.notes, *plan.notes],
+            },
+        }
+        made = write(
+            RawDataset(files=plan.dataset.files, documents=documents),
+            folder,
+            mode=settings.link,
+            overwrite=settings.overwrite,
+            num_processes=settings.num_processes,
+            track=track,
+            before_swap=lambda: stale.remove(outdated),
+        )
     plan = Plan(dataset=plan.dataset, summary=plan.summary, repairs=plan.repairs, notes=(*found.notes, *plan.notes))
-    return Outcome(folder=folder.final, plan=plan, made=made, skipped=tuple(skipped), stale=tuple(outdated),
-                   dry_run=settings.dry_run)
+    return Outcome(
+        folder=folder.final,
+        plan=plan,
+        made=made,
+        skipped=tuple(skipped),
+        stale=tuple(outdated),
+        dry_run=settings.dry_run,
+    )
 
 
 def _fingerprints(files: Sequence[Path], settings: Settings) -> dict[str, Any]:
     with ThreadPoolExecutor(max(1, settings.num_processes)) as pool:  # hashing and reading let go of the GIL
-        return dict(zip(map(str, files), pool.map(lambda f: fingerprint(f, checksum=settings.checksum), files),
-                        strict=True))
+        return dict(
+            zip(map(str, files), pool.map(lambda f: fingerprint(f, checksum=settings.checksum), files), strict=True)
+        )
 
 
 def _request(reader: Reader, settings: Settings, prints: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,8 +176,10 @@ def _finished(folder: RawFolder, record: Mapping[str, Any], settings: Settings) 
     damage = folder.damage(record.get("files", {}))
     if damage:
         shown = ", ".join(damage[:5]) + (f" and {len(damage) - 5} more" if len(damage) > 5 else "")
-        raise InputError(f"{folder.final} was finished, but {shown} is gone or has changed since.",
-                         way_out="Use --overwrite to convert again.")
+        raise InputError(
+            f"{folder.final} was finished, but {shown} is gone or has changed since.",
+            way_out="Use --overwrite to convert again.",
+        )
     if folder.work.is_dir() and not settings.dry_run:
         with folder.locked():
             folder.clear()
@@ -169,8 +191,11 @@ def _difference(record: Mapping[str, Any] | None, request: Mapping[str, Any]) ->
     if record is None or "request" not in record:
         return "and was not made by this command"
     old = record["request"]
-    options = [f"--{key.replace('_', '-')} ({old.get('options', {}).get(key)} then, {value} now)"
-               for key, value in request["options"].items() if old.get("options", {}).get(key) != value]
+    options = [
+        f"--{key.replace('_', '-')} ({old.get('options', {}).get(key)} then, {value} now)"
+        for key, value in request["options"].items()
+        if old.get("options", {}).get(key) != value
+    ]
     if old.get("sources") != request["sources"]:
         options.append("source files")
     return f"with other {', '.join(options)}" if options else "from another version of this command"
@@ -178,8 +203,10 @@ def _difference(record: Mapping[str, Any] | None, request: Mapping[str, Any]) ->
 
 def _stale_message(outdated: Sequence[Path]) -> str:
     names = ", ".join(path.name for path in outdated)
-    return (f"{outdated[0].parent} holds {names} of an earlier conversion, which nnU-Net would silently keep using; "
-            "--overwrite-preprocessed removes them.")
+    return (
+        f"{outdated[0].parent} holds {names} of an earlier conversion, which nnU-Net would silently keep using; "
+        "--overwrite-preprocessed removes them."
+    )
 
 
 def _raise(blocking: Sequence[str], problems: Sequence[Problem], settings: Settings) -> None:

@@ -29,8 +29,10 @@ def link(source: Path, target: Path, mode: str) -> str | None:
         except OSError as e:
             target.unlink(missing_ok=True)
             if mode != "auto":
-                raise InputError(f"{source}: no {mode} link to it can be made in {target.parent} ({e.strerror or e}).",
-                                 way_out="Use --link auto, which takes what works, or --link copy.") from e
+                raise InputError(
+                    f"{source}: no {mode} link to it can be made in {target.parent} ({e.strerror or e}).",
+                    way_out="Use --link auto, which takes what works, or --link copy.",
+                ) from e
     return None
 
 

@@ -45,8 +45,9 @@ _UNCHANGED = tuple((value, value) for value in LABELS)
 TARGETS = {
     "tumour": Target(labels={"background": 0, "tumour": 1}, mapping=((0, 0), (1, 0), (2, 1))),
     "liver-tumour": Target(labels={"background": 0, "liver": 1, "tumour": 2}, mapping=_UNCHANGED),
-    "regions": Target(labels={"background": 0, "liver": [1, 2], "tumour": 2}, mapping=_UNCHANGED,
-                      regions_class_order=(1, 2)),
+    "regions": Target(
+        labels={"background": 0, "liver": [1, 2], "tumour": 2}, mapping=_UNCHANGED, regions_class_order=(1, 2)
+    ),
 }
 
 
@@ -79,11 +80,19 @@ def find(source: Path) -> Found:
             image = (files["image"] or files["unlabelled"])[0]
             cases.append(Case(id=case, image=image, label=files["label"][0] if files["label"] else None))
     if not any(case.label for case in cases):
-        problems.append(Problem(message=f"{source}: no pair of volume-N.nii and segmentation-N.nii (or imagesTr and "
-                                        "labelsTr of Task03_Liver) was found in it or below."))
+        problems.append(
+            Problem(
+                message=f"{source}: no pair of volume-N.nii and segmentation-N.nii (or imagesTr and "
+                "labelsTr of Task03_Liver) was found in it or below."
+            )
+        )
     files = tuple(sorted(path for by_role in roles.values() for paths in by_role.values() for path in paths))
-    return Found(files=files, cases=tuple(cases), problems=tuple(problems),
-                 notes=(*_ignored_note(ignored), *_missing_notes(source, roles)))
+    return Found(
+        files=files,
+        cases=tuple(cases),
+        problems=tuple(problems),
+        notes=(*_ignored_note(ignored), *_missing_notes(source, roles)),
+    )
 
 
 def _files(source: Path) -> Iterator[Path]:
@@ -110,8 +119,11 @@ def _classify(path: Path) -> tuple[str, str]:
 
 
 def _faults(case: str, files: dict[str, list[Path]]) -> list[str]:
-    faults = [f"case {case} is there more than once: {', '.join(map(str, paths))}; keep one."
-              for paths in files.values() if len(paths) > 1]
+    faults = [
+        f"case {case} is there more than once: {', '.join(map(str, paths))}; keep one."
+        for paths in files.values()
+        if len(paths) > 1
+    ]
     if files["unlabelled"] or faults:
         return faults
     if not files["label"]:

@@ -61,9 +61,13 @@ class LitsReader:
         if not any(case.label for case in good):
             problems += [Problem(message=f"{settings.source}: no usable case is left.")] if found.cases else []
             return Plan(dataset=RawDataset(files=(), documents={RECORD: {}}), problems=tuple(problems))
-        layout = _Layout(target=lits.TARGETS[self.target], ending=settings.file_ending or _ending_of_most(good),
-                         split=make_split({c.id: [c.id] for c in good if c.label}, kind=settings.split,
-                                          seed=settings.seed), prints=prints, settings=settings)
+        layout = _Layout(
+            target=lits.TARGETS[self.target],
+            ending=settings.file_ending or _ending_of_most(good),
+            split=make_split({c.id: [c.id] for c in good if c.label}, kind=settings.split, seed=settings.seed),
+            prints=prints,
+            settings=settings,
+        )
         return layout.plan(good, problems)
 
 
@@ -103,16 +107,33 @@ class _Layout:
         files = tuple(file for case in cases for file in self._outputs(case, subsets[case.id]))
         outputs = {file.source: file for file in files}
         record = {
-            "split": {"kind": self.settings.split, "seed": self.settings.seed, "test": list(self.split.test),
-                      "folds": self.split.splits_final()},
+            "split": {
+                "kind": self.settings.split,
+                "seed": self.settings.seed,
+                "test": list(self.split.test),
+                "folds": self.split.splits_final(),
+            },
             "cases": {case.id: self._case_record(case, subsets[case.id], outputs) for case in cases},
         }
-        documents = {"dataset.json": self._dataset_json(Counter(subsets.values())["train"]),
-                     "splits_final.json": self.split.splits_final(), RECORD: record}
-        repairs = [f"{part.file.path}: {repair}" for case in cases for part in (case.image, case.label) if part
-                   for repair in part.repairs]
-        return Plan(dataset=RawDataset(files=files, documents=documents), problems=tuple(problems),
-                    summary=tuple(self._summary(subsets, files)), repairs=tuple(repairs), notes=self.split.notes)
+        documents = {
+            "dataset.json": self._dataset_json(Counter(subsets.values())["train"]),
+            "splits_final.json": self.split.splits_final(),
+            RECORD: record,
+        }
+        repairs = [
+            f"{part.file.path}: {repair}"
+            for case in cases
+            for part in (case.image, case.label)
+            if part
+            for repair in part.repairs
+        ]
+        return Plan(
+            dataset=RawDataset(files=files, documents=documents),
+            problems=tuple(problems),
+            summary=tuple(self._summary(subsets, files)),
+            repairs=tuple(repairs),
+            notes=self.split.notes,
+        )
 
     def _subset(self, case: CheckedCase) -> str:
         if case.label is None:
@@ -138,8 +159,9 @@ class _Layout:
         if same_values and not label.repairs and not label.file.voxels.scaled and label.file.ending == self.ending:
             return self._linked(label.file, target)
         header = header_bytes(label_header(image.header, label.file.shape))
-        recipe = WriteLabel(source=label.file.voxels, header=header, compress=self.ending == NII_GZ,
-                            mapping=self.target.mapping)
+        recipe = WriteLabel(
+            source=label.file.voxels, header=header, compress=self.ending == NII_GZ, mapping=self.target.mapping
+        )
         return self._written(recipe, target, label.file.voxels.count, _GZIPPED_LABEL)
 
     def _linked(self, file: NiftiFile, target: str) -> OutputFile:
@@ -151,17 +173,26 @@ class _Layout:
         source = recipe.source.path
         size = len(recipe.header) + voxel_bytes
         seconds = voxel_bytes * (1 / _PLAIN + recipe.source.compressed / _GUNZIP + recipe.compress / _GZIP)
-        return OutputFile(target=target, source=source, recipe=recipe, seconds=seconds,
-                          key=f"{recipe.key} {source} {self.prints[str(source)]}",
-                          size=None if recipe.compress else size,
-                          estimate=int(size * gzipped) if recipe.compress else size)
+        return OutputFile(
+            target=target,
+            source=source,
+            recipe=recipe,
+            seconds=seconds,
+            key=f"{recipe.key} {source} {self.prints[str(source)]}",
+            size=None if recipe.compress else size,
+            estimate=int(size * gzipped) if recipe.compress else size,
+        )
 
     def _dataset_json(self, training_cases: int) -> dict[str, Any]:
         content = {
-            "name": self.settings.name, "description": "Liver tumours in contrast-enhanced abdominal CT",
-            "reference": lits.REFERENCE, "licence": "CC BY-NC-ND 4.0 (LiTS), CC BY-SA 4.0 (Decathlon)",
-            "channel_names": {"0": "CT"}, "labels": self.target.labels,
-            "numTraining": training_cases, "file_ending": self.ending,
+            "name": self.settings.name,
+            "description": "Liver tumours in contrast-enhanced abdominal CT",
+            "reference": lits.REFERENCE,
+            "licence": "CC BY-NC-ND 4.0 (LiTS), CC BY-SA 4.0 (Decathlon)",
+            "channel_names": {"0": "CT"},
+            "labels": self.target.labels,
+            "numTraining": training_cases,
+            "file_ending": self.ending,
             # nnU-Net reads .nii with nibabel and .nii.gz with SimpleITK unless told; one reader, one notion of space
             "overwrite_image_reader_writer": "SimpleITKIO",
         }
@@ -175,19 +206,27 @@ class _Layout:
         for part, checked in parts.items():
             if checked:
                 file = outputs[checked.file.path]
-                record[part] = {"source": str(checked.file.path), **self.prints[str(checked.file.path)],
-                                "target": file.target, "rewritten": file.recipe is not None,
-                                "repairs": list(checked.repairs)}
+                record[part] = {
+                    "source": str(checked.file.path),
+                    **self.prints[str(checked.file.path)],
+                    "target": file.target,
+                    "rewritten": file.recipe is not None,
+                    "repairs": list(checked.repairs),
+                }
         if case.label:
             record["label"]["source_voxels"] = {str(value): count for value, count in case.label.counts.items()}
         return record
 
     def _summary(self, subsets: Mapping[str, str], files: Sequence[OutputFile]) -> Iterator[str]:
         counts = Counter(subsets.values())
-        yield (f"{counts['train']} training cases, {counts['test']} held-out test cases, "
-               f"{counts['unlabelled']} unlabelled; file ending {self.ending}")
+        yield (
+            f"{counts['train']} training cases, {counts['test']} held-out test cases, "
+            f"{counts['unlabelled']} unlabelled; file ending {self.ending}"
+        )
         sizes = [f"fold {i}: {len(train)} + {len(val)}" for i, (train, val) in enumerate(self.split.folds)]
         yield f"split {self.settings.split}, seed {self.settings.seed} (training + validation): {', '.join(sizes)}"
         written = [file for file in files if file.recipe]
-        yield (f"{len(files) - len(written)} files unchanged (--link {self.settings.link}), {len(written)} to be "
-               f"written, about {sum(file.estimate for file in written) / 1e9:.2f} GB")
+        yield (
+            f"{len(files) - len(written)} files unchanged (--link {self.settings.link}), {len(written)} to be "
+            f"written, about {sum(file.estimate for file in written) / 1e9:.2f} GB"
+        )

@@ -56,9 +56,15 @@ def read(path: Path) -> NiftiFile:
         slope, inter = header.get_slope_inter()
     except HeaderDataError as e:
         raise InputError(f"{path}: its intensity scaling is broken ({e}).") from e
-    voxels = Voxels(path=path, compressed=compressed, offset=int(header["vox_offset"]), dtype=dtype,
-                    count=int(np.prod(shape, dtype=np.int64)), slope=1.0 if slope is None else float(slope),
-                    inter=0.0 if inter is None else float(inter))
+    voxels = Voxels(
+        path=path,
+        compressed=compressed,
+        offset=int(header["vox_offset"]),
+        dtype=dtype,
+        count=int(np.prod(shape, dtype=np.int64)),
+        slope=1.0 if slope is None else float(slope),
+        inter=0.0 if inter is None else float(inter),
+    )
     return NiftiFile(path=path, header=_as_nifti1(header), version=version, shape=shape, voxels=voxels)
 
 

@@ -61,7 +61,7 @@ def _validation_groups(rest: Sequence[str], size: int | None) -> list[list[str]]
         return [[rest[fold % len(rest)]] for fold in range(FOLDS)]
     if size is None:
         return [list(group) for group in np.array_split(np.array(rest, dtype=object), FOLDS)]
-    return [list(rest[fold * size:(fold + 1) * size]) for fold in range(FOLDS)]
+    return [list(rest[fold * size : (fold + 1) * size]) for fold in range(FOLDS)]
 
 
 def _cases(patients: Mapping[str, Sequence[str]], chosen: Sequence[str]) -> tuple[str, ...]:

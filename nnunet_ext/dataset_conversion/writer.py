@@ -65,8 +65,16 @@ class RawDataset:
     documents: Mapping[str, Any]
 
 
-def write(dataset: RawDataset, folder: RawFolder, *, mode: str, overwrite: bool = False, num_processes: int = 1,
-          track: Track = untracked, before_swap: Callable[[], None] = lambda: None) -> Counter[str]:
+def write(
+    dataset: RawDataset,
+    folder: RawFolder,
+    *,
+    mode: str,
+    overwrite: bool = False,
+    num_processes: int = 1,
+    track: Track = untracked,
+    before_swap: Callable[[], None] = lambda: None,
+) -> Counter[str]:
     """Build the dataset and put it in place; how many files were linked (by method), copied, written or kept.
 
     `before_swap` runs when everything is written and nothing has changed yet for nnU-Net. InputError for links that do
@@ -86,11 +94,15 @@ def write(dataset: RawDataset, folder: RawFolder, *, mode: str, overwrite: bool 
             folder.swap()
         except OSError as e:
             reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
-            raise InputError(f"{e.filename or folder.new}: {reason}.",
-                             way_out="Put that right and run the same command again: it continues.") from e
+            raise InputError(
+                f"{e.filename or folder.new}: {reason}.",
+                way_out="Put that right and run the same command again: it continues.",
+            ) from e
         except BrokenExecutor as e:
-            raise InputError(f"{folder.new}: a worker process was killed, for lack of memory perhaps.",
-                             way_out="Run the same command with a smaller --num-processes: it continues.") from e
+            raise InputError(
+                f"{folder.new}: a worker process was killed, for lack of memory perhaps.",
+                way_out="Run the same command with a smaller --num-processes: it continues.",
+            ) from e
         except InputError:
             if not +done:
                 folder.clear()
@@ -116,8 +128,10 @@ def space_problem(dataset: RawDataset, folder: RawFolder, mode: str) -> str | No
     free = shutil.disk_usage(disk).free
     if needed <= free:
         return None
-    return (f"{folder.final.parent}: too little disk space, {free / 1e9:.2f} GB free and about {needed / 1e9:.2f} GB "
-            "needed; free some, or set nnUNet_raw to a larger disk.")
+    return (
+        f"{folder.final.parent}: too little disk space, {free / 1e9:.2f} GB free and about {needed / 1e9:.2f} GB "
+        "needed; free some, or set nnUNet_raw to a larger disk."
+    )
 
 
 def _prepare(files: Sequence[OutputFile], left: Sequence[OutputFile], folder: RawFolder) -> None:
@@ -140,8 +154,9 @@ def _is_whole(path: Path, size: int | None) -> bool:
     return found == size if size is not None else found > 0
 
 
-def _link_all_but_written(files: Sequence[OutputFile], folder: RawFolder, mode: str,
-                          done: Counter[str]) -> list[OutputFile]:
+def _link_all_but_written(
+    files: Sequence[OutputFile], folder: RawFolder, mode: str, done: Counter[str]
+) -> list[OutputFile]:
     """Link at once what needs no writing (it takes no time); return what has to be written or copied."""
     rest = []
     for file in files:
@@ -155,8 +170,9 @@ def _link_all_but_written(files: Sequence[OutputFile], folder: RawFolder, mode: 
     return rest
 
 
-def _write_rest(files: Sequence[OutputFile], folder: RawFolder, num_processes: int, track: Track,
-                done: Counter[str]) -> None:
+def _write_rest(
+    files: Sequence[OutputFile], folder: RawFolder, num_processes: int, track: Track, done: Counter[str]
+) -> None:
     jobs = [(file, _temporary(folder, file)) for file in sorted(files, key=lambda f: -f.seconds)]
     for file, temporary in track(_each_made(jobs, num_processes), total=len(jobs), what="writing"):
         # only this process gives a file its name: a worker that outlives it cannot touch a later run's work

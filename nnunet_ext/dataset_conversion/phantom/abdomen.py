@@ -43,8 +43,13 @@ class Protocol:
         else:
             thickness = round(float(np.clip(covered / slices, 0.7, 5)), 2)
         flips = ((False, False), (False, False), (True, True), (False, True))[rng.integers(4)]
-        return cls(spacing=(view / size, view / size, thickness), slices=slices, middle=rng.uniform(4, 16), flips=flips,
-                   origin=tuple(float(v) for v in np.round(rng.uniform((-40, -60, -1200), (40, 60, 600)), 3)))
+        return cls(
+            spacing=(view / size, view / size, thickness),
+            slices=slices,
+            middle=rng.uniform(4, 16),
+            flips=flips,
+            origin=tuple(float(v) for v in np.round(rng.uniform((-40, -60, -1200), (40, 60, 600)), 3)),
+        )
 
     def axes(self, *, size: int, layers: int) -> tuple[Array, Array, Array]:
         """Positions (z, y, x) in mm, with `layers` positions in each slice."""
@@ -117,8 +122,10 @@ def render(*, seed: int, case: int, size: int, slices: int | None = None, test: 
     protocol = Protocol.draw(rng=rng, width=2 * patient.half_width, size=size, slices=slices)
     layers = 1 if protocol.spacing[2] <= 2.5 else 2  # below, a slab changes nothing that the blur does not
     axes = protocol.axes(size=size, layers=layers)
-    fields = [NoiseField(rng=np.random.default_rng((*stream, case, 200 + i)), knot=knot, reach=REACH, axes=axes)
-              for i, knot in enumerate((38.0, 38.0, 5.5, 5.5))]
+    fields = [
+        NoiseField(rng=np.random.default_rng((*stream, case, 200 + i)), knot=knot, reach=REACH, axes=axes)
+        for i, knot in enumerate((38.0, 38.0, 5.5, 5.5))
+    ]
     scene = Scene(axes=axes, pose=patient.pose, warp=tuple(fields[:2]), warp_mm=3.2, textures=tuple(fields[2:]))
     body = (*patient.pose.shift, patient.half_width, patient.half_width * 0.72)
     scanner = Scanner(rng=rng, axes=axes, thickness=protocol.spacing[2], body=body)
@@ -129,11 +136,16 @@ def render(*, seed: int, case: int, size: int, slices: int | None = None, test: 
         last = min(first + step, protocol.slices)
         canvas = Canvas(scene=scene, planes=slice(first * layers, last * layers))
         patient.paint(canvas)
-        mean, liver, tumour = (v.reshape(last - first, layers, size, size).mean(1)
-                               for v in (canvas.hu, canvas.liver, canvas.tumour))
+        mean, liver, tumour = (
+            v.reshape(last - first, layers, size, size).mean(1) for v in (canvas.hu, canvas.liver, canvas.tumour)
+        )
         labels[first:last] = np.where(tumour > 0.5, TUMOUR, np.where(liver > 0.5, LIVER, 0))
         for i in range(last - first):
             hu[first + i] = scanner.acquire(mean[i])
     turn = tuple(slice(None, None, -1 if f else 1) for f in protocol.flips)
-    return Case(hu=hu.transpose(2, 1, 0)[turn], labels=labels.transpose(2, 1, 0)[turn],
-                affine=protocol.affine(size=size), tumours=tuple(patient.liver.tumours))
+    return Case(
+        hu=hu.transpose(2, 1, 0)[turn],
+        labels=labels.transpose(2, 1, 0)[turn],
+        affine=protocol.affine(size=size),
+        tumours=tuple(patient.liver.tumours),
+    )

@@ -85,8 +85,9 @@ class Canvas:
             return None
         reach = margin + 3 * self.scene.warp_mm + self.scene.pixel
         out = []
-        for axis, (low, high), more in zip((z[self.planes], y, x), self.scene.pose.to_scanner(box)[::-1],
-                                           (margin, reach, reach), strict=True):
+        for axis, (low, high), more in zip(
+            (z[self.planes], y, x), self.scene.pose.to_scanner(box)[::-1], (margin, reach, reach), strict=True
+        ):
             a, b = axis.searchsorted((low - more, high + more))
             if a == b:
                 return None
@@ -128,8 +129,15 @@ class Canvas:
         hu = self.hu[window]
         hu += alpha * (value - hu)
 
-    def paint(self, shape: Shape, value: Value | Callable[[Window, Array], Value], *, halo: float = 0,
-              wall: tuple[float, float] | None = None, within: Array | None = None) -> None:
+    def paint(
+        self,
+        shape: Shape,
+        value: Value | Callable[[Window, Array], Value],
+        *,
+        halo: float = 0,
+        wall: tuple[float, float] | None = None,
+        within: Array | None = None,
+    ) -> None:
         """Paint `shape` in HU.
 
         A `halo` of fat, mm wide, keeps it apart from what is already there; `wall` is (thickness in mm, HU).

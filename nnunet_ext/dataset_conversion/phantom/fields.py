@@ -28,12 +28,20 @@ class NoiseField:
     Along x it is expanded at once; z and y follow for the asked window, with contiguous reads only.
     """
 
-    def __init__(self, *, rng: np.random.Generator, knot: float, reach: tuple[float, float, float],
-                 axes: tuple[Array, Array, Array]) -> None:
+    def __init__(
+        self,
+        *,
+        rng: np.random.Generator,
+        knot: float,
+        reach: tuple[float, float, float],
+        axes: tuple[Array, Array, Array],
+    ) -> None:
         counts = [int(2 * r / knot) + 5 for r in reach]
         coefficients = rng.standard_normal(counts, dtype=np.float32) * np.float32(UNIT_VARIANCE)
-        bases = [spline_basis(positions=np.clip(axis, -r, r), knot=knot, first=-r)
-                 for axis, r in zip(axes, reach, strict=True)]
+        bases = [
+            spline_basis(positions=np.clip(axis, -r, r), knot=knot, first=-r)
+            for axis, r in zip(axes, reach, strict=True)
+        ]
         (self._iz, self._wz), (self._iy, self._wy), (ix, wx) = bases
         self._rows = sum(coefficients[:, :, ix + k] * wx[k] for k in range(4))
 

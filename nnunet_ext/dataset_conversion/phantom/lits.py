@@ -93,9 +93,16 @@ def check(job: Job, *, cases: int, test_cases: int, num_processes: int) -> None:
     Raises:
         InputError: naming every problem.
     """
-    problems = [f"{name} must be at least {low}, not {value}."
-                for name, value, low in (("--cases", cases, 1), ("--test-cases", test_cases, 0),
-                                         ("--num-processes", num_processes, 1), ("--seed", job.seed, 0)) if value < low]
+    problems = [
+        f"{name} must be at least {low}, not {value}."
+        for name, value, low in (
+            ("--cases", cases, 1),
+            ("--test-cases", test_cases, 0),
+            ("--num-processes", num_processes, 1),
+            ("--seed", job.seed, 0),
+        )
+        if value < low
+    ]
     if not SMALLEST <= job.size <= LARGEST:
         problems.append(f"--size must be {SMALLEST} to {LARGEST} pixels, not {job.size}.")
     if job.slices is not None and not 1 <= job.slices <= MOST_SLICES:
@@ -122,13 +129,24 @@ def prepare_folder(out: Path, *, jobs: list[Job]) -> None:
     found = {path: description_of(path) for job in jobs for path in job.files}
     foreign = [path for path, text in found.items() if text is not None and not text.startswith(MARK)]
     if foreign:
-        raise InputError(f"{foreign[0]} exists and is not a phantom ({len(foreign)} such files).",
-                         way_out="Real data are never overwritten: choose an empty folder with --out.")
+        raise InputError(
+            f"{foreign[0]} exists and is not a phantom ({len(foreign)} such files).",
+            way_out="Real data are never overwritten: choose an empty folder with --out.",
+        )
 
 
-def write_lits(*, out: Path, cases: int, size: int, seed: int = 0, slices: int | None = None, test_cases: int = 0,
-               num_processes: int = 1, file_ending: str = ".nii",
-               progress: Callable[[int, int], None] | None = None) -> int:
+def write_lits(
+    *,
+    out: Path,
+    cases: int,
+    size: int,
+    seed: int = 0,
+    slices: int | None = None,
+    test_cases: int = 0,
+    num_processes: int = 1,
+    file_ending: str = ".nii",
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
     """Write `cases` labelled and `test_cases` unlabelled scans of `size` x `size` pixels; return how many were new.
 
     volume-N holds int16 HU, segmentation-N uint8 labels (0 background, 1 liver, 2 tumour), test-volume-N has none.

@@ -46,11 +46,16 @@ class LiverShape:
     def __init__(self, *, rng: np.random.Generator, trunk: Trunk, viscera: Viscera) -> None:
         self.trunk, self.viscera = trunk, viscera
         big = rng.uniform(0.92, 1.08)
-        self.right = Ellipsoid(centre=near(rng, (-70, -4, 8), mm=4),
-                               semi=(80 * big, rng.uniform(88, 100), rng.uniform(88, 104)), degrees=(0, 8, 0))
-        self.left = Ellipsoid(centre=near(rng, (12, -50, 44), mm=5),
-                              semi=(rng.uniform(58, 88), rng.uniform(28, 38), rng.uniform(30, 42)),
-                              degrees=(0, rng.uniform(-14, 0), rng.uniform(0, 16)))
+        self.right = Ellipsoid(
+            centre=near(rng, (-70, -4, 8), mm=4),
+            semi=(80 * big, rng.uniform(88, 100), rng.uniform(88, 104)),
+            degrees=(0, 8, 0),
+        )
+        self.left = Ellipsoid(
+            centre=near(rng, (12, -50, 44), mm=5),
+            semi=(rng.uniform(58, 88), rng.uniform(28, 38), rng.uniform(30, 42)),
+            degrees=(0, rng.uniform(-14, 0), rng.uniform(0, 16)),
+        )
         self.caudate = Ellipsoid(centre=near(rng, (-8, 2, 34), mm=3), semi=(17, 15, 26))
         self.tip = rng.uniform(-58, -38)
         kidney = viscera.kidneys[-1]
@@ -87,8 +92,16 @@ class LiverShape:
 class Liver:
     """One patient's liver. `case` decides deterministically who has no tumour."""
 
-    def __init__(self, *, rng: np.random.Generator, case: int, trunk: Trunk, viscera: Viscera,
-                 enhancement: Enhancement, scale: float) -> None:
+    def __init__(
+        self,
+        *,
+        rng: np.random.Generator,
+        case: int,
+        trunk: Trunk,
+        viscera: Viscera,
+        enhancement: Enhancement,
+        scale: float,
+    ) -> None:
         self.e = enhancement
         self.shape = LiverShape(rng=rng, trunk=trunk, viscera=viscera)
         self.patchy = rng.uniform(1.0, 2.6)
@@ -98,11 +111,16 @@ class Liver:
     def _portal_tree(self, rng: np.random.Generator) -> Tube:
         hilum = near(rng, (-26, -10, 8), mm=3)
         right, left = near(rng, (-56, -2, 14), mm=4), near(rng, (2, -40, 32), mm=4)
-        trunk = [Segment(start=(-7, -4, -2), end=hilum, r0=6.3, r1=6.3),
-                 Segment(start=hilum, end=right, r0=5.8, r1=4.8), Segment(start=hilum, end=left, r0=5.0, r1=4.2)]
+        trunk = [
+            Segment(start=(-7, -4, -2), end=hilum, r0=6.3, r1=6.3),
+            Segment(start=hilum, end=right, r0=5.8, r1=4.8),
+            Segment(start=hilum, end=left, r0=5.0, r1=4.2),
+        ]
         twigs = []
-        for start, ends, radius in ((right, ((-84, -48, 34), (-100, 36, 26), (-90, 24, -30), (-78, -44, -20)), 4.6),
-                                    (left, ((44, -56, 46), (-28, -68, 18), (24, -64, 26)), 3.8)):
+        for start, ends, radius in (
+            (right, ((-84, -48, 34), (-100, 36, 26), (-90, 24, -30), (-78, -44, -20)), 4.6),
+            (left, ((44, -56, 46), (-28, -68, 18), (24, -64, 26)), 3.8),
+        ):
             for end in ends:
                 twigs += self._branch(rng, start=np.array(start), end=np.array(near(rng, end, mm=10)), radius=radius)
         return Tube(segments=(*trunk, *self._kept(twigs)))
@@ -110,8 +128,13 @@ class Liver:
     def _hepatic_tree(self, rng: np.random.Generator) -> Tube:
         mouth = np.array((-18.0, 6.0, 72.0))
         twigs = []
-        for end, radius in (((-104, 30, 34), 6.0), ((-96, 0, -14), 4.8), ((-46, -52, 22), 5.4), ((24, -52, 48), 4.8),
-                            ((-84, -36, 62), 3.2)):
+        for end, radius in (
+            ((-104, 30, 34), 6.0),
+            ((-96, 0, -14), 4.8),
+            ((-46, -52, 22), 5.4),
+            ((24, -52, 48), 4.8),
+            ((-84, -36, 62), 3.2),
+        ):
             twigs += self._branch(rng, start=mouth, end=np.array(near(rng, end, mm=9)), radius=radius)
         return Tube(segments=self._kept(twigs))
 
@@ -163,17 +186,21 @@ class Liver:
             fits &= gap > 0.95 * (radius + max(other.body.semi))
         return points[np.argmax(fits)] if fits.any() else None
 
-    def _tumour(self, rng: np.random.Generator, *, centre: Array, diameter: float, base: float,
-                scale: float) -> Tumour:
+    def _tumour(self, rng: np.random.Generator, *, centre: Array, diameter: float, base: float, scale: float) -> Tumour:
         stretch = np.exp(rng.normal(0, 0.12, 3))
         semi = diameter / 2 / scale * stretch / stretch.prod() ** (1 / 3)
         contrast = float(np.clip(base + rng.normal(0, 7), 20, 60))
-        return Tumour(body=Ellipsoid(centre=tuple(map(float, centre)), semi=tuple(map(float, semi)),
-                                     degrees=tuple(rng.uniform(-90, 90, 3))),
-                      diameter=diameter, contrast=contrast,
-                      rim=rng.uniform(10, 28) if rng.uniform() < 0.35 else 0.0,
-                      core=rng.uniform(14, 36) if diameter > 24 and rng.uniform() < 0.6 else 0.0,
-                      lobulation=rng.uniform(0.03, 0.11), edge=rng.uniform(0.8, 2.4))
+        return Tumour(
+            body=Ellipsoid(
+                centre=tuple(map(float, centre)), semi=tuple(map(float, semi)), degrees=tuple(rng.uniform(-90, 90, 3))
+            ),
+            diameter=diameter,
+            contrast=contrast,
+            rim=rng.uniform(10, 28) if rng.uniform() < 0.35 else 0.0,
+            core=rng.uniform(14, 36) if diameter > 24 and rng.uniform() < 0.6 else 0.0,
+            lobulation=rng.uniform(0.03, 0.11),
+            edge=rng.uniform(0.8, 2.4),
+        )
 
     def paint(self, canvas: Canvas) -> None:
         """Parenchyma, veins and tumours in HU, and the two labels' coverage."""

@@ -28,8 +28,14 @@ def noise_filter(*, shape: tuple[int, int], pixel: float, cutoff: float) -> Arra
 class Scanner:
     """Turns mean attenuation into one noisy slice after the other, each correlated with the one before."""
 
-    def __init__(self, *, rng: np.random.Generator, axes: tuple[Array, Array, Array], thickness: float,
-                 body: tuple[float, float, float, float]) -> None:
+    def __init__(
+        self,
+        *,
+        rng: np.random.Generator,
+        axes: tuple[Array, Array, Array],
+        thickness: float,
+        body: tuple[float, float, float, float],
+    ) -> None:
         _, y, x = axes
         self._rng = rng
         self._pixel = float(x[1] - x[0])

@@ -115,11 +115,14 @@ def tube(*, points: ArrayLike, radii: ArrayLike, pieces: int = 3) -> Tube:
     knots = np.column_stack([np.asarray(points, np.float64), np.broadcast_to(radii, len(points))])
     padded = np.vstack([2 * knots[0] - knots[1], knots, 2 * knots[-1] - knots[-2]])
     t = np.linspace(0, 1, pieces, endpoint=False)[:, None]
-    curve = [0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-             for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False)]
+    curve = [
+        0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+        for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False)
+    ]
     curve = np.vstack([*curve, knots[-1:]])
-    return Tube(segments=tuple(Segment(start=tuple(p[:3]), end=tuple(q[:3]), r0=p[3], r1=q[3])
-                               for p, q in pairwise(curve)))
+    return Tube(
+        segments=tuple(Segment(start=tuple(p[:3]), end=tuple(q[:3]), r0=p[3], r1=q[3]) for p, q in pairwise(curve))
+    )
 
 
 def superellipse(x: Array, y: Array, *, half: Array | float, front: Array | float, back: Array | float) -> Array:

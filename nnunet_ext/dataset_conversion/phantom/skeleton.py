@@ -99,6 +99,6 @@ class Skeleton:
         around = np.abs(up) - self.period / 2  # the joints between neighbouring vertebrae
         joint = Segment(start=(19, 88, 0), end=(22, 92, 0), r0=7.0, r1=6.0).distance(side, y, around * 0.6)
         d = np.minimum(d, joint)
-        gap = np.exp(-(((side - 20) * 0.8 + (y - 90) * 0.6) / 0.8) ** 2) * (np.abs(around) < 7)
+        gap = np.exp(-((((side - 20) * 0.8 + (y - 90) * 0.6) / 0.8) ** 2)) * (np.abs(around) < 7)
         bone = self.compact * 1.15 + (self.spongy + 60 - self.compact * 1.15) * ramp(-d, 1.4, 2.8)
         canvas.blend(window, canvas.coverage(d), bone - 330 * gap)

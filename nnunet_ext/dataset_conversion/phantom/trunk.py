@@ -57,8 +57,9 @@ class Trunk:
     def skin(self, x: Array, y: Array, z: Array) -> Array:
         """Distance to the skin."""
         furrow = 6 * np.exp(-((x / 16) ** 2)) * (y > 0)
-        return furrow + self._outline(x, y, z, side=self.wall + self.fat_side, front=10 + self.fat_front,
-                                      back=33 + self.fat_back)
+        return furrow + self._outline(
+            x, y, z, side=self.wall + self.fat_side, front=10 + self.fat_front, back=33 + self.fat_back
+        )
 
     def below_diaphragm(self, x: Array, y: Array, z: Array) -> Array:
         """Distance to the two domes of the diaphragm, negative beneath them."""
@@ -104,8 +105,9 @@ class Trunk:
         canvas.cavity[window] = cavity
         self._paint_lungs(canvas, window, cavity=cavity, dome=dome)
 
-    def _paint_muscles(self, canvas: Canvas, window: Window, *, muscle: Array, cavity: Array, grain: Array,
-                       other: Array) -> None:
+    def _paint_muscles(
+        self, canvas: Canvas, window: Window, *, muscle: Array, cavity: Array, grain: Array, other: Array
+    ) -> None:
         x, y, z = canvas.at(window)
         canvas.blend(window, canvas.coverage(muscle), self.muscle + 4 * other)
         side = ramp(np.abs(x), 30, 60)
@@ -120,17 +122,29 @@ class Trunk:
 
     def _paint_back(self, canvas: Canvas, *, sign: int) -> None:
         """Erector spinae, multifidus, quadratus lumborum and psoas of one side."""
+
         def striated(window: Window, _distance: Array) -> Array:
             streak = np.clip(canvas.texture(window, which=1) - 1.1, 0, 1) * self.fatty_muscle
             return self.muscle + 3 * canvas.texture(window) - 90 * streak
 
-        canvas.paint(Ellipsoid(centre=(sign * 39, self.back + 15, 0), semi=(27, 16, 500), degrees=(0, 0, sign * 14)),
-                     striated, halo=1.3)
+        canvas.paint(
+            Ellipsoid(centre=(sign * 39, self.back + 15, 0), semi=(27, 16, 500), degrees=(0, 0, sign * 14)),
+            striated,
+            halo=1.3,
+        )
         canvas.paint(Ellipsoid(centre=(sign * 13, self.back + 20, 0), semi=(9.5, 13, 500)), striated, halo=1.0)
-        canvas.paint(Ellipsoid(centre=(sign * 64, self.back - 9, -90), semi=(20, 7, 105), degrees=(0, 0, sign * -24)),
-                     striated, halo=1.2)
-        canvas.paint(Ellipsoid(centre=(sign * 38, 57, -120), semi=(19 * self.psoas, 22 * self.psoas, 135),
-                               degrees=(0, sign * -5, 0)), striated, halo=1.2)
+        canvas.paint(
+            Ellipsoid(centre=(sign * 64, self.back - 9, -90), semi=(20, 7, 105), degrees=(0, 0, sign * -24)),
+            striated,
+            halo=1.2,
+        )
+        canvas.paint(
+            Ellipsoid(
+                centre=(sign * 38, 57, -120), semi=(19 * self.psoas, 22 * self.psoas, 135), degrees=(0, sign * -5, 0)
+            ),
+            striated,
+            halo=1.2,
+        )
 
     def _paint_lungs(self, canvas: Canvas, window: Window, *, cavity: Array, dome: Array) -> None:
         """The lungs: in the rib cage, above the diaphragm, beside the mediastinum."""

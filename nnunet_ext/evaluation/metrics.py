@@ -1,7 +1,7 @@
 """Overlap metrics of a binary segmentation, from integer counts.
 
-Undefined stays undefined: a ratio whose denominator is zero is NaN, to be counted by whoever averages, never averaged in
-silently.
+Undefined stays undefined: a ratio whose denominator is zero is NaN, to be counted by whoever averages and never
+averaged in silently.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -59,6 +60,21 @@ def three_cases(source: Path) -> Path:
         save(source / f"volume-{n}.nii", ct(n))
         save(source / f"segmentation-{n}.nii", liver())
     return source
+
+
+def real_ct(source: Path, shared: Path) -> np.ndarray:
+    """Three copies of a real CT with a made-up tumour in its liver, and one unlabelled; returns the labels."""
+    volume = nib.load(shared / "ct" / "example_ct_sm.nii.gz")
+    label = (np.asarray(nib.load(shared / "ct" / "example_ct_sm_liver.nii.gz").dataobj) > 0).astype(np.uint8)
+    inside = np.argwhere(label)
+    x, y, z = inside[len(inside) // 2]
+    label[x : x + 6, y : y + 6, z : z + 2] *= 2
+    source.mkdir(parents=True, exist_ok=True)
+    for n in range(3):
+        shutil.copy(shared / "ct" / "example_ct_sm.nii.gz", source / f"volume-{n}.nii.gz")
+        nib.save(nib.Nifti1Image(label, volume.affine), source / f"segmentation-{n}.nii.gz")
+    shutil.copy(shared / "ct" / "example_ct.nii.gz", source / "test-volume-0.nii.gz")
+    return label
 
 
 def convert(source: Path, *, target: str = "tumour", **settings) -> conversion.Outcome:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -203,21 +202,3 @@ def test_command_line_reports_and_returns(nnunet_folders: Path, capsys: pytest.C
     assert "nothing to do" in capsys.readouterr().out
     assert main([*command, "--seed", "1"]) == 2
     assert "error: " in capsys.readouterr().err
-
-
-def test_real_ct(nnunet_folders: Path, shared_data: Path) -> None:
-    real_ct = shared_data / "ct"
-    volume = nib.load(real_ct / "example_ct_sm.nii.gz")
-    label = (np.asarray(nib.load(real_ct / "example_ct_sm_liver.nii.gz").dataobj) > 0).astype(np.uint8)
-    inside = np.argwhere(label)
-    x, y, z = inside[len(inside) // 2]
-    label[x : x + 6, y : y + 6, z : z + 2] *= 2  # a tumour where there is none
-    for n in range(3):
-        (nnunet_folders / "in").mkdir(exist_ok=True)
-        shutil.copy(real_ct / "example_ct_sm.nii.gz", nnunet_folders / "in" / f"volume-{n}.nii.gz")
-        nib.save(nib.Nifti1Image(label, volume.affine), nnunet_folders / "in" / f"segmentation-{n}.nii.gz")
-    shutil.copy(real_ct / "example_ct.nii.gz", nnunet_folders / "in" / "test-volume-0.nii.gz")
-    outcome = convert(nnunet_folders / "in")
-    np.testing.assert_array_equal(label_of(outcome.folder, "lits_001", ".nii.gz"), label == 2)
-    assert outcome.made["written"] == 3
-    verify(outcome.folder)

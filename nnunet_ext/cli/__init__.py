@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from nnunet_ext.errors import InputError
 from nnunet_ext.version import __version__
 
-VERBS = {"convert": "convert", "phantom": "phantom", "list": "list_", "doctor": "doctor"}
+VERBS = {"demo": "demo", "convert": "convert", "phantom": "phantom", "list": "list_", "doctor": "doctor"}
 
 
 def build_parser() -> argparse.ArgumentParser:

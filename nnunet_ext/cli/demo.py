@@ -1,0 +1,181 @@
+"""The whole way on synthetic data and on the CPU, in minutes, by nnU-Net's own commands:
+
+phantom LiTS in its download layout -> convert -> plan and preprocess -> train nnUNetTrainerRAUNet -> predict the
+held-out cases -> Dice, precision and recall per case, and pictures. Every command is printed as it can be repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from nnunet_ext.errors import InputError
+
+HELP = "phantom data to predictions and pictures, on the CPU, in minutes"
+
+DATASET, PLANS, TRAINER = "Dataset029_LiTS", "nnUNetRAUNetPlans", "nnUNetTrainerRAUNet"
+WINDOW = (-20.0, 140.0)  # HU, the paper's
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Size and budget; the defaults learn the tumours within five minutes on two cores."""
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to work in (default: demo)")
+    parser.add_argument("--cases", type=int, default=30, help="phantom patients, a tenth of them held out (default 30)")
+    parser.add_argument("--size", type=int, default=96, help="pixels per side (default 96)")
+    parser.add_argument("--slices", type=int, default=24, help="slices per patient (default 24)")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of the training (default 8)")
+    parser.add_argument("--iterations", type=int, default=60, help="iterations per epoch (default 60)")
+    parser.add_argument("--overwrite", action="store_true", help="start anew where a demo has been run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """All steps, then where to look."""
+    start, out = time.monotonic(), args.out.resolve()
+    prepare(out, args.overwrite)
+    demo = Demo(out, {
+        "nnUNet_raw": str(out / "nnUNet_raw"),
+        "nnUNet_preprocessed": str(out / "nnUNet_preprocessed"),
+        "nnUNet_results": str(out / "nnUNet_results"),
+        "NNUNET_EXT_EPOCHS": str(args.epochs),
+        "NNUNET_EXT_ITERATIONS": str(args.iterations),
+        "NNUNET_EXT_VAL_ITERATIONS": "10",
+        "NNUNET_EXT_SEED": "0",
+    })  # fmt: skip
+    raw = out / "nnUNet_raw" / DATASET
+    demo.step(
+        f"nnunet_ext phantom lits --cases {args.cases} --size {args.size} --slices {args.slices} --out {out}/LiTS"
+    )
+    demo.step(f"nnunet_ext convert lits --source {out}/LiTS")
+    demo.step("nnUNetv2_plan_and_preprocess -d 29 -c 2d -pl RAUNetPlanner -npfp 2 -np 2 --verify_dataset_integrity")
+    # no augmentation workers: on two cores they would take time from the network, and the run is reproducible
+    demo.step(
+        f"nnUNetv2_train 29 2d 0 -tr {TRAINER} -p {PLANS} -device cpu",
+        show=training_progress(args.epochs),
+        nnUNet_n_proc_DA="0",
+    )
+    demo.step(
+        f"nnUNetv2_predict -i {raw}/imagesTs -o {out}/predictions -d 29 -c 2d -f 0 -tr {TRAINER} -p {PLANS} "
+        "-device cpu -npp 1 -nps 1"
+    )
+    report(out, raw)
+    print(f"\n{(time.monotonic() - start) / 60:.1f} minutes. Look at:")
+    print(f"  {out}/pictures/*.png                   reference and prediction over the image")
+    print(f"  {out}/metrics.csv                      Dice, precision and recall per held-out case")
+    print(f"  {out}/nnUNet_results/{DATASET}/{TRAINER}__{PLANS}__2d/fold_0/progress.png   the training curves")
+    print(f"  {out}/logs                             everything the commands said")
+    return 0
+
+
+def prepare(out: Path, overwrite: bool) -> None:
+    """An empty folder to work in; a demo that has been run is only replaced when asked for."""
+    marker = out / "logs"
+    if overwrite and marker.is_dir():
+        shutil.rmtree(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(
+            f"{out} is not empty.",
+            way_out="Add --overwrite to start anew." if marker.is_dir() else "Name another folder with --out.",
+        )
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs"):
+        (out / name).mkdir(parents=True)
+
+
+class Demo:
+    """Runs commands one after the other, each with its log; a failure ends the demo and shows the log's end."""
+
+    def __init__(self, out: Path, environment: dict[str, str]) -> None:
+        self.logs, self.environment, self.steps = out / "logs", environment, 0
+        for name, value in environment.items():
+            print(f"export {name}={shlex.quote(value)}")
+
+    def step(self, command: str, show: Callable[[str], str | None] = lambda line: None, **environment: str) -> None:
+        """Run a console script of this environment.
+
+        Args:
+            command: what a user would type.
+            show: turns a line of output into one to print, or None.
+            environment: of this command alone.
+
+        Raises:
+            InputError: the command failed.
+        """
+        self.steps += 1
+        print(f"\n[{self.steps}/5] {' '.join(f'{k}={v}' for k, v in environment.items())} {command}", flush=True)
+        name, *arguments = shlex.split(command)
+        script = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+        if script is None:
+            raise InputError(f"The command {name} is not installed.", way_out="pip install nnunet-ext nnunetv2")
+        log, start = self.logs / f"{self.steps}_{name}.log", time.monotonic()
+        with log.open("w") as f:
+            process = subprocess.Popen(
+                [script, *arguments],
+                env={**os.environ, **self.environment, **environment, "PYTHONUNBUFFERED": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for line in process.stdout:
+                f.write(line)
+                if text := show(line):
+                    print(f"      {text}", flush=True)
+        if process.wait():
+            tail = "".join(log.read_text().splitlines(keepends=True)[-15:])
+            raise InputError(f"{name} failed:\n{tail}", way_out=f"The whole output is in {log}.")
+        print(f"      done in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def training_progress(epochs: int) -> Callable[[str], str | None]:
+    """Sum up nnU-Net's training output: one line per epoch."""
+    seen: dict[str, str] = {}
+
+    def show(line: str) -> str | None:
+        for key, pattern in {
+            "epoch": r"Epoch (\d+)",
+            "loss": r"train_loss (\S+)",
+            "dice": r"Pseudo dice \[.*?([\d.]+|nan)\)?\]",
+            "time": r"Epoch time: (\S+)",
+        }.items():
+            if found := re.search(pattern, line):
+                seen[key] = found[1]
+                if key == "time":
+                    number = int(seen["epoch"]) + 1
+                    return f"epoch {number}/{epochs}: loss {seen['loss']}, pseudo Dice {seen['dice']}, {seen['time']} s"
+        return None
+
+    return show
+
+
+def report(out: Path, raw: Path) -> None:
+    """Print and write the metrics of the held-out cases; draw each."""
+    import csv
+
+    import numpy as np
+    import SimpleITK as sitk  # noqa: N813
+
+    from nnunet_ext.evaluation.cases import compare
+    from nnunet_ext.evaluation.overlay import save_overlay
+
+    (out / "pictures").mkdir()
+    names = ("dice", "precision", "recall")
+    print(f"\nheld-out case   {'  '.join(f'{n:>9}' for n in names)}")
+    rows = []
+    for case in compare(out / "predictions", raw / "labelsTs", (1,), ".nii"):
+        values = [getattr(case.overlaps[1], n) for n in names]
+        rows.append([case.name, *values])
+        print(f"{case.name:<14}  {'  '.join(f'{v:9.3f}' for v in values)}")
+        image = sitk.GetArrayFromImage(sitk.ReadImage(raw / "imagesTs" / f"{case.name}_0000.nii"))
+        title = f"{case.name}: tumour Dice {values[0]:.3f}"
+        save_overlay(out / "pictures" / f"{case.name}.png", image, case.reference, case.prediction, window=WINDOW,
+                     title=title)  # fmt: skip
+    means = np.nanmean([r[1:] for r in rows], axis=0)
+    print(f"{'mean':<14}  {'  '.join(f'{v:9.3f}' for v in means)}   (of the cases where it is defined)")
+    with (out / "metrics.csv").open("w", newline="") as f:
+        csv.writer(f).writerows([["case", *names], *rows])

@@ -1,0 +1,81 @@
+"""From a download to predictions through the real command line, as the README has it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A tiny `nnunet_ext demo`: its folder and what it printed."""
+    out = tmp_path_factory.mktemp("demo")
+    arguments = ["--cases", "10", "--size", "32", "--slices", "8", "--epochs", "1", "--iterations", "2"]
+    done = subprocess.run(
+        [BIN / "nnunet_ext", "demo", "--out", out, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, done.stdout
+
+
+def test_demo(demo: tuple[Path, str]) -> None:
+    out, printed = demo
+    assert "epoch 1/1: loss" in printed
+    assert "mean" in printed
+    rows = (out / "metrics.csv").read_text().splitlines()
+    assert rows[0] == "case,dice,precision,recall"
+    pictures = sorted(p.name for p in (out / "pictures").iterdir())
+    assert pictures == [f"{r.split(',')[0]}.png" for r in rows[1:]]
+    for row in rows[1:]:
+        case = row.split(",")[0]
+        predicted, image = (
+            sitk.ReadImage(f)
+            for f in (out / "predictions" / f"{case}.nii", *(out / "nnUNet_raw").glob(f"*/imagesTs/{case}_0000.nii"))
+        )
+        assert predicted.GetSize() == image.GetSize()
+        assert predicted.GetSpacing() == pytest.approx(image.GetSpacing())
+
+
+def test_a_demo_that_was_run_is_kept(demo: tuple[Path, str], capsys: pytest.CaptureFixture) -> None:
+    from nnunet_ext.cli import main
+
+    assert main(["demo", "--out", str(demo[0])]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (demo[0] / "metrics.csv").is_file()
+
+
+def test_literal_commands_on_stock_plans(demo: tuple[Path, str], tmp_path: Path) -> None:
+    """No -pl, no -p: plan, preprocess, train and predict exactly as for a stock trainer."""
+    out = demo[0]
+    environment = {
+        **os.environ,
+        **{n: str(out / n) for n in ("nnUNet_raw", "nnUNet_preprocessed")},
+        "nnUNet_results": str(tmp_path),
+        **{f"NNUNET_EXT_{n}": "1" for n in ("EPOCHS", "ITERATIONS", "VAL_ITERATIONS")},
+    }
+
+    def command(line: str, **more: str) -> str:
+        name, *arguments = line.split()
+        done = subprocess.run(
+            [BIN / name, *arguments], env={**environment, **more}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return done.stdout
+
+    command("nnUNetv2_plan_experiment -d 29")
+    command("nnUNetv2_preprocess -d 29 -c 2d -np 1")
+    printed = command("nnUNetv2_train 29 2d 0 -tr nnUNetTrainerRAUNet -device cpu", nnUNet_n_proc_DA="0")
+    assert "differs from the paper in batch size" in printed
+    images = out / "nnUNet_raw" / "Dataset029_LiTS" / "imagesTs"
+    command(
+        f"nnUNetv2_predict -i {images} -o {tmp_path / 'predictions'} -d 29 -c 2d -f 0 -tr nnUNetTrainerRAUNet "
+        "-device cpu -npp 1 -nps 1"
+    )
+    assert len(list((tmp_path / "predictions").glob("*.nii"))) == len(list(images.iterdir()))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -71,9 +73,26 @@ def test_interruption_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert capsys.readouterr().err.startswith("interrupted")
 
 
-def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    raise_from_list(monkeypatch, ZeroDivisionError())
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_reads_is_silent(unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, "-m", "nnunet_ext", "list"],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert result.stderr == b""
+    assert result.returncode == 141
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, BrokenPipeError])  # the latter from elsewhere, a worker's pipe
+def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    raise_from_list(monkeypatch, error())
+    with pytest.raises(error):
         main(["list"])
 
 

@@ -17,9 +17,14 @@ a broken plug-in must leave stock nnU-Net working.
 import os
 import sys
 
+_warned = set()
+
 
 def _warn(message):
-    print(f"nnunet_ext: {message}", file=sys.stderr)
+    """Say it once: nnU-Net looks a class up for every channel of every case."""
+    if message not in _warned:
+        _warned.add(message)
+        print(f"nnunet_ext: {message}", file=sys.stderr)
 
 
 def _extend_class_search(module):
@@ -34,7 +39,7 @@ def _extend_class_search(module):
 
             entry = registry.find(current_module, class_name)
         except Exception as e:  # whatever is wrong with the plug-in, stock classes must be found
-            _warn(f"ignored, its registry cannot be read: {e!r}")
+            _warn(f"the plug-in is broken and ignored, stock nnU-Net goes on without it: {e!r}")
             entry = None
         if entry is not None:
             return entry.load()
@@ -44,8 +49,8 @@ def _extend_class_search(module):
     recursive_find_python_class.__wrapped__ = stock
     recursive_find_python_class.__nnunet_ext__ = True
     module.recursive_find_python_class = recursive_find_python_class
-    for other in list(sys.modules.values()):  # those that have imported the name already
-        if getattr(other, "__name__", "").startswith("nnunetv2.") and vars(other).get(stock.__name__) is stock:
+    for name, other in list(sys.modules.items()):  # those that have imported the function already
+        if name.startswith("nnunetv2.") and getattr(other, stock.__name__, None) is stock:
             other.recursive_find_python_class = recursive_find_python_class
 
 
@@ -75,32 +80,54 @@ def _run(callback, module):
         _warn(f"could not hook into {module.__name__}: {e!r}")
 
 
+def _call_after_execution(loader, name, callback):
+    """Have `callback(module)` run once `loader` has executed the module called `name`."""
+    execute = loader.exec_module
+
+    def exec_module(module):
+        execute(module)
+        if module.__name__ == name:  # some loaders, zipimport's among them, serve many modules
+            _run(callback, module)
+
+    loader.exec_module = exec_module
+
+
 class _Finder:
     """Meta-path finder that lets the other finders find a module and has a callback run once it is executed."""
 
-    @staticmethod
-    def find_spec(name, path=None, target=None):
+    searching = set()
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         callback = _AFTER_IMPORT.get(name)
-        if callback is None:
+        if callback is None or name in cls.searching:
             return None
-        for finder in sys.meta_path:
-            find_spec = None if finder is _Finder else getattr(finder, "find_spec", None)
-            spec = find_spec and find_spec(name, path, target)
-            if spec is not None and spec.loader is not None:
-                execute = spec.loader.exec_module
+        cls.searching.add(name)  # a finder that asks all others, as this one does, must not be asked in a circle
+        try:
+            for finder in sys.meta_path:
+                find_spec = getattr(finder, "find_spec", None)
+                spec = find_spec and find_spec(name, path, target)
+                if spec is not None:
+                    break
+            else:
+                return None
+        finally:
+            cls.searching.discard(name)
+        try:
+            _call_after_execution(spec.loader, name, callback)
+        except Exception as e:  # see the module docstring
+            _warn(f"could not hook into {name}: {e!r}")
+        return spec
 
-                def exec_module(module, execute=execute):
-                    execute(module)
-                    _run(callback, module)
 
-                spec.loader.exec_module = exec_module
-                return spec
-        return None
+def disabled():
+    """Whether ``NNUNET_EXT_DISABLE`` switches the hook off."""
+    return os.environ.get("NNUNET_EXT_DISABLE", "") not in ("", "0")
 
 
 def install():
     """Start waiting for the modules above; those already imported are dealt with at once. Idempotent."""
-    if os.environ.get("NNUNET_EXT_DISABLE", "") not in ("", "0") or _Finder in sys.meta_path:
+    if disabled() or installed():
         return
     sys.meta_path.insert(0, _Finder)
     for name, callback in _AFTER_IMPORT.items():

@@ -1,14 +1,14 @@
 """``python -m nnunet_ext.run COMMAND ...``: nnU-Net's commands where the environment does not read ``.pth`` files.
 
-Such environments are ``pip install --target``, ``python -S`` and some frozen or managed installations. Importing this
-module imports the package, which activates the hook; multiprocessing imports the main module again in every process
-that it spawns, so the workers have it too.
+Such environments are ``pip install --target`` and some frozen or managed installations. Importing this module imports
+the package, which activates the hook; multiprocessing imports the main module again in every process that it spawns,
+so the workers have it too. (It would skip a ``__main__.py``.)
 """
 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, distribution
 
 import nnunet_ext  # noqa: F401  (importing it is what activates the hook)
 from nnunet_ext.errors import InputError
@@ -18,18 +18,20 @@ def main(argv: list[str] | None = None) -> object:
     """Run the console command `argv[0]` of nnunetv2 with the other arguments.
 
     Raises:
-        InputError: nnU-Net has no such command.
+        InputError: nnU-Net is not installed, or has no such command.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    commands = {
-        e.name: e for e in entry_points(group="console_scripts") if e.dist is not None and e.dist.name == "nnunetv2"
-    }
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        scripts = distribution("nnunetv2").entry_points.select(group="console_scripts")
+    except PackageNotFoundError:
+        raise InputError("nnU-Net is not installed.", way_out="pip install 'nnunetv2>=2.8.1,<3'") from None
+    commands = {script.name: script for script in scripts}
     if not argv or argv[0] not in commands:
         raise InputError(
             f"nnU-Net has no command {argv[0]!r}." if argv else "No command given.",
             way_out="usage: python -m nnunet_ext.run COMMAND ..., where COMMAND is one of: " + ", ".join(commands),
         )
-    sys.argv = list(argv)
+    sys.argv = argv
     return commands[argv[0]].load()()
 
 
@@ -37,4 +39,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except InputError as e:
-        sys.exit(f"error: {e}")
+        sys.stderr.write(f"error: {e}\n")
+        sys.exit(2)

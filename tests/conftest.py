@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from environments import Environment, build, copy_checkout
 
 os.environ.update(nnUNet_def_n_proc="1", nnUNet_n_proc_DA="1", nnUNet_compile="f")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -80,3 +81,30 @@ def short_runs(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def datasets(short_runs: Path, fork_pools: None) -> Path:
     """`short_runs` with forked pools."""
     return short_runs
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree to build from and to install in editable mode."""
+    return copy_checkout(tmp_path_factory.mktemp("source") / "nnunet_ext")
+
+
+@pytest.fixture(scope="session")
+def distributions(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist, and the wheel built from it."""
+    sdist, wheel = sorted(build(source, tmp_path_factory.mktemp("dist") / "out"), key=lambda f: f.suffix == ".whl")
+    return sdist, wheel
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment without this package; tests that install it there uninstall it again."""
+    return Environment(tmp_path_factory.mktemp("bare"))
+
+
+@pytest.fixture(scope="session")
+def installed(distributions: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the wheel."""
+    environment = Environment(tmp_path_factory.mktemp("installed"))
+    environment.pip("install", distributions[1])
+    return environment

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -35,17 +36,32 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 when all is well, 1 when a check failed, 2 for wrong input, 130 for Ctrl-C."""
+    """Run one verb; 0 when all is well, 1 when a check failed, 2 for wrong input.
+
+    130 for Ctrl-C and 141 for an output that nobody reads any more, as shells have it.
+    """
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
+        return 141
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _reader_has_left() -> bool:
+    """Whether it is our output (``| head``) that broke; if so, Python has nothing left to complain about at exit."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -5,20 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 HELP = "check versions, start-up hook, folders, device and weights"
-
-PACKAGES = (
-    *("nnunet-ext", "nnunetv2", "torch", "torchvision", "dynamic-network-architectures", "batchgenerators"),
-    *("batchgeneratorsv2", "SimpleITK", "opencv-python-headless", "segment-anything", "numpy"),
-)
 
 # run in a new interpreter, as nnU-Net's workers are: only what the .pth file does is seen there
 CHILD = """
@@ -27,7 +24,8 @@ hook = sys.modules.get("_nnunet_ext_hook")
 facts = {"hook": bool(hook and hook.installed())}
 try:
     import torchvision
-    facts["torchvision"] = "loads" if torchvision.extension._has_ops() else "loads without compiled operators (healed)"
+    healed = "" if torchvision.extension._has_ops() else ", without its compiled operators (healed by the hook)"
+    facts["torchvision"] = f"{torchvision.__version__} loads{healed}"
 except Exception as e:
     facts["torchvision_error"] = f"{type(e).__name__}: {e}"
 try:
@@ -53,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print all checks; 1 if one of them failed."""
+    """Print every check as soon as it is done; 1 if one of them failed."""
     failed = 0
-    for check in (*versions(), *hook(), *folders(), *device(), *sam_checkpoint()):
+    for check in chain(versions(), hook(), folders(), device(), sam_checkpoint()):
         mark = {True: "ok  ", False: "FAIL", None: "    "}[check.ok]
         print(f"{mark} {check.name}: {check.detail}", flush=True)
         if check.ok is False:
@@ -66,44 +64,58 @@ def run(args: argparse.Namespace) -> int:
 
 
 def versions() -> Iterator[Check]:
-    """Python and packages; those that are missing fail."""
+    """Python, this package, and everything it requires in the versions that it requires."""
+    from packaging.requirements import Requirement
+
     yield Check("Python", sys.version_info >= (3, 10), sys.version.split()[0], "Use Python 3.10 or newer.")
-    for name in PACKAGES:
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            yield Check(name, False, "not installed", f"pip install {name}")
+    try:
+        yield Check("nnunet-ext", True, version("nnunet-ext"))
+        requirements = [Requirement(r) for r in requires("nnunet-ext") or ()]
+    except PackageNotFoundError:
+        yield Check("nnunet-ext", False, "not installed", "pip install nnunet-ext")
+        return
+    for wanted in requirements:
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
-        ok, way_out = True, ""
-        if name == "nnunetv2" and tuple(int(i) for i in found.split(".")[:3] if i.isdigit()) < (2, 8, 1):
-            ok, way_out = False, "pip install --upgrade 'nnunetv2>=2.8.1,<3'"
-        yield Check(name, ok, found, way_out)
+        way_out = f"pip install --upgrade '{wanted.name}{wanted.specifier}'"
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            yield Check(wanted.name, False, "not installed", way_out)
+            continue
+        if wanted.specifier.contains(found, prereleases=True):
+            yield Check(wanted.name, True, found)
+        else:
+            yield Check(wanted.name, False, f"{found}, needed is {wanted.specifier}", way_out)
 
 
 def hook() -> Iterator[Check]:
     """The start-up hook in this interpreter and in a new one, and what it is there for."""
     import _nnunet_ext_hook
 
-    disabled = os.environ.get("NNUNET_EXT_DISABLE", "") not in ("", "0")
     way_out = (
         "NNUNET_EXT_DISABLE is set; unset it."
-        if disabled
+        if _nnunet_ext_hook.disabled()
         else "Reinstall with pip; where .pth files are not read, use: python -m nnunet_ext.run nnUNetv2_train ..."
     )
-    yield Check("start-up hook here", _nnunet_ext_hook.installed(), "active" * _nnunet_ext_hook.installed(), way_out)
+    states = {True: "active", False: "not active"}
+    here = _nnunet_ext_hook.installed()
+    yield Check("start-up hook here", here, states[here], way_out)
     child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=False)
     try:
         facts = json.loads(child.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        yield Check("new interpreter", False, child.stderr.strip()[-500:] or "no answer", way_out)
+        yield Check(
+            "new interpreter", False, child.stderr.strip()[-500:] or "no answer", "Reinstall Python's packages."
+        )
         return
-    yield Check("start-up hook in a new process", facts["hook"], "active" if facts["hook"] else "not active", way_out)
-    found = facts.get("trainer", facts.get("trainer_error"))
+    yield Check("start-up hook in a new process", facts["hook"], states[facts["hook"]], way_out)
+    found = facts.get("trainer") or facts.get("trainer_error")
     yield Check("nnU-Net finds nnUNetTrainerRAUNet there", "trainer" in facts, found, way_out)
     yield Check(
         "torchvision",
         "torchvision" in facts,
-        facts.get("torchvision", facts.get("torchvision_error")),
+        facts.get("torchvision") or facts.get("torchvision_error"),
         "Install torch and torchvision from one index, see https://pytorch.org/get-started/locally",
     )
 
@@ -112,16 +124,14 @@ def folders() -> Iterator[Check]:
     """nnU-Net's three folders: set, there, writable, and how much space is left."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         value = os.environ.get(name)
+        path = Path(value or "")
         if not value:
             yield Check(name, False, "not set", f"export {name}=/path/to/{name}")
-            continue
-        path = Path(value)
-        if not path.is_dir():
-            yield Check(name, False, f"{path} does not exist", f"mkdir -p {path}")
+        elif not path.is_dir():
+            yield Check(name, False, f"there is no folder {path}", f"mkdir -p {shlex.quote(value)}")
         elif not os.access(path, os.W_OK | os.X_OK):
-            yield Check(
-                name, False, f"{path} is not writable", f"Make {path} writable, or set {name} to another folder."
-            )
+            way_out = f"Make {path} writable, or set {name} to another folder."
+            yield Check(name, False, f"{path} is not writable", way_out)
         else:
             yield Check(name, True, f"{path}, {shutil.disk_usage(path).free / 1e9:.0f} GB free")
 
@@ -135,7 +145,14 @@ def device() -> Iterator[Check]:
         return
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        yield Check("device", True, f"CUDA {torch.version.cuda}: {names}")
+        detail = f"CUDA {torch.version.cuda}: {names}"
+        try:
+            torch.ones(1, device="cuda").add(1).item()  # this build of torch may lack kernels for this GPU
+        except RuntimeError as e:
+            way_out = "Install the build of torch for this GPU and driver, see https://pytorch.org/get-started/locally"
+            yield Check("device", False, f"{detail}: {str(e).splitlines()[0]}", way_out)
+        else:
+            yield Check("device", True, detail)
     elif torch.backends.mps.is_available():
         yield Check("device", None, "Apple GPU; give nnU-Net's commands -device mps")
     else:
@@ -143,14 +160,17 @@ def device() -> Iterator[Check]:
 
 
 def sam_checkpoint() -> Iterator[Check]:
-    """SAM's weights: needed by the ultrasound trainers only, so their absence is no failure; a wrong file is."""
+    """SAM's weights: only the ultrasound trainers need them, so having none is no failure; a wrong file is."""
     from nnunet_ext.weights import sam
 
     path = sam.location()
+    if path is None:
+        yield Check("SAM checkpoint", None, f"none: {sam.VARIABLE}={sam.RANDOM}")
+        return
     problem = sam.problem(path)
     if problem is None:
         yield Check("SAM checkpoint", True, str(path))
-    elif path.exists():
-        yield Check("SAM checkpoint", False, problem, f"Download {sam.URL} again and put it there.")
+    elif sam.VARIABLE in os.environ or path.exists():
+        yield Check("SAM checkpoint", False, problem, f"Download {sam.URL} and put it there.")
     else:
         yield Check("SAM checkpoint", None, f"{problem}; only training of the ultrasound trainers needs it")

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15)
     runs, where = parser.parse_args().runs, machine()
     scan = render(seed=0, case=0, size=512, slices=SLICES)
-    volume = np.ascontiguousarray(np.asarray(scan.image, np.float32).T)
+    volume = np.ascontiguousarray(scan.hu.T, dtype=np.float32)
     chain, plain = (s(False, {}) for s in (LiverWindowCLAHENormalization, LiverWindowNormalization))
     variants = {
         "nnunet_ext: window, median, CLAHE (OpenCV)": lambda: chain.run(volume),

@@ -10,9 +10,7 @@ results/startup_hook.json and .md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -22,10 +20,9 @@ import time
 import venv
 from pathlib import Path
 
-from nnunet_ext import __version__
+from common import machine, save
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-RESULTS = CHECKOUT / "benchmarks" / "results"
 STARTUP_FILES = ("nnunet_ext.pth", "nnunet_ext.start", "_nnunet_ext_hook.py")
 HELP_TARGET_MS = 300
 
@@ -53,17 +50,6 @@ def import_cost(python: Path, environment: dict[str, str]) -> float:
     report = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stderr
     (line,) = (line for line in report.splitlines() if line.endswith(" _nnunet_ext_hook"))
     return int(line.split("|")[1]) / 1000
-
-
-def cpu_model() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def measure(runs: int) -> dict[str, list[float]]:
@@ -95,48 +81,35 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200)
-    runs = parser.parse_args().runs
-    load = round(os.getloadavg()[0], 1)
+    runs, where = parser.parse_args().runs, machine()
     times = measure(runs)
 
-    milliseconds = {}
-    for name, values in times.items():
-        lower, median, upper = statistics.quantiles(values, n=4)
-        milliseconds[name] = {"median": round(median, 3), "quartiles": [round(lower, 3), round(upper, 3)]}
     baseline = times["without the start-up files"]
     added = {
-        name: round(statistics.median(a - b for a, b in zip(times[name], baseline, strict=True)), 3)
+        name: statistics.median(a - b for a, b in zip(times[name], baseline, strict=True))
         for name in ("with the hook", "with NNUNET_EXT_DISABLE=1")
     }
-    result = {
-        "command": "python benchmarks/startup_hook.py",
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.system(), "load": load},
-        "versions": {"python": platform.python_version(), "nnunet_ext": __version__},
-        "runs": len(baseline),
-        "milliseconds": milliseconds,
-        "median_difference_to_without_ms": added,
-        "help_target_ms": HELP_TARGET_MS,
-    }
-    table = ["| Run | median ms | quartiles | median of paired differences |", "|---|---|---|---|"]
-    for name, value in milliseconds.items():
-        lower, upper = value["quartiles"]
-        difference = f"{added[name]:+.2f}" if name in added else ""
-        table.append(f"| {name} | {value['median']:.2f} | {lower:.2f} to {upper:.2f} | {difference} |")
-    machine = result["machine"]
-    lines = [
-        "# Start-up cost of the hook",
-        "",
-        f"`{result['command']}`: {result['runs']} interleaved runs each; {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['system']}, load {load} from other work at the start; "
-        f"Python {result['versions']['python']}, nnunet_ext {__version__}.",
-        f"The first three run `python -c pass`. Target for `nnunet_ext --help`: under {HELP_TARGET_MS} ms.",
-        "",
-        *table,
-    ]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "startup_hook.json").write_text(json.dumps(result, indent=2) + "\n")
-    (RESULTS / "startup_hook.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    quartiles = {name: statistics.quantiles(values, n=4) for name, values in times.items()}
+    save(
+        "startup_hook",
+        title="Start-up cost of the hook",
+        command="python benchmarks/startup_hook.py",
+        notes=[
+            f"{runs} interleaved runs each. The first three run `python -c pass`. Target for `nnunet_ext --help`: under "
+            f"{HELP_TARGET_MS} ms."
+        ],
+        header=("run", "median ms", "quartiles", "median of paired differences"),
+        rows=[
+            (name, f"{q[1]:.2f}", f"{q[0]:.2f} to {q[2]:.2f}", f"{added[name]:+.2f}" if name in added else "")
+            for name, q in quartiles.items()
+        ],
+        packages=(),
+        where=where,
+        runs=runs,
+        quartiles_ms=quartiles,
+        median_difference_to_without_ms=added,
+        help_target_ms=HELP_TARGET_MS,
+    )
 
 
 if __name__ == "__main__":

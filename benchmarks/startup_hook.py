@@ -95,8 +95,8 @@ def main() -> None:
         title="Start-up cost of the hook",
         command="python benchmarks/startup_hook.py",
         notes=[
-            f"{runs} interleaved runs each. The first three run `python -c pass`. Target for `nnunet_ext --help`: under "
-            f"{HELP_TARGET_MS} ms."
+            f"{runs} interleaved runs each. The first three run `python -c pass`. Target for `nnunet_ext --help`: "
+            f"under {HELP_TARGET_MS} ms."
         ],
         header=("run", "median ms", "quartiles", "median of paired differences"),
         rows=[

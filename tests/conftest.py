@@ -11,6 +11,8 @@ from environments import Environment, build, copy_checkout
 
 os.environ.update(nnUNet_def_n_proc="1", nnUNet_n_proc_DA="1", nnUNet_compile="f")
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads would wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

@@ -17,7 +17,7 @@ demo: setup
 	$(BIN)/nnunet_ext demo --out demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check .

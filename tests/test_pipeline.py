@@ -12,6 +12,8 @@ import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 
 BIN = Path(sys.executable).parent
 
+pytestmark = pytest.mark.xdist_group("pipeline")  # one demo for all
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:

@@ -29,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Size and budget; the defaults learn the tumours within five minutes on two cores."""
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to work in (default: demo)")
     parser.add_argument("--cases", type=int, default=30, help="phantom patients, a tenth of them held out (default 30)")
-    parser.add_argument("--size", type=int, default=96, help="pixels per side (default 96)")
+    parser.add_argument("--size", type=int, default=80, help="pixels per side (default 80)")
     parser.add_argument("--slices", type=int, default=24, help="slices per patient (default 24)")
     parser.add_argument("--epochs", type=int, default=8, help="epochs of the training (default 8)")
-    parser.add_argument("--iterations", type=int, default=60, help="iterations per epoch (default 60)")
+    parser.add_argument("--iterations", type=int, default=90, help="iterations per epoch (default 90)")
     parser.add_argument("--overwrite", action="store_true", help="start anew where a demo has been run")
 
 
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         "NNUNET_EXT_ITERATIONS": str(args.iterations),
         "NNUNET_EXT_VAL_ITERATIONS": "10",
         "NNUNET_EXT_SEED": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve each other on a busy machine
     })  # fmt: skip
     raw = out / "nnUNet_raw" / DATASET
     demo.step(

@@ -18,6 +18,7 @@ from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_p
 from torch import nn
 
 from nnunet_ext.architectures.raunet import UNet, UNet3D
+from nnunet_ext.architectures.raunet.fast import accelerate
 from nnunet_ext.architectures.raunet.layers import Norm
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
 
@@ -44,11 +45,12 @@ class nnUNetTrainerRAUNet(PaperRecipe):
     num_3x3 = 2
     norm: Norm = "group"
     groups = 32
+    accelerated = True  # the same function and state dict with less memory and time, see raunet/fast.py
 
     @classmethod
     def build_network(cls, in_channels: int, out_channels: int, binary: bool) -> nn.Module:
         """`UNet` with the options of this class."""
-        return UNet(
+        net = UNet(
             in_channels=in_channels,
             out_channels=out_channels,
             binary=binary,
@@ -58,6 +60,7 @@ class nnUNetTrainerRAUNet(PaperRecipe):
             norm=cls.norm,
             groups=cls.groups,
         )
+        return accelerate(net, enabled=cls.accelerated)
 
     def _build_loss(self) -> nn.Module:
         """0.5 BCE + Dice: softmax over [0, z] makes nnU-Net's cross-entropy BCE, and its Dice that of sigmoid(z)."""
@@ -153,6 +156,7 @@ class nnUNetTrainerUNet3D(nnUNetTrainerRAUNet):
     @classmethod
     def build_network(cls, in_channels: int, out_channels: int, binary: bool) -> nn.Module:
         """`UNet3D` with the options of this class."""
-        return UNet3D(
+        net = UNet3D(
             in_channels=in_channels, out_channels=out_channels, binary=binary, norm=cls.norm, groups=cls.groups
         )
+        return accelerate(net, enabled=cls.accelerated)

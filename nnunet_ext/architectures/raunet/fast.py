@@ -50,7 +50,7 @@ def _layers(parameters: Sequence[Tensor | None], geometries: Sequence[Geometry])
 
 
 class _Block(torch.autograd.Function):
-    """relu(chain(x)) or relu(chain(x) + shortcut(x)): ReLU between the layers of the chain, the shortcut is one layer."""
+    """relu(chain(x)) or relu(chain(x) + shortcut(x)): ReLU between the layers of the chain; one layer as shortcut."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, geometries: tuple[Geometry, ...], shortcut: bool, *parameters: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class _Pool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return (F.max_pool2d if x.dim() == 4 else F.max_pool3d)(x, 2)
+        return (F.max_pool2d if x.dim() == 4 else F.max_pool3d)(x, 2, ceil_mode=True)
 
     @staticmethod
     @once_differentiable
@@ -154,27 +154,25 @@ class _Pool(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         n = x.dim() - 2
         pool, name = (F.max_pool2d, "max_pool2d") if n == 2 else (F.max_pool3d, "max_pool3d")
-        _, indices = pool(x, 2, return_indices=True)
+        _, indices = pool(x, 2, ceil_mode=True, return_indices=True)
         pool_backward = getattr(torch.ops.aten, f"{name}_with_indices_backward")
-        return pool_backward(grad, x, [2] * n, [2] * n, [0] * n, [1] * n, False, indices)
+        return pool_backward(grad, x, [2] * n, [2] * n, [0] * n, [1] * n, True, indices)
 
 
-def _plain() -> bool:
-    """Code that someone else is going to transform or write down has to be the plain composition."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.jit.is_scripting()
+def _plain(x: Tensor) -> bool:
+    """What is fast here was measured on CPUs only, and code that is going to be transformed has to be plain."""
+    transformed = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.jit.is_scripting()
+    return transformed or x.device.type != "cpu"
 
 
-def _usable(layers: Iterable[ConvNorm]) -> bool:
-    return not _plain() and all(isinstance(layer.norm, nn.GroupNorm) for layer in layers)
+def _usable(x: Tensor, layers: Iterable[ConvNorm]) -> bool:
+    return not _plain(x) and all(isinstance(layer.norm, nn.GroupNorm) for layer in layers)
 
 
 def _prepare(*maps: Tensor) -> list[Tensor]:
-    """To autocast's type and, on the CPU, channels-last (also where one channel leaves the strides ambiguous)."""
-    kind = maps[0].device.type
-    if torch.is_autocast_enabled(kind):
-        maps = tuple(x.to(torch.get_autocast_dtype(kind)) for x in maps)
-    if kind != "cpu":
-        return list(maps)
+    """To autocast's type and channels-last (also where one channel leaves the strides ambiguous)."""
+    if torch.is_autocast_enabled("cpu"):
+        maps = tuple(x.to(torch.get_autocast_dtype("cpu")) for x in maps)
     layout = torch.channels_last if maps[0].dim() == 4 else torch.channels_last_3d
     return [x if x.is_contiguous(memory_format=layout) and x.shape[1] > 1 else x.to(memory_format=layout) for x in maps]
 
@@ -194,11 +192,11 @@ class FastDoubleConv(DoubleConv):
 
     def forward(self, x: Tensor) -> Tensor:
         layers = (self.first, self.second)
-        if not _usable(layers):
+        if not _usable(x, layers):
             return super().forward(x)
         (x,) = _prepare(x)
         geometries, parameters = _arguments(layers, x.dtype)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu", enabled=False):
             return _Block.apply(x, geometries, False, *parameters)
 
 
@@ -207,11 +205,11 @@ class FastBottleneckResidual(BottleneckResidual):
 
     def forward(self, x: Tensor) -> Tensor:
         layers = (self.reduce, *self.spatial, self.expand, self.shortcut)
-        if not _usable(layers):
+        if not _usable(x, layers):
             return super().forward(x)
         (x,) = _prepare(x)
         geometries, parameters = _arguments(layers, x.dtype)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu", enabled=False):
             return _Block.apply(x, geometries, True, *parameters)
 
 
@@ -220,12 +218,12 @@ class FastAttentionGate(AttentionGate):
 
     def forward(self, g: Tensor, x: Tensor) -> Tensor:
         layers = (self.gating, self.skip)
-        if not _usable(layers):
+        if not _usable(x, layers):
             return super().forward(g, x)
         g, x = _prepare(g, x)
         geometries, parameters = _arguments(layers, x.dtype)
         psi = (self.psi.weight.to(x.dtype), self.psi.bias.to(x.dtype))
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu", enabled=False):
             return _Gate.apply(g, x, geometries, *psi, *parameters)
 
 
@@ -233,21 +231,21 @@ class FastMaxPool2d(nn.MaxPool2d):
     """The halving `nn.MaxPool2d` of the networks without kept indices."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if _plain() else _Pool.apply(x)
+        return super().forward(x) if _plain(x) else _Pool.apply(x)
 
 
 class FastMaxPool3d(nn.MaxPool3d):
     """The halving `nn.MaxPool3d` of the networks without kept indices."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if _plain() else _Pool.apply(x)
+        return super().forward(x) if _plain(x) else _Pool.apply(x)
 
 
 class FastConvTranspose2d(nn.ConvTranspose2d):
-    """The doubling `nn.ConvTranspose2d` of the networks as one matrix product (on the CPU)."""
+    """The doubling `nn.ConvTranspose2d` of the networks as one matrix product."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if _plain() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        if _plain(x) or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         (x,) = _prepare(x)
         b, i, h, w = x.shape

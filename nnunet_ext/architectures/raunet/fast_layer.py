@@ -1,6 +1,6 @@
 """Convolution and GroupNorm as plain arithmetic, forward and backward: what `fast` builds its autograd nodes of.
 
-On the CPU maps are channels-last. A 1x1 convolution then is one matrix product over all pixels, and the statistics
+Maps are channels-last. A 1x1 convolution then is one matrix product over all pixels, and the statistics
 of a map cost one read. Buffers are overwritten where that is safe: a fresh map costs more in page faults than the
 arithmetic on it.
 """
@@ -57,8 +57,8 @@ class Layer(NamedTuple):
 
     @property
     def pointwise(self) -> bool:
-        """A matrix product: 1x1, on the CPU."""
-        return self.weight.device.type == "cpu" and self.weight[0, 0].numel() == 1
+        """A matrix product: 1x1."""
+        return self.weight[0, 0].numel() == 1
 
     def convolve(self, x: Tensor) -> Tensor:
         """(B, I, *spatial) -> (B, O, *spatial), before the norm."""
@@ -91,17 +91,12 @@ class Layer(NamedTuple):
     def statistics(self, raw: Tensor) -> Stats:
         """Of a convolution's output, in at least float32."""
         raw = _wide(raw)
-        b, c = raw.shape[:2]
-        groups = self.geometry.groups
-        if raw.device.type == "cpu":
-            # BatchNorm's one-pass statistics of each image, then of the group's channels together
-            moments = [aten.batch_norm_update_stats(raw[i : i + 1], None, None, 0.0) for i in range(b)]
-            mean_c = torch.stack([m[0] for m in moments]).view(b, groups, -1)
-            var_c = torch.stack([m[1] for m in moments]).view(b, groups, -1)
-            mean = mean_c.mean(-1)
-            var = (var_c + (mean_c - mean.unsqueeze(-1)) ** 2).mean(-1)
-        else:
-            var, mean = torch.var_mean(raw.reshape(b, groups, -1), -1, correction=0)
+        b, groups = raw.shape[0], self.geometry.groups
+        # BatchNorm's one-pass statistics of each image, then of the group's channels together
+        moments = [aten.batch_norm_update_stats(raw[i : i + 1], None, None, 0.0) for i in range(b)]
+        mean_c, var_c = (torch.stack([m[which] for m in moments]).view(b, groups, -1) for which in (0, 1))
+        mean = mean_c.mean(-1)
+        var = (var_c + (mean_c - mean.unsqueeze(-1)) ** 2).mean(-1)
         return Stats(_spread(mean, raw), _spread((var + self.geometry.eps).rsqrt(), raw))
 
     def affine(self, stats: Stats) -> tuple[Tensor, Tensor]:
@@ -119,20 +114,15 @@ class Layer(NamedTuple):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of normalisation: (raw, gamma, beta).
 
-        The first is of_grad * grad + of_raw * raw + constant, with factors per image and channel. On the CPU it
-        overwrites `grad`, or `raw` if `into_raw`.
+        The first is of_grad * grad + of_raw * raw + constant, with factors per image and channel. It overwrites
+        `grad`, or `raw` if `into_raw`.
         """
         dtype, grad, raw = raw.dtype, _wide(grad), _wide(raw)
         b, c, groups, pixels = *raw.shape[:2], self.geometry.groups, raw[0, 0].numel()
-        if grad.device.type != "cpu":
-            group_stats = [s.reshape(b, groups, -1)[:, :, 0].contiguous() for s in stats]
-            d_raw, d_gamma, d_beta = aten.native_group_norm_backward(
-                grad.contiguous(), raw.contiguous(), *group_stats, self.gamma, b, c, pixels, groups, [True] * 3
-            )
-            return d_raw.to(dtype), d_gamma, d_beta
         with_map, alone = _channel_sums(grad, raw, stats)
+        of_group = groups / (pixels * c)
         mean_with_map, mean_alone = (
-            _spread((s * self.gamma).view(b, groups, -1).sum(-1) * groups / (pixels * c), raw) for s in (with_map, alone)
+            _spread((s * self.gamma).view(b, groups, -1).sum(-1) * of_group, raw) for s in (with_map, alone)
         )
         of_grad = stats.rstd * self.gamma.view(-1, *stats.rstd.shape[2:])
         of_raw = -(stats.rstd**2) * mean_with_map

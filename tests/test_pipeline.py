@@ -53,6 +53,28 @@ def test_a_demo_that_was_run_is_kept(demo: tuple[Path, str], capsys: pytest.Capt
     assert (demo[0] / "metrics.csv").is_file()
 
 
+def test_overwriting_a_demo_removes_nothing_else(tmp_path: Path) -> None:
+    from nnunet_ext.cli.demo import prepare
+    from nnunet_ext.errors import InputError
+
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="Name another folder"):
+            prepare(tmp_path, overwrite)
+    assert (tmp_path / "thesis.tex").is_file()
+
+    out = tmp_path / "demo"
+    prepare(out, False)
+    (out / "metrics.csv").touch()
+    prepare(out, True)
+    assert not (out / "metrics.csv").exists()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        prepare(out, True)
+    assert (out / "notes.txt").is_file()
+
+
 def test_literal_commands_on_stock_plans(demo: tuple[Path, str], tmp_path: Path) -> None:
     """No -pl, no -p: plan, preprocess, train and predict exactly as for a stock trainer."""
     out = demo[0]

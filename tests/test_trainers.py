@@ -211,13 +211,32 @@ def test_horizontal_flip_only(datasets: Path, monkeypatch: pytest.MonkeyPatch) -
         assert seen == {True, False}
 
 
-def test_every_trained_parameter_gets_a_gradient(datasets: Path) -> None:
-    trainer = make("nnUNetTrainerRAUNet")
+@pytest.mark.parametrize("entry", [e for e in registry.entries("trainer") if e.planner], ids=lambda e: e.name)
+def test_every_trained_parameter_gets_a_gradient(entry: registry.Entry, datasets: Path) -> None:
+    trainer = make(entry.name, configuration=entry.configuration or "2d")
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     trainer.train_step(next(trainer.dataloader_train))
-    without = [n for n, p in trainer.network.named_parameters() if p.grad is None]
+    without = [n for n, p in trainer.network.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
+
+
+def test_a_new_training_sets_the_finished_one_aside(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nnU-Net's --c would go on with the old checkpoint_final and delete the new checkpoint_latest."""
+    first = make("nnUNetTrainerRAUNet")
+    first.run_training()
+    folder = Path(first.output_folder)
+    old = (folder / "checkpoint_final.pth").read_bytes()
+    monkeypatch.setenv("NNUNET_EXT_EPOCHS", "3")
+    second = make("nnUNetTrainerRAUNet")
+    second.on_train_start()
+    second.save_checkpoint(str(folder / "checkpoint_latest.pth"))
+    assert (folder / "checkpoint_final.pth.previous").read_bytes() == old
+    third = make("nnUNetTrainerRAUNet", continue_training=True)
+    maybe_load_checkpoint(third, True, False)
+    assert third.current_epoch == 1
+    third.on_train_start()  # a resumed training sets nothing aside
+    assert (folder / "checkpoint_latest.pth").is_file()
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(
@@ -266,21 +285,51 @@ def test_seed_decides(datasets: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert not torch.equal(first_weights("1"), first_weights("2"))
 
 
-def test_ordered_loaders_repeat_with_a_seed(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ordered_loaders_follow_seed_and_epoch(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same batches with the same seed, whatever state torch was in; others after a resume at another epoch."""
     from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     monkeypatch.setenv("NNUNET_EXT_SEED", "5")
-    batches = []
-    for _ in range(2):
+
+    def batches(epoch: int) -> torch.Tensor:
         trainer = make("nnUNetTrainerRAUNet")
         trainer.initialize()
+        trainer.current_epoch = epoch
+        torch.manual_seed(epoch)
         loaders = trainer.get_dataloaders()
         assert all(type(loader) is MultiThreadedAugmenter for loader in loaders)
-        batches.append(torch.stack([next(loaders[0])["data"] for _ in range(3)]))
+        data = torch.stack([next(loaders[0])["data"] for _ in range(4)])
         for loader in loaders:
             loader._finish()
-    assert torch.equal(*batches)
+        return data
+
+    first = batches(0)
+    assert torch.equal(first, batches(0))
+    assert not torch.equal(first, batches(1))
+    assert not torch.equal(first[0], first[1])  # two workers, two streams
+
+
+def test_workers_draw_different_random_numbers_from_torch() -> None:
+    from nnunet_ext.trainers.reproducibility import SeedingLoader
+
+    class Loader:
+        def set_thread_id(self, number: int) -> None:
+            self.number = number
+
+    draws = []
+    for seed in (1, 1, 2):
+        np.random.seed(seed)
+        SeedingLoader(Loader()).set_thread_id(0)
+        draws.append(torch.rand(3))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_note_names_a_window_without_the_filters(datasets: Path) -> None:
+    trainer = make("nnUNetTrainerRAUNet")
+    trainer.configuration_manager.configuration["normalization_schemes"] = ["LiverWindowNormalization"]
+    assert "normalisation LiverWindowNormalization (paper: LiverWindowCLAHENormalization)" in trainer.plan_note()
 
 
 def test_validation_without_foreground_does_not_freeze_the_best_checkpoint(datasets: Path) -> None:
@@ -303,9 +352,9 @@ def test_validation_without_foreground_does_not_freeze_the_best_checkpoint(datas
     output = Path(trainer.output_folder)
     assert epoch(0, 0.0, 0.0) == 0  # undefined Dice
     first = (output / "checkpoint_best.pth").stat().st_mtime_ns
-    assert epoch(1, 9.0, 1.0) == pytest.approx(0.09)
-    assert epoch(2, 0.0, 0.0) == pytest.approx(0.09)
-    assert epoch(3, 9.0, 1.0) == pytest.approx(0.171)
+    assert epoch(1, 9.0, 11.0) == pytest.approx(0.45)  # the first that is defined starts the average
+    assert epoch(2, 0.0, 0.0) == pytest.approx(0.45)
+    assert epoch(3, 9.0, 1.0) == pytest.approx(0.9 * 0.45 + 0.1 * 0.9)
     assert (output / "checkpoint_best.pth").stat().st_mtime_ns > first
     assert np.isnan(trainer.logger.get_value("mean_fg_dice", step=2))  # what was undefined stays so
 

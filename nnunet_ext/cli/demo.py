@@ -23,6 +23,11 @@ HELP = "phantom data to predictions and pictures, on the CPU, in minutes"
 
 DATASET, PLANS, TRAINER = "Dataset029_LiTS", "nnUNetRAUNetPlans", "nnUNetTrainerRAUNet"
 WINDOW = (-20.0, 140.0)  # HU, the paper's
+MARKER = ".nnunet_ext_demo"
+CONTENT = (
+    *("LiTS", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"),
+    *("logs", "predictions", "pictures", "metrics.csv"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,17 +81,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def prepare(out: Path, overwrite: bool) -> None:
-    """An empty folder to work in; a demo that has been run is only replaced when asked for."""
-    marker = out / "logs"
-    if overwrite and marker.is_dir():
-        shutil.rmtree(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    """A folder to work in; a demo that has been run is only replaced when asked for, anything else never."""
+    there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    ours = MARKER in there and there <= {MARKER, *CONTENT}
+    if out.is_file() or (there and not (ours and overwrite)):
         raise InputError(
             f"{out} is not empty.",
-            way_out="Add --overwrite to start anew." if marker.is_dir() else "Name another folder with --out.",
+            way_out="Add --overwrite to start anew." if ours else "Name another folder with --out.",
         )
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs"):
+    if there:
+        shutil.rmtree(out)
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "pictures"):
         (out / name).mkdir(parents=True)
+    marker.touch()
 
 
 class Demo:
@@ -159,12 +166,10 @@ def report(out: Path, raw: Path) -> None:
     import csv
 
     import numpy as np
-    import SimpleITK as sitk  # noqa: N813
 
     from nnunet_ext.evaluation.cases import compare
     from nnunet_ext.evaluation.overlay import save_overlay
 
-    (out / "pictures").mkdir()
     names = ("dice", "precision", "recall")
     print(f"\nheld-out case   {'  '.join(f'{n:>9}' for n in names)}")
     rows = []
@@ -172,10 +177,14 @@ def report(out: Path, raw: Path) -> None:
         values = [getattr(case.overlaps[1], n) for n in names]
         rows.append([case.name, *values])
         print(f"{case.name:<14}  {'  '.join(f'{v:9.3f}' for v in values)}")
-        image = sitk.GetArrayFromImage(sitk.ReadImage(raw / "imagesTs" / f"{case.name}_0000.nii"))
-        title = f"{case.name}: tumour Dice {values[0]:.3f}"
-        save_overlay(out / "pictures" / f"{case.name}.png", image, case.reference, case.prediction, window=WINDOW,
-                     title=title)  # fmt: skip
+        save_overlay(
+            out / "pictures" / f"{case.name}.png",
+            raw / "imagesTs" / f"{case.name}_0000.nii",
+            raw / "labelsTs" / f"{case.name}.nii",
+            out / "predictions" / f"{case.name}.nii",
+            window=WINDOW,
+            title=f"{case.name}: tumour Dice {values[0]:.3f}",
+        )
     means = np.nanmean([r[1:] for r in rows], axis=0)
     print(f"{'mean':<14}  {'  '.join(f'{v:9.3f}' for v in means)}   (of the cases where it is defined)")
     with (out / "metrics.csv").open("w", newline="") as f:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 
 REFERENCE_COLOUR, PREDICTION_COLOUR = "#2bd46c", "#ff4040"
 
@@ -17,20 +18,28 @@ def telling_slice(reference: np.ndarray, prediction: np.ndarray) -> int:
     return len(reference) // 2
 
 
+def upright(file: Path) -> np.ndarray:
+    """A volume as radiologists look at it, whatever orientation it is stored in: front up, the patient's right at left.
+
+    Shapes: (slices, height, width).
+    """
+    return sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(file), "LPS"))
+
+
 def save_overlay(
     file: Path,
-    image: np.ndarray,
-    reference: np.ndarray,
-    prediction: np.ndarray,
+    image_file: Path,
+    reference_file: Path,
+    prediction_file: Path,
     *,
     window: tuple[float, float],
-    title: str = "",
+    title: str,
 ) -> None:
     """Write a PNG of one slice: plain, and with the contours of reference and prediction.
 
     Args:
         file: PNG to write.
-        image, reference, prediction: (slices, height, width); masks are foreground where non-zero.
+        image_file, reference_file, prediction_file: volumes of one case; masks are foreground where non-zero.
         window: intensities shown black and white.
         title: text above.
     """
@@ -40,6 +49,7 @@ def save_overlay(
     from matplotlib import pyplot as plt
     from matplotlib.lines import Line2D
 
+    image, reference, prediction = (upright(f) for f in (image_file, reference_file, prediction_file))
     z = telling_slice(reference, prediction)
     figure, axes = plt.subplots(1, 2, figsize=(9, 5), facecolor="black", layout="constrained")
     for axis in axes:

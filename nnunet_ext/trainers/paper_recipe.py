@@ -99,13 +99,15 @@ class PaperRecipe(PassTrainer):
     def plan_note(self) -> str:
         """One line: where the plan differs from the paper, the memory, and how to get the paper's plan."""
         plan = self.configuration_manager
-        ct = [n for n in plan.normalization_schemes if n == "CTNormalization"]
+        names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
+        schemes = zip(names.values(), plan.normalization_schemes, strict=True)
+        of_ct = ", ".join(sorted({scheme for name, scheme in schemes if name.casefold() == "ct"}))
         differences = [
             f"{what} {ours} (paper: {theirs})"
             for what, ours, theirs in (
                 ("batch size", plan.batch_size, self.paper_batch_size),
                 ("patch", "x".join(map(str, plan.patch_size)), "x".join(map(str, self.paper_patch_size))),
-                ("normalisation", ct[0] if ct else "", self.paper_normalization if ct else ""),
+                ("normalisation", of_ct, self.paper_normalization if of_ct else ""),
             )
             if ours != theirs
         ]
@@ -113,7 +115,7 @@ class PaperRecipe(PassTrainer):
         note += f"differs from the paper in {', '.join(differences)}. " if differences else "is the paper's. "
         note += f"A training step needs about {self._training_memory() / 2**30:.1f} GiB in fp32."
         entry = next((e for c in type(self).__mro__ if (e := registry.get("trainer", c.__name__))), None)
-        if differences and entry is not None and self.plans_manager.plans_name != entry.plans:
+        if differences and entry is not None and self.plans_manager.experiment_planner_name != entry.planner:
             dataset = self.plans_manager.dataset_name
             note += (
                 f" The paper's plan: nnUNetv2_plan_and_preprocess -d {dataset} -c {self.configuration_name} "

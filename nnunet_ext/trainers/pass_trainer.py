@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -14,7 +15,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunet_ext import environment
 from nnunet_ext.trainers.budget import iterations_per_pass
 from nnunet_ext.trainers.progress import Progress
-from nnunet_ext.trainers.reproducibility import reseed, worker_seeds
+from nnunet_ext.trainers.reproducibility import SeedingLoader, reseed, worker_seeds
 
 CUDA = torch.device("cuda")
 INITIAL_WEIGHTS, LOADERS = 2**32 - 1, 2**32 - 2  # stand where an epoch stands in the entropy of a seed
@@ -49,6 +50,8 @@ class PassTrainer(nnUNetTrainer):
         self.save_every = self.checkpoint_interval
         self.seed = environment.integer(environment.SEED, minimum=0)
         self.progress: Progress | None = None
+        self._iterations = environment.integer(environment.ITERATIONS)
+        self._val_iterations = environment.integer(environment.VAL_ITERATIONS)
 
     def initialize(self) -> None:
         """Build network, optimiser and loss, from the seed if there is one."""
@@ -58,17 +61,23 @@ class PassTrainer(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         """Open the data and set the length of an epoch."""
+        if self.current_epoch == 0 and self.local_rank == 0 and not self.disable_checkpointing:
+            self._set_earlier_checkpoints_aside()
         super().on_train_start()
         patch, batch = self.configuration_manager.patch_size, self.configuration_manager.batch_size
         train, val = (iterations_per_pass(d, patch, batch) for d in self.get_tr_and_val_datasets())
-        self.num_iterations_per_epoch = environment.integer(environment.ITERATIONS) or train
-        self.num_val_iterations_per_epoch = (
-            environment.integer(environment.VAL_ITERATIONS) or min(val, self.max_val_iterations)
-        )  # fmt: skip
+        self.num_iterations_per_epoch = self._iterations or train
+        self.num_val_iterations_per_epoch = self._val_iterations or min(val, self.max_val_iterations)
         self.print_to_log_file(
             f"{self.num_epochs} epochs of {self.num_iterations_per_epoch} iterations; a pass over the training cases "
             f"is {train} iterations of {batch} samples. Validation: {self.num_val_iterations_per_epoch} iterations."
         )
+
+    def _set_earlier_checkpoints_aside(self) -> None:
+        """A new training in the folder of a finished one: `--c` would continue the finished one, and lose the new."""
+        for file in Path(self.output_folder).glob("checkpoint_*.pth"):
+            file.replace(file.with_name(f"{file.name}.previous"))
+            self.print_to_log_file(f"{file.name} of an earlier training was renamed to {file.name}.previous")
 
     def get_dataloaders(self) -> tuple:
         """nnU-Net's loaders; with a seed, batchgenerators' ordered ones."""
@@ -81,11 +90,11 @@ class PassTrainer(nnUNetTrainer):
             return loaders
         return tuple(
             MultiThreadedAugmenter(
-                loader.data_loader,
+                SeedingLoader(loader.data_loader),
                 None,
                 n,
                 num_cached_per_queue=2,
-                seeds=worker_seeds(n, self.seed, LOADERS, self.local_rank, which),
+                seeds=worker_seeds(n, self.seed, LOADERS, self.current_epoch, self.local_rank, which),
                 pin_memory=self.device.type == "cuda",
                 wait_time=0.002,
             )
@@ -113,9 +122,11 @@ class PassTrainer(nnUNetTrainer):
         is better than an undefined best.
         """
         super().on_validation_epoch_end(val_outputs)
-        average = self.logger.get_value("ema_fg_dice", step=None)
-        if np.isnan(average[-1]):
+        dice, average = (self.logger.get_value(key, step=None) for key in ("mean_fg_dice", "ema_fg_dice"))
+        if np.isnan(dice[-1]):
             average[-1] = average[-2] if len(average) > 1 else 0.0
+        elif np.isnan(dice[:-1]).all():
+            average[-1] = dice[-1]  # the first that is defined starts the average
 
     def save_checkpoint(self, filename: str) -> None:
         """Write beside, then move into place: a kill leaves the previous checkpoint or the new one, both whole."""

@@ -93,7 +93,7 @@ def prepare(out: Path, overwrite: bool) -> None:
         shutil.rmtree(out)
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs", "pictures"):
         (out / name).mkdir(parents=True)
-    marker.touch()
+    (out / MARKER).touch()
 
 
 class Demo:

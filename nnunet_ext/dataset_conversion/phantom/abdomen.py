@@ -42,7 +42,7 @@ class Protocol:
             slices = int(np.ceil(covered / thickness))
         else:
             thickness = round(float(np.clip(covered / slices, 0.7, 5)), 2)
-        flips = ((False, False), (False, False), (True, True), (False, True))[rng.integers(4)]
+        flips = {0: (True, True), 1: (False, True)}.get(int(rng.integers(8)), (False, False))  # most scans are alike
         return cls(
             spacing=(view / size, view / size, thickness),
             slices=slices,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nnunet_ext.dataset_conversion.phantom.abdomen import render
 from nnunet_ext.errors import InputError
 
-MODEL = 1  # raise whenever the same arguments give other voxels
+MODEL = 2  # raise whenever the same arguments give other voxels
 MARK = "nnunet_ext phantom"
 FILE_ENDINGS = (".nii", ".nii.gz")
 SMALLEST, LARGEST, MOST_SLICES = 32, 1024, 400

@@ -59,6 +59,31 @@ def test_a_dataset_of_unknown_origin_is_not_touched(nnunet_folders: Path, flat: 
     assert (nnunet_folders / "nnUNet_raw" / DATASET / "mine").exists()
 
 
+@pytest.mark.parametrize("where", [".", "download", "..", "../..", f"../.{DATASET}.partial/old"])
+def test_a_source_that_overwriting_would_delete_is_refused(nnunet_folders: Path, where: str) -> None:
+    final = nnunet_folders / "nnUNet_raw" / DATASET
+    three_cases(final / "download")
+    source = (final / where).resolve()
+    if not source.exists():
+        three_cases(source)
+    before = tree(nnunet_folders)
+    with pytest.raises(InputError, match=r"would delete the download") as caught:
+        convert(source, overwrite=True)
+    assert str(source) in str(caught.value)
+    assert str(final) in str(caught.value)
+    assert tree(nnunet_folders) == before
+
+
+def test_a_source_file_behind_a_link_into_the_dataset_is_refused(nnunet_folders: Path, flat: Path) -> None:
+    final = nnunet_folders / "nnUNet_raw" / DATASET
+    final.mkdir()
+    (flat / "volume-0.nii").rename(final / "volume-0.nii")
+    (flat / "volume-0.nii").symlink_to(final / "volume-0.nii")
+    with pytest.raises(InputError, match=r"volume-0\.nii does\)"):
+        convert(flat, overwrite=True)
+    assert (final / "volume-0.nii").exists()
+
+
 def test_checksums_look_at_content_not_at_time(nnunet_folders: Path, flat: Path) -> None:
     folder = convert(flat, checksum=True, link="copy").folder
     sources = json.loads((folder / "conversion.json").read_text())["request"]["sources"]

@@ -108,9 +108,11 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     name = dataset_name(settings.dataset_id, settings.name)
     blocking = environment_problems(name)
     folder = RawFolder(final=(nnunet_root("nnUNet_raw") or Path("nnUNet_raw")) / name)
-    if not blocking and not settings.dry_run:
-        folder.recover()
     found = reader.find(settings.source)
+    if not blocking:
+        folder.check_apart(settings.source, found.files)
+        if not settings.dry_run:
+            folder.recover()
     prints = _fingerprints(found.files, settings)
     request = _request(reader, settings, prints)
     record = folder.record()

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,18 @@ class RawFolder:
     @property
     def keys(self) -> Path:
         return self.work / "keys.json"
+
+    def check_apart(self, source: Path, files: Iterable[Path]) -> None:
+        """InputError where replacing the dataset would take the source, or one of its files, with it."""
+        own = [Path(os.path.realpath(folder)) for folder in (self.final, self.work)]
+        lost = [p for p in (source, *files) if any(Path(os.path.realpath(p)).is_relative_to(folder) for folder in own)]
+        if lost or own[0].is_relative_to(os.path.realpath(source)):
+            through = f" ({lost[0]} does)" if lost and lost[0] != source else ""
+            raise InputError(
+                f"--source {source} overlaps{through} with the dataset to be written, {self.final}: replacing that "
+                "would delete the download.",
+                way_out="Move the download elsewhere, give its own folder as --source, or choose another --dataset-id.",
+            )
 
     def record(self) -> dict[str, Any] | None:
         """The finished dataset's conversion.json; None where there is none or it is not one."""

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from lits_source import AFFINE, DATASET, codalab, convert, ct, label_of, liver, save, three_cases, verify
+from lits_source import AFFINE, DATASET, codalab, convert, ct, label_of, liver, save, three_cases, tree, verify
 
 from nnunet_ext.cli import main
 
@@ -63,7 +63,7 @@ def test_foreign_files_are_left_alone_and_named(nnunet_folders: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["liver-tumour", "regions"])
-def test_unchanged_labels_are_linked(nnunet_folders: Path, target: str) -> None:
+def test_unchanged_labels_are_not_rewritten(nnunet_folders: Path, target: str) -> None:
     source = codalab(nnunet_folders / "in")
     outcome = convert(source, target=target)
     assert outcome.made["written"] == 0
@@ -72,6 +72,28 @@ def test_unchanged_labels_are_linked(nnunet_folders: Path, target: str) -> None:
     regions = {"background": 0, "liver": [1, 2], "tumour": 2}
     assert content["labels"] == (regions if target == "regions" else {"background": 0, "liver": 1, "tumour": 2})
     assert content.get("regions_class_order") == ([1, 2] if target == "regions" else None)
+
+
+def test_editing_a_label_leaves_the_download_as_it_is(nnunet_folders: Path) -> None:
+    source = three_cases(nnunet_folders / "in")
+    before = tree(source)
+    for path in convert(source, target="liver-tumour").folder.glob("labelsT?/*"):
+        assert not path.is_symlink()
+        path.write_bytes(b"edited")
+    assert tree(source) == before
+
+
+@pytest.mark.parametrize("mode", ["hard", "symlink"])
+def test_labels_share_bytes_when_asked_to_and_that_is_told(
+    nnunet_folders: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    source = three_cases(nnunet_folders / "in")
+    command = ["convert", "lits", "--source", str(source), "--target", "liver-tumour", "--num-processes", "1"]
+    assert main([*command, "--link", mode]) == 0
+    out = capsys.readouterr().out
+    assert "6 " in out
+    assert "share their bytes with the download" in out
+    assert ("has to stay" in out) == (mode == "symlink")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.int64, np.float32, np.float64])

@@ -63,7 +63,8 @@ def _add_common_arguments(parser: argparse.ArgumentParser, *, dataset_id: int, n
         choices=("auto", "hard", "reflink", "symlink", "copy"),
         default="auto",
         help="for files that need no change; auto (default): the first that works of reflink, hard "
-        "link, symbolic link, copy",
+        "link, symbolic link and copy, but labels are never hard or symbolic links. Hard and symbolic links share "
+        "their bytes with the download, so that editing one edits the other; symbolic links need it to stay",
     )
     parser.add_argument("--checksum", action="store_true", help="record SHA-256 of all sources (reads every byte)")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad cases out instead of stopping")
@@ -120,16 +121,24 @@ def _report(outcome: Outcome, dataset_id: int) -> None:
         print(f"{outcome.folder} would be written. Nothing was.")
         return
     print(f"{outcome.folder}: {', '.join(f'{n} {_HOW[how]}' for how, n in sorted(outcome.made.items()))}")
+    for how in ("hard", "symlink"):
+        if outcome.made[how]:
+            print(f"note: {outcome.made[how]} {_HOW[how]} files share their bytes with the download{_SHARED[how]}")
     print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
 
 
 _HOW = {
     "reflink": "cloned",
     "hard": "hard-linked",
-    "symlink": "symbolic links",
+    "symlink": "symbolically linked",
     "copy": "copied",
     "written": "written",
     "kept": "kept from an interrupted run",
+}
+
+_SHARED = {
+    "hard": "; editing one edits the other",
+    "symlink": ", which has to stay where it is; editing one edits the other",
 }
 
 

@@ -45,7 +45,8 @@ class OutputFile:
     """One file of a dataset. `recipe` writes it to a path (picklable); None: the source's own bytes are right.
 
     `key` changes whenever the content would. `size` is in bytes on disk where that is known beforehand, `estimate` an
-    upper guess of it, and `seconds` a rough guess of what the recipe takes on one core.
+    upper guess of it, and `seconds` a rough guess of what the recipe takes on one core. A file that people edit shall
+    not `share` its bytes with the source, unless they ask for it.
     """
 
     target: str
@@ -55,6 +56,7 @@ class OutputFile:
     size: int | None = None
     estimate: int = 0
     seconds: float = 0.0
+    share: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +122,12 @@ def unfinished(dataset: RawDataset, folder: RawFolder) -> list[OutputFile]:
 
 
 def space_problem(dataset: RawDataset, folder: RawFolder, mode: str) -> str | None:
-    """One sentence when what is still to be written will not fit; links are taken to cost nothing."""
+    """One sentence when what is still to be written will not fit; links that may be made are taken to cost nothing."""
     disk = folder.final.parent
     while not disk.exists():
         disk = disk.parent
-    needed = sum(f.estimate for f in unfinished(dataset, folder) if f.recipe or mode == "copy")
+    left = unfinished(dataset, folder)
+    needed = sum(f.estimate for f in left if f.recipe or mode == "copy" or (mode == "auto" and not f.share))
     free = shutil.disk_usage(disk).free
     if needed <= free:
         return None
@@ -161,7 +164,7 @@ def _link_all_but_written(
     rest = []
     for file in files:
         temporary = _temporary(folder, file)
-        method = None if file.recipe else link(file.source, temporary, mode)
+        method = None if file.recipe else link(file.source, temporary, mode, share=file.share)
         if method is None:
             rest.append(file)
         else:

@@ -202,6 +202,21 @@ def test_nothing_found(nnunet_folders: Path) -> None:
         convert(nnunet_folders / "elsewhere")
 
 
+def test_unreadable_folder(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (flat / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for skip_bad in (False, True):
+        with pytest.raises(InputError, match=r"in/locked: this folder cannot be read \(Permission denied\)"):
+            convert(flat, skip_bad=skip_bad)
+
+
 def test_nothing_left(nnunet_folders: Path, flat: Path) -> None:
     for path in flat.glob("segmentation*"):
         truncate(path)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,14 +65,16 @@ def find(source: Path) -> Found:
     if not source.is_dir():
         return Found(files=(), cases=(), problems=(Problem(message=f"--source {source}: is not a folder."),))
     roles: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    ignored = []
-    for path in _files(source):
+    ignored, unreadable = [], []
+    paths = list(_files(source, unreadable.append))
+    for path in paths:
         case, role = _classify(path)
         if case:
             roles[case][role].append(path)
         elif path.name.lower().endswith((".nii", ".nii.gz")):
             ignored.append(str(path.relative_to(source)))
-    cases, problems = [], []
+    problems = [Problem(message=f"{e.filename}: this folder cannot be read ({e.strerror}).") for e in unreadable]
+    cases = []
     for case, files in sorted(roles.items()):
         faults = _faults(case, files)
         problems += [Problem(message=fault, case=case) for fault in faults]
@@ -91,14 +93,14 @@ def find(source: Path) -> Found:
         files=files,
         cases=tuple(cases),
         problems=tuple(problems),
-        notes=(*_ignored_note(ignored), *_missing_notes(source, roles)),
+        notes=(*_ignored_note(ignored), *_missing_notes(paths, roles)),
     )
 
 
-def _files(source: Path) -> Iterator[Path]:
+def _files(source: Path, onerror: Callable[[OSError], None]) -> Iterator[Path]:
     """All files below, through links to folders too, each folder once; hidden ones (macOS's ``._*``) left out."""
     seen = set()
-    for folder, subfolders, names in os.walk(source, followlinks=True):
+    for folder, subfolders, names in os.walk(source, onerror=onerror, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
@@ -138,9 +140,9 @@ def _ignored_note(ignored: list[str]) -> list[str]:
     return [f"{len(ignored)} NIfTI files are not named as LiTS's are and were left alone: {shown}"] if ignored else []
 
 
-def _missing_notes(source: Path, roles: dict[str, Any]) -> list[str]:
+def _missing_notes(paths: Sequence[Path], roles: dict[str, Any]) -> list[str]:
     """Compare with what the Decathlon's dataset.json says should be there."""
-    for path in _files(source):
+    for path in paths:
         if path.name != "dataset.json":
             continue
         try:

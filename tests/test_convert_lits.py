@@ -219,7 +219,9 @@ def test_nnunet_finds_the_dataset_sound(nnunet_folders: Path, target: str) -> No
 def test_command_line_reports_and_returns(nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["convert", "lits", "--source", str(three_cases(nnunet_folders / "in")), "--num-processes", "1"]
     assert main(command) == 0
-    assert "nnUNetv2_plan_and_preprocess -d 29" in capsys.readouterr().out
+    hint = "nnUNetv2_plan_and_preprocess -d 29 -c 2d -pl RAUNetPlanner --verify_dataset_integrity"
+    assert hint in (Path(__file__).parents[1] / "README.md").read_text()
+    assert hint in capsys.readouterr().out
     assert main(command) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert main([*command, "--seed", "1"]) == 2

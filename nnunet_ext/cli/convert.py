@@ -124,7 +124,7 @@ def _report(outcome: Outcome, dataset_id: int) -> None:
     for how in ("hard", "symlink"):
         if outcome.made[how]:
             print(f"note: {outcome.made[how]} {_HOW[how]} files share their bytes with the download{_SHARED[how]}")
-    print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
+    print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} -c 2d -pl RAUNetPlanner --verify_dataset_integrity")
 
 
 _HOW = {

@@ -20,7 +20,7 @@ from nnunet_ext.dataset_conversion.writer import RawDataset, Track, space_proble
 from nnunet_ext.errors import InputError
 from nnunet_ext.version import __version__
 
-FORMAT = 1  # raise it when the same request would be converted differently
+FORMAT = 2  # raise it when the same request would be converted differently
 _VERSIONS_OF = ("nnunetv2", "numpy", "nibabel", "SimpleITK")
 
 

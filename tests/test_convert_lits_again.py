@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lits_source import DATASET, codalab, convert, three_cases, tree
+from lits_source import DATASET, codalab, convert, ct, save, three_cases, tree
 
 from nnunet_ext.cli import main
 from nnunet_ext.dataset_conversion import writer
@@ -127,6 +127,25 @@ def test_stale_preprocessed_data(nnunet_folders: Path, flat: Path) -> None:
     assert (folder / "nnUNetPlans_2d").exists()
     convert(flat, target="regions", overwrite=True, overwrite_preprocessed=True)
     assert sorted(os.listdir(folder)) == ["mine.json", "notes"]
+
+
+def test_preprocessed_data_outlives_changes_that_leave_the_data_as_it_is(nnunet_folders: Path, flat: Path) -> None:
+    convert(flat)
+    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
+    folder.mkdir()
+    (folder / "splits_final.json").write_text("[]")
+    moved = flat.rename(nnunet_folders / "moved")
+    for settings in ({}, {"link": "copy"}, {"checksum": True}, {"skip_bad": True}):
+        assert convert(moved, overwrite=True, **settings).stale == ()
+    convert(moved, overwrite=True, checksum=True)
+    os.utime(moved / "volume-0.nii", ns=(0, 0))
+    assert convert(moved, overwrite=True, checksum=True, link="copy").stale == ()
+    for settings in ({"target": "regions"}, {"seed": 1}, {"split": "cv5"}, {"file_ending": ".nii.gz"}):
+        with pytest.raises(InputError, match="--overwrite-preprocessed"):
+            convert(moved, overwrite=True, checksum=True, **settings)
+    save(moved / "volume-0.nii", ct(9))
+    with pytest.raises(InputError, match="--overwrite-preprocessed"):
+        convert(moved, overwrite=True, checksum=True)
 
 
 def test_stale_data_without_a_raw_dataset(nnunet_folders: Path, flat: Path) -> None:

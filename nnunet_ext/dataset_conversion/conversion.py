@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nnunet_ext.dataset_conversion import stale
-from nnunet_ext.dataset_conversion.fingerprint import fingerprint
+from nnunet_ext.dataset_conversion.fingerprint import fingerprint, same_content
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, dataset_name, environment_problems, nnunet_root
 from nnunet_ext.dataset_conversion.writer import RawDataset, Track, space_problem, untracked, write
 from nnunet_ext.errors import InputError
 from nnunet_ext.version import __version__
 
 FORMAT = 2  # raise it when the same request would be converted differently
+_LEAVE_DATA = ("source", "link", "checksum", "skip_bad")  # options that, on the same sources, give the same voxels
 _VERSIONS_OF = ("nnunetv2", "numpy", "nibabel", "SimpleITK")
 
 
@@ -116,12 +117,13 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     prints = _fingerprints(found.files, settings)
     request = _request(reader, settings, prints)
     record = folder.record()
-    unchanged = record is not None and record.get("request") == request
+    same_data = record is not None and _same_data(record.get("request", {}), request)
+    unchanged = same_data and record["request"]["options"] == request["options"]
     if unchanged and not settings.overwrite and not blocking:
         return _finished(folder, record, settings)
     if folder.final.exists() and not settings.overwrite:
         blocking.append(f"{folder.final} exists {_difference(record, request)}; use --overwrite to replace it.")
-    outdated = [] if unchanged else stale.stale_entries(name)
+    outdated = [] if same_data else stale.stale_entries(name)
     if outdated and not settings.overwrite_preprocessed:
         blocking.append(_stale_message(outdated))
     plan = reader.plan(found, settings, prints, track)
@@ -174,6 +176,17 @@ def _request(reader: Reader, settings: Settings, prints: Mapping[str, Any]) -> d
     return json.loads(json.dumps(request))  # as it will be read back
 
 
+def _same_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether nnU-Net would see the same dataset. Bad cases need no look: `old` and its sources had their outcome."""
+    kept = [{k: v for k, v in r.get("options", {}).items() if k not in _LEAVE_DATA} for r in (old, new)]
+    return old.get("format") == new["format"] and kept[0] == kept[1] and _same_sources(old, new)
+
+
+def _same_sources(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    before, now = old.get("sources", {}), new["sources"]
+    return before.keys() == now.keys() and all(same_content(before[path], now[path]) for path in now)
+
+
 def _finished(folder: RawFolder, record: Mapping[str, Any], settings: Settings) -> Outcome:
     damage = folder.damage(record.get("files", {}))
     if damage:
@@ -198,7 +211,7 @@ def _difference(record: Mapping[str, Any] | None, request: Mapping[str, Any]) ->
         for key, value in request["options"].items()
         if old.get("options", {}).get(key) != value
     ]
-    if old.get("sources") != request["sources"]:
+    if not _same_sources(old, request):
         options.append("source files")
     return f"with other {', '.join(options)}" if options else "from another version of this command"
 

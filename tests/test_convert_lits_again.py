@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lits_source import DATASET, codalab, convert, ct, save, three_cases, tree
+from lits_source import DATASET, codalab, convert, three_cases, tree
 
 from nnunet_ext.cli import main
 from nnunet_ext.dataset_conversion import writer
@@ -101,61 +100,6 @@ def test_dry_run_writes_nothing(nnunet_folders: Path, flat: Path, capsys: pytest
     assert main(["convert", "lits", "--source", str(flat), "--dry-run", "--num-processes", "1"]) == 0
     assert "would be written" in capsys.readouterr().out
     assert not os.listdir(nnunet_folders / "nnUNet_raw")
-
-
-def test_stale_preprocessed_data(nnunet_folders: Path, flat: Path) -> None:
-    convert(flat)
-    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
-    for name in ("gt_segmentations", "nnUNetPlans_2d", "notes"):
-        (folder / name).mkdir(parents=True)
-    plans = {"plans_name": "nnUNetPlans", "configurations": {}}
-    for name in ("dataset_fingerprint.json", "splits_final.json", "dataset.json", "mine.json"):
-        (folder / name).write_text("{}")
-    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
-    assert convert(flat).plan is None  # unchanged: nothing is stale
-    assert convert(flat, overwrite=True).stale == ()
-    with pytest.raises(InputError) as caught:
-        convert(flat, target="regions", overwrite=True)
-    for name in (
-        "dataset_fingerprint.json",
-        "splits_final.json",
-        "gt_segmentations",
-        "nnUNetPlans_2d",
-        "--overwrite-preprocessed",
-    ):
-        assert name in str(caught.value)
-    assert (folder / "nnUNetPlans_2d").exists()
-    convert(flat, target="regions", overwrite=True, overwrite_preprocessed=True)
-    assert sorted(os.listdir(folder)) == ["mine.json", "notes"]
-
-
-def test_preprocessed_data_outlives_changes_that_leave_the_data_as_it_is(nnunet_folders: Path, flat: Path) -> None:
-    convert(flat)
-    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
-    folder.mkdir()
-    (folder / "splits_final.json").write_text("[]")
-    moved = flat.rename(nnunet_folders / "moved")
-    for settings in ({}, {"link": "copy"}, {"checksum": True}, {"skip_bad": True}):
-        assert convert(moved, overwrite=True, **settings).stale == ()
-    convert(moved, overwrite=True, checksum=True)
-    os.utime(moved / "volume-0.nii", ns=(0, 0))
-    assert convert(moved, overwrite=True, checksum=True, link="copy").stale == ()
-    for settings in ({"target": "regions"}, {"seed": 1}, {"split": "cv5"}, {"file_ending": ".nii.gz"}):
-        with pytest.raises(InputError, match="--overwrite-preprocessed"):
-            convert(moved, overwrite=True, checksum=True, **settings)
-    save(moved / "volume-0.nii", ct(9))
-    with pytest.raises(InputError, match="--overwrite-preprocessed"):
-        convert(moved, overwrite=True, checksum=True)
-
-
-def test_stale_data_without_a_raw_dataset(nnunet_folders: Path, flat: Path) -> None:
-    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
-    folder.mkdir()
-    convert(flat)
-    shutil.rmtree(nnunet_folders / "nnUNet_raw" / DATASET)
-    (folder / "splits_final.json").write_text("[]")
-    with pytest.raises(InputError, match=r"splits_final\.json"):
-        convert(flat)
 
 
 def test_more_processes_give_the_same_bytes(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,11 +126,13 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     outdated = [] if same_data else stale.stale_entries(name)
     if outdated and not settings.overwrite_preprocessed:
         blocking.append(_stale_message(outdated))
+    unseen = None if same_data else stale.unseen_note()
     plan = reader.plan(found, settings, prints, track)
     problems = [*found.problems, *plan.problems]
     skipped = [p.message for p in problems if settings.skip_bad and p.case is not None]
     space = None if blocking else space_problem(plan.dataset, folder, settings.link)
     _raise(blocking + ([space] if space else []), problems, settings)
+    notes = [*found.notes, *plan.notes, *([unseen] if unseen else [])]
     made: Counter[str] = Counter()
     if not settings.dry_run:
         documents = {
@@ -140,7 +142,7 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
                 "versions": _versions(),
                 **plan.dataset.documents[RECORD],
                 "skipped": skipped,
-                "notes": [*found.notes, *plan.notes],
+                "notes": notes,
             },
         }
         made = write(
@@ -150,12 +152,11 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
             overwrite=settings.overwrite,
             num_processes=settings.num_processes,
             track=track,
-            before_swap=lambda: stale.remove(outdated),
+            around_swap=stale.replaced(outdated),
         )
-    plan = Plan(dataset=plan.dataset, summary=plan.summary, repairs=plan.repairs, notes=(*found.notes, *plan.notes))
     return Outcome(
         folder=folder.final,
-        plan=plan,
+        plan=replace(plan, notes=tuple(notes)),
         made=made,
         skipped=tuple(skipped),
         stale=tuple(outdated),

@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -75,12 +76,12 @@ def write(
     overwrite: bool = False,
     num_processes: int = 1,
     track: Track = untracked,
-    before_swap: Callable[[], None] = lambda: None,
+    around_swap: AbstractContextManager[None] | None = None,
 ) -> Counter[str]:
     """Build the dataset and put it in place; how many files were linked (by method), copied, written or kept.
 
-    `before_swap` runs when everything is written and nothing has changed yet for nnU-Net. InputError for links that do
-    not work and for a full disk; the same call then continues.
+    `around_swap` is entered when everything is written and nothing has changed yet for nnU-Net. InputError for links
+    that do not work and for a full disk; the same call then continues.
     """
     with folder.locked():
         if folder.final.exists() and not overwrite:
@@ -92,8 +93,8 @@ def write(
             jobs = _link_all_but_written(left, folder, mode, done)
             _write_rest(jobs, folder, num_processes, track, done)
             _write_documents(dataset, folder)
-            before_swap()
-            folder.swap()
+            with around_swap or nullcontext():
+                folder.swap()
         except OSError as e:
             reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
             raise InputError(

@@ -151,6 +151,12 @@ def write_json(path: Path, content: Any) -> None:
     temporary.replace(path)
 
 
+def sync_file(path: Path) -> None:
+    """Bring a file's content to disk: a power cut may truncate one that already has its name but was not synced."""
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Bring a folder's own entries to disk, where the system can."""
     if os.name == "posix":

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from nnunet_ext.dataset_conversion.linking import copy, link
-from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, sync_folder, write_json
+from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, sync_file, sync_folder, write_json
 from nnunet_ext.errors import InputError
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ def _prepare(files: Sequence[OutputFile], left: Sequence[OutputFile], folder: Ra
 
 
 def _is_whole(path: Path, size: int | None) -> bool:
-    """A file appears under its name when it is finished; the size is against a power cut, which may empty it."""
+    """A file appears under its name when it is finished and on disk; the size is against other damage."""
     try:
         found = path.stat().st_size
     except OSError:
@@ -203,7 +203,7 @@ def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> I
         try:
             for file, temporary in jobs:
                 if file.recipe is None:
-                    copy(file.source, temporary)
+                    _make(file.source, None, temporary)
                     yield file, temporary
             for future in as_completed(futures):
                 future.result()
@@ -214,6 +214,7 @@ def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> I
 
 def _make(source: Path, recipe: Callable[[Path], None] | None, temporary: Path) -> None:
     copy(source, temporary) if recipe is None else recipe(temporary)
+    sync_file(temporary)
 
 
 def _start_worker() -> None:

@@ -52,6 +52,18 @@ def test_decathlon_layout_gives_the_same_ids(nnunet_folders: Path) -> None:
     assert any("lits_003" in note for note in outcome.plan.notes)
 
 
+def test_decathlon_as_nnunet_converts_it(nnunet_folders: Path) -> None:
+    source = nnunet_folders / "nnUNet_raw" / "Dataset003_Liver"
+    for n in range(3):
+        save(source / "imagesTr" / f"liver_{n}_0000.nii.gz", ct(n))
+        save(source / "labelsTr" / f"liver_{n}.nii.gz", liver())
+    save(source / "imagesTs" / "liver_131_0000.nii.gz", ct(131))
+    (source / "dataset.json").write_text(json.dumps({"numTraining": 3}))
+    outcome = convert(source, split="cv5")
+    assert sorted(p.name for p in outcome.folder.glob("labelsTr/*")) == [f"lits_00{n}.nii.gz" for n in range(3)]
+    assert [p.name for p in outcome.folder.glob("imagesTs_unlabelled/*")] == ["lits_test_131_0000.nii.gz"]
+
+
 def test_foreign_files_are_left_alone_and_named(nnunet_folders: Path) -> None:
     source = codalab(nnunet_folders / "in", 1)
     save(source / "liver_0.nii", ct())  # the Decathlon's name outside its folders

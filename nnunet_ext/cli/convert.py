@@ -20,7 +20,8 @@ HELP = "convert a downloaded dataset into nnU-Net's raw format"
 _LITS = """LiTS liver tumours in CT, from CodaLab, Kaggle or the Medical Segmentation Decathlon.
 
 Reads volume-N.nii[.gz] with segmentation-N.nii[.gz], and test-volume-N.nii[.gz], in any sub-folders of DIR, or
-Task03_Liver as it is. Images keep their HU values and are linked, not copied, where their bytes are right already.
+Task03_Liver as it is or as nnU-Net converts it. Images keep their HU values and are linked, not copied, where their
+bytes are right already.
 """
 
 

@@ -1,8 +1,8 @@
 """LiTS, the Liver Tumor Segmentation Benchmark, as people have it on disk.
 
 CodaLab / Kaggle: ``volume-N.nii[.gz]``, ``segmentation-N.nii[.gz]`` and ``test-volume-N.nii`` in any sub-folders.
-Medical Segmentation Decathlon: ``Task03_Liver`` with ``liver_N.nii.gz`` in imagesTr, labelsTr and imagesTs. One volume
-is taken as one patient.
+Medical Segmentation Decathlon: ``Task03_Liver`` with ``liver_N.nii.gz`` in imagesTr, labelsTr and imagesTs, or what
+nnU-Net's own conversion made of it, ``liver_N_0000.nii.gz``. One volume is taken as one patient.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _NAMES = (
     (re.compile(r"volume-(\d+)\.nii(\.gz)?", re.I), None, "image"),
     (re.compile(r"segmentation-(\d+)\.nii(\.gz)?", re.I), None, "label"),
     (re.compile(r"test-volume-(\d+)\.nii(\.gz)?", re.I), None, "unlabelled"),
-    (re.compile(r"liver_(\d+)\.nii(\.gz)?", re.I), "imagesTr", "image"),
+    (re.compile(r"liver_(\d+)(?:_0000)?\.nii(\.gz)?", re.I), "imagesTr", "image"),
     (re.compile(r"liver_(\d+)\.nii(\.gz)?", re.I), "labelsTr", "label"),
-    (re.compile(r"liver_(\d+)\.nii(\.gz)?", re.I), "imagesTs", "unlabelled"),
+    (re.compile(r"liver_(\d+)(?:_0000)?\.nii(\.gz)?", re.I), "imagesTs", "unlabelled"),
 )
 
 

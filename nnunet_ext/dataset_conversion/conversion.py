@@ -105,7 +105,11 @@ class Outcome:
 
 
 def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outcome:
-    """Convert, or with `dry_run` only plan. InputError with all problems together, before anything is written."""
+    """Convert, or with `dry_run` only plan.
+
+    InputError before anything is written: first for what blocks any conversion, before the voxels are read (which takes
+    minutes), then with all problems of the cases together.
+    """
     name = dataset_name(settings.dataset_id, settings.name)
     blocking = environment_problems(name)
     folder = RawFolder(final=(nnunet_root("nnUNet_raw") or Path("nnUNet_raw")) / name)
@@ -126,12 +130,14 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     outdated = [] if same_data else stale.stale_entries(name)
     if outdated and not settings.overwrite_preprocessed:
         blocking.append(_stale_message(outdated))
+    if blocking:
+        _raise(blocking, found.problems, settings)
     unseen = None if same_data else stale.unseen_note()
     plan = reader.plan(found, settings, prints, track)
     problems = [*found.problems, *plan.problems]
     skipped = [p.message for p in problems if settings.skip_bad and p.case is not None]
-    space = None if blocking else space_problem(plan.dataset, folder, settings.link)
-    _raise(blocking + ([space] if space else []), problems, settings)
+    space = space_problem(plan.dataset, folder, settings.link)
+    _raise([space] if space else [], problems, settings)
     notes = [*found.notes, *plan.notes, *([unseen] if unseen else [])]
     made: Counter[str] = Counter()
     if not settings.dry_run:
@@ -230,8 +236,9 @@ def _raise(blocking: Sequence[str], problems: Sequence[Problem], settings: Setti
     if not fatal:
         return
     bad_cases = {p.case for p in problems if p.case is not None}
-    way_out = f"--skip-bad converts the rest without {', '.join(sorted(bad_cases))}." if bad_cases else ""
-    raise InputError(*fatal, way_out="" if settings.skip_bad else way_out)
+    skipping_helps = bad_cases and not settings.skip_bad and all(p.case for p in problems)
+    way_out = f"--skip-bad converts the rest without {', '.join(sorted(bad_cases))}." if skipping_helps else ""
+    raise InputError(*fatal, way_out=way_out)
 
 
 def _versions() -> dict[str, str]:

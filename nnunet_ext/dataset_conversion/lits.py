@@ -129,10 +129,15 @@ def _faults(case: str, files: dict[str, list[Path]]) -> list[str]:
     if files["unlabelled"] or faults:
         return faults
     if not files["label"]:
-        return [f"{files['image'][0]}: its segmentation is missing."]
+        return [f"{files['image'][0]}: its segmentation is missing; {_sought(case, 'segmentation', 'labelsTr')}"]
     if not files["image"]:
-        return [f"{files['label'][0]}: its volume is missing."]
+        return [f"{files['label'][0]}: its volume is missing; {_sought(case, 'volume', 'imagesTr')}"]
     return []
+
+
+def _sought(case: str, role: str, folder: str) -> str:
+    number = int(case.removeprefix("lits_"))
+    return f"no {role}-{number}.nii[.gz] and no {folder}/liver_{number}.nii[.gz] was found in the source or below."
 
 
 def _ignored_note(ignored: list[str]) -> list[str]:

@@ -46,6 +46,8 @@ def environment_problems(name: str) -> list[str]:
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         problems.append(f"nnUNet_raw={raw} cannot be written ({existing} is not a writable folder).")
+    if (raw / name).is_symlink():
+        problems.append(f"{raw / name} is a symbolic link, which cannot be replaced; remove the link first.")
     prefix = name.split("_")[0]
     for variable in _ROOTS:
         root = nnunet_root(variable)

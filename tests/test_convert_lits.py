@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from lits_source import AFFINE, DATASET, codalab, convert, ct, label_of, liver, save, three_cases, verify
+from lits_source import AFFINE, DATASET, codalab, convert, ct, label_of, liver, save, three_cases, tree, verify
 
 from nnunet_ext.cli import main
 
@@ -52,6 +52,18 @@ def test_decathlon_layout_gives_the_same_ids(nnunet_folders: Path) -> None:
     assert any("lits_003" in note for note in outcome.plan.notes)
 
 
+def test_decathlon_as_nnunet_converts_it(nnunet_folders: Path) -> None:
+    source = nnunet_folders / "nnUNet_raw" / "Dataset003_Liver"
+    for n in range(3):
+        save(source / "imagesTr" / f"liver_{n}_0000.nii.gz", ct(n))
+        save(source / "labelsTr" / f"liver_{n}.nii.gz", liver())
+    save(source / "imagesTs" / "liver_131_0000.nii.gz", ct(131))
+    (source / "dataset.json").write_text(json.dumps({"numTraining": 3}))
+    outcome = convert(source, split="cv5")
+    assert sorted(p.name for p in outcome.folder.glob("labelsTr/*")) == [f"lits_00{n}.nii.gz" for n in range(3)]
+    assert [p.name for p in outcome.folder.glob("imagesTs_unlabelled/*")] == ["lits_test_131_0000.nii.gz"]
+
+
 def test_foreign_files_are_left_alone_and_named(nnunet_folders: Path) -> None:
     source = codalab(nnunet_folders / "in", 1)
     save(source / "liver_0.nii", ct())  # the Decathlon's name outside its folders
@@ -63,7 +75,7 @@ def test_foreign_files_are_left_alone_and_named(nnunet_folders: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["liver-tumour", "regions"])
-def test_unchanged_labels_are_linked(nnunet_folders: Path, target: str) -> None:
+def test_unchanged_labels_are_not_rewritten(nnunet_folders: Path, target: str) -> None:
     source = codalab(nnunet_folders / "in")
     outcome = convert(source, target=target)
     assert outcome.made["written"] == 0
@@ -72,6 +84,28 @@ def test_unchanged_labels_are_linked(nnunet_folders: Path, target: str) -> None:
     regions = {"background": 0, "liver": [1, 2], "tumour": 2}
     assert content["labels"] == (regions if target == "regions" else {"background": 0, "liver": 1, "tumour": 2})
     assert content.get("regions_class_order") == ([1, 2] if target == "regions" else None)
+
+
+def test_editing_a_label_leaves_the_download_as_it_is(nnunet_folders: Path) -> None:
+    source = three_cases(nnunet_folders / "in")
+    before = tree(source)
+    for path in convert(source, target="liver-tumour").folder.glob("labelsT?/*"):
+        assert not path.is_symlink()
+        path.write_bytes(b"edited")
+    assert tree(source) == before
+
+
+@pytest.mark.parametrize("mode", ["hard", "symlink"])
+def test_labels_share_bytes_when_asked_to_and_that_is_told(
+    nnunet_folders: Path, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    source = three_cases(nnunet_folders / "in")
+    command = ["convert", "lits", "--source", str(source), "--target", "liver-tumour", "--num-processes", "1"]
+    assert main([*command, "--link", mode]) == 0
+    out = capsys.readouterr().out
+    assert "6 " in out
+    assert "share their bytes with the download" in out
+    assert ("has to stay" in out) == (mode == "symlink")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.int64, np.float32, np.float64])
@@ -197,7 +231,9 @@ def test_nnunet_finds_the_dataset_sound(nnunet_folders: Path, target: str) -> No
 def test_command_line_reports_and_returns(nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["convert", "lits", "--source", str(three_cases(nnunet_folders / "in")), "--num-processes", "1"]
     assert main(command) == 0
-    assert "nnUNetv2_plan_and_preprocess -d 29" in capsys.readouterr().out
+    hint = "nnUNetv2_plan_and_preprocess -d 29 -c 2d -pl RAUNetPlanner --verify_dataset_integrity"
+    assert hint in (Path(__file__).parents[1] / "README.md").read_text()
+    assert hint in capsys.readouterr().out
     assert main(command) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert main([*command, "--seed", "1"]) == 2

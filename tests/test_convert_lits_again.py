@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +58,31 @@ def test_a_dataset_of_unknown_origin_is_not_touched(nnunet_folders: Path, flat: 
     assert (nnunet_folders / "nnUNet_raw" / DATASET / "mine").exists()
 
 
+@pytest.mark.parametrize("where", [".", "download", "..", "../..", f"../.{DATASET}.partial/old"])
+def test_a_source_that_overwriting_would_delete_is_refused(nnunet_folders: Path, where: str) -> None:
+    final = nnunet_folders / "nnUNet_raw" / DATASET
+    three_cases(final / "download")
+    source = (final / where).resolve()
+    if not source.exists():
+        three_cases(source)
+    before = tree(nnunet_folders)
+    with pytest.raises(InputError, match=r"would delete the download") as caught:
+        convert(source, overwrite=True)
+    assert str(source) in str(caught.value)
+    assert str(final) in str(caught.value)
+    assert tree(nnunet_folders) == before
+
+
+def test_a_source_file_behind_a_link_into_the_dataset_is_refused(nnunet_folders: Path, flat: Path) -> None:
+    final = nnunet_folders / "nnUNet_raw" / DATASET
+    final.mkdir()
+    (flat / "volume-0.nii").rename(final / "volume-0.nii")
+    (flat / "volume-0.nii").symlink_to(final / "volume-0.nii")
+    with pytest.raises(InputError, match=r"volume-0\.nii does\)"):
+        convert(flat, overwrite=True)
+    assert (final / "volume-0.nii").exists()
+
+
 def test_checksums_look_at_content_not_at_time(nnunet_folders: Path, flat: Path) -> None:
     folder = convert(flat, checksum=True, link="copy").folder
     sources = json.loads((folder / "conversion.json").read_text())["request"]["sources"]
@@ -76,42 +100,6 @@ def test_dry_run_writes_nothing(nnunet_folders: Path, flat: Path, capsys: pytest
     assert main(["convert", "lits", "--source", str(flat), "--dry-run", "--num-processes", "1"]) == 0
     assert "would be written" in capsys.readouterr().out
     assert not os.listdir(nnunet_folders / "nnUNet_raw")
-
-
-def test_stale_preprocessed_data(nnunet_folders: Path, flat: Path) -> None:
-    convert(flat)
-    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
-    for name in ("gt_segmentations", "nnUNetPlans_2d", "notes"):
-        (folder / name).mkdir(parents=True)
-    plans = {"plans_name": "nnUNetPlans", "configurations": {}}
-    for name in ("dataset_fingerprint.json", "splits_final.json", "dataset.json", "mine.json"):
-        (folder / name).write_text("{}")
-    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
-    assert convert(flat).plan is None  # unchanged: nothing is stale
-    assert convert(flat, overwrite=True).stale == ()
-    with pytest.raises(InputError) as caught:
-        convert(flat, target="regions", overwrite=True)
-    for name in (
-        "dataset_fingerprint.json",
-        "splits_final.json",
-        "gt_segmentations",
-        "nnUNetPlans_2d",
-        "--overwrite-preprocessed",
-    ):
-        assert name in str(caught.value)
-    assert (folder / "nnUNetPlans_2d").exists()
-    convert(flat, target="regions", overwrite=True, overwrite_preprocessed=True)
-    assert sorted(os.listdir(folder)) == ["mine.json", "notes"]
-
-
-def test_stale_data_without_a_raw_dataset(nnunet_folders: Path, flat: Path) -> None:
-    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
-    folder.mkdir()
-    convert(flat)
-    shutil.rmtree(nnunet_folders / "nnUNet_raw" / DATASET)
-    (folder / "splits_final.json").write_text("[]")
-    with pytest.raises(InputError, match=r"splits_final\.json"):
-        convert(flat)
 
 
 def test_more_processes_give_the_same_bytes(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from lits_source import AFFINE, convert, ct, liver, save, three_cases
+from lits_source import AFFINE, DATASET, convert, ct, liver, save, three_cases
 
+from nnunet_ext.dataset_conversion.lits_plan import LitsReader
 from nnunet_ext.errors import InputError
 
 
@@ -37,12 +38,12 @@ def remove(path: Path) -> None:
 
 def case_problem_missing_segmentation(source: Path) -> list[str]:
     remove(source / "segmentation-0.nii")
-    return [str(source / "volume-0.nii"), "segmentation is missing"]
+    return [str(source / "volume-0.nii"), "segmentation is missing; no segmentation-0.nii[.gz] and no labelsTr/"]
 
 
 def case_problem_orphaned_segmentation(source: Path) -> list[str]:
     remove(source / "volume-0.nii")
-    return [str(source / "segmentation-0.nii"), "volume is missing"]
+    return [str(source / "segmentation-0.nii"), "volume is missing; no volume-0.nii[.gz] and no imagesTr/"]
 
 
 def case_problem_shapes(source: Path) -> list[str]:
@@ -173,17 +174,44 @@ def test_bad_case_is_named_and_nothing_written(nnunet_folders: Path, flat: Path,
     assert json.loads((outcome.folder / "conversion.json").read_text())["skipped"] == list(outcome.skipped)
 
 
-def test_all_problems_come_together(nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_problems_come_together(nnunet_folders: Path, flat: Path) -> None:
     (flat / "volume-0.nii").write_text("no")
     save(flat / "segmentation-0.nii", liver() + 7)
     truncate(flat / "volume-1.nii")
     save(flat / "segmentation-9.nii", liver())
-    (nnunet_folders / "nnUNet_raw" / "Dataset029_Other").mkdir()
     with pytest.raises(InputError) as caught:
         convert(flat)
-    assert len(caught.value.problems) == 5
+    assert len(caught.value.problems) == 4
     assert "lits_000, lits_001, lits_009" in caught.value.way_out
-    assert os.listdir(nnunet_folders / "nnUNet_raw") == ["Dataset029_Other"]
+    assert not os.listdir(nnunet_folders / "nnUNet_raw")
+
+
+def test_what_blocks_is_told_before_any_voxel_is_read(
+    nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LitsReader, "plan", lambda *_: pytest.fail("read"))
+    (nnunet_folders / "nnUNet_raw" / "Dataset029_Other").mkdir()
+    (nnunet_folders / "nnUNet_raw" / DATASET).mkdir()
+    (nnunet_folders / "nnUNet_preprocessed" / DATASET / "gt_segmentations").mkdir(parents=True)
+    save(flat / "segmentation-9.nii", liver())
+    with pytest.raises(InputError) as caught:
+        convert(flat)
+    for words in ("id 29 is taken", "not made by this command", "gt_segmentations", "segmentation-9.nii"):
+        assert words in str(caught.value)
+    monkeypatch.delenv("nnUNet_raw")
+    with pytest.raises(InputError, match="nnUNet_raw is not set"):
+        convert(flat)
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_in_place_of_the_dataset_is_refused(nnunet_folders: Path, flat: Path, dangling: bool) -> None:
+    elsewhere = nnunet_folders / "elsewhere"
+    if not dangling:
+        elsewhere.mkdir()
+    (nnunet_folders / "nnUNet_raw" / DATASET).symlink_to(elsewhere)
+    with pytest.raises(InputError, match=f"{DATASET} is a symbolic link"):
+        convert(flat, overwrite=True)
+    assert os.listdir(nnunet_folders / "nnUNet_raw") == [DATASET]
 
 
 @pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
@@ -202,11 +230,28 @@ def test_nothing_found(nnunet_folders: Path) -> None:
         convert(nnunet_folders / "elsewhere")
 
 
+def test_unreadable_folder(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (flat / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for skip_bad in (False, True):
+        with pytest.raises(InputError, match=r"in/locked: this folder cannot be read \(Permission denied\)"):
+            convert(flat, skip_bad=skip_bad)
+
+
 def test_nothing_left(nnunet_folders: Path, flat: Path) -> None:
     for path in flat.glob("segmentation*"):
         truncate(path)
-    with pytest.raises(InputError, match="no usable case is left"):
-        convert(flat, skip_bad=True)
+    for skip_bad in (False, True):
+        with pytest.raises(InputError, match="no usable case is left") as caught:
+            convert(flat, skip_bad=skip_bad)
+        assert "--skip-bad" not in str(caught.value)
 
 
 def test_raw_unset_or_unwritable(nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,8 @@ def test_paper_split_of_lits_is_105_13_13() -> None:
 
 def test_known_split_stays_the_same() -> None:
     split = make_split(patients(12), kind="paper", seed=12345)
-    assert split.test == ("lits_008",)
-    assert [val[0][5:] for _, val in split.folds] == ["000", "003", "007", "011", "010"]
+    assert split.test == ("lits_001",)
+    assert [val[0][5:] for _, val in split.folds] == ["000", "002", "003", "011", "006"]
 
 
 @given(count=st.integers(1, 60), seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["paper", "cv5"]))
@@ -44,6 +44,15 @@ def test_every_split_is_usable(count: int, seed: int, kind: str) -> None:
     else:
         assert split.notes
     assert kind == "paper" or set(validated) == everyone
+
+
+@pytest.mark.parametrize("seed", [0, 12345])
+def test_a_missing_patient_does_not_reshuffle_the_others(seed: int) -> None:
+    everyone = patients(131)
+    before = set(make_split(everyone, kind="paper", seed=seed).test)
+    for missing in everyone:
+        rest = {patient: cases for patient, cases in everyone.items() if patient != missing}
+        assert before - {missing} <= set(make_split(rest, kind="paper", seed=seed).test)
 
 
 @given(st.randoms())

@@ -151,6 +151,19 @@ def test_an_emptied_file_is_not_kept(tmp_path: Path, folder: RawFolder, monkeypa
     assert write(dataset, folder, mode="copy")["kept"] == 7
 
 
+def test_files_are_on_disk_before_they_get_their_names(tmp_path: Path, folder: RawFolder, monkeypatch) -> None:
+    synced, replace = set(), Path.replace
+
+    def named(path: Path, target: Path) -> Path:
+        assert path.stat().st_ino in synced
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino))
+    monkeypatch.setattr(Path, "replace", named)
+    write(text_dataset(tmp_path / "in"), folder, mode="copy")
+    assert {p.stat().st_ino for p in folder.final.rglob("*")} <= synced
+
+
 def test_existing_dataset_needs_overwrite(tmp_path: Path, folder: RawFolder) -> None:
     write(text_dataset(tmp_path / "in"), folder, mode="copy")
     before = tree(folder.final)

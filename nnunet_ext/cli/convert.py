@@ -20,7 +20,8 @@ HELP = "convert a downloaded dataset into nnU-Net's raw format"
 _LITS = """LiTS liver tumours in CT, from CodaLab, Kaggle or the Medical Segmentation Decathlon.
 
 Reads volume-N.nii[.gz] with segmentation-N.nii[.gz], and test-volume-N.nii[.gz], in any sub-folders of DIR, or
-Task03_Liver as it is. Images keep their HU values and are linked, not copied, where their bytes are right already.
+Task03_Liver as it is or as nnU-Net converts it. Images keep their HU values and are linked, not copied, where their
+bytes are right already.
 """
 
 
@@ -63,7 +64,8 @@ def _add_common_arguments(parser: argparse.ArgumentParser, *, dataset_id: int, n
         choices=("auto", "hard", "reflink", "symlink", "copy"),
         default="auto",
         help="for files that need no change; auto (default): the first that works of reflink, hard "
-        "link, symbolic link, copy",
+        "link, symbolic link and copy, but labels are never hard or symbolic links. Hard and symbolic links share "
+        "their bytes with the download, so that editing one edits the other; symbolic links need it to stay",
     )
     parser.add_argument("--checksum", action="store_true", help="record SHA-256 of all sources (reads every byte)")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad cases out instead of stopping")
@@ -120,16 +122,24 @@ def _report(outcome: Outcome, dataset_id: int) -> None:
         print(f"{outcome.folder} would be written. Nothing was.")
         return
     print(f"{outcome.folder}: {', '.join(f'{n} {_HOW[how]}' for how, n in sorted(outcome.made.items()))}")
-    print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
+    for how in ("hard", "symlink"):
+        if outcome.made[how]:
+            print(f"note: {outcome.made[how]} {_HOW[how]} files share their bytes with the download{_SHARED[how]}")
+    print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} -c 2d -pl RAUNetPlanner --verify_dataset_integrity")
 
 
 _HOW = {
     "reflink": "cloned",
     "hard": "hard-linked",
-    "symlink": "symbolic links",
+    "symlink": "symbolically linked",
     "copy": "copied",
     "written": "written",
     "kept": "kept from an interrupted run",
+}
+
+_SHARED = {
+    "hard": "; editing one edits the other",
+    "symlink": ", which has to stay where it is; editing one edits the other",
 }
 
 

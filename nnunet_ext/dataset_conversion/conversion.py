@@ -8,19 +8,20 @@ import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 from nnunet_ext.dataset_conversion import stale
-from nnunet_ext.dataset_conversion.fingerprint import fingerprint
+from nnunet_ext.dataset_conversion.fingerprint import fingerprint, same_content
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, dataset_name, environment_problems, nnunet_root
 from nnunet_ext.dataset_conversion.writer import RawDataset, Track, space_problem, untracked, write
 from nnunet_ext.errors import InputError
 from nnunet_ext.version import __version__
 
-FORMAT = 1  # raise it when the same request would be converted differently
+FORMAT = 2  # raise it when the same request would be converted differently
+_LEAVE_DATA = ("source", "link", "checksum", "skip_bad")  # options that, on the same sources, give the same voxels
 _VERSIONS_OF = ("nnunetv2", "numpy", "nibabel", "SimpleITK")
 
 
@@ -104,29 +105,40 @@ class Outcome:
 
 
 def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outcome:
-    """Convert, or with `dry_run` only plan. InputError with all problems together, before anything is written."""
+    """Convert, or with `dry_run` only plan.
+
+    InputError before anything is written: first for what blocks any conversion, before the voxels are read (which takes
+    minutes), then with all problems of the cases together.
+    """
     name = dataset_name(settings.dataset_id, settings.name)
     blocking = environment_problems(name)
     folder = RawFolder(final=(nnunet_root("nnUNet_raw") or Path("nnUNet_raw")) / name)
-    if not blocking and not settings.dry_run:
-        folder.recover()
     found = reader.find(settings.source)
+    if not blocking:
+        folder.check_apart(settings.source, found.files)
+        if not settings.dry_run:
+            folder.recover()
     prints = _fingerprints(found.files, settings)
     request = _request(reader, settings, prints)
     record = folder.record()
-    unchanged = record is not None and record.get("request") == request
+    same_data = record is not None and _same_data(record.get("request", {}), request)
+    unchanged = same_data and record["request"]["options"] == request["options"]
     if unchanged and not settings.overwrite and not blocking:
         return _finished(folder, record, settings)
     if folder.final.exists() and not settings.overwrite:
         blocking.append(f"{folder.final} exists {_difference(record, request)}; use --overwrite to replace it.")
-    outdated = [] if unchanged else stale.stale_entries(name)
+    outdated = [] if same_data else stale.stale_entries(name)
     if outdated and not settings.overwrite_preprocessed:
         blocking.append(_stale_message(outdated))
+    if blocking:
+        _raise(blocking, found.problems, settings)
+    unseen = None if same_data else stale.unseen_note()
     plan = reader.plan(found, settings, prints, track)
     problems = [*found.problems, *plan.problems]
     skipped = [p.message for p in problems if settings.skip_bad and p.case is not None]
-    space = None if blocking else space_problem(plan.dataset, folder, settings.link)
-    _raise(blocking + ([space] if space else []), problems, settings)
+    space = space_problem(plan.dataset, folder, settings.link)
+    _raise([space] if space else [], problems, settings)
+    notes = [*found.notes, *plan.notes, *([unseen] if unseen else [])]
     made: Counter[str] = Counter()
     if not settings.dry_run:
         documents = {
@@ -136,7 +148,7 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
                 "versions": _versions(),
                 **plan.dataset.documents[RECORD],
                 "skipped": skipped,
-                "notes": [*found.notes, *plan.notes],
+                "notes": notes,
             },
         }
         made = write(
@@ -146,12 +158,11 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
             overwrite=settings.overwrite,
             num_processes=settings.num_processes,
             track=track,
-            before_swap=lambda: stale.remove(outdated),
+            around_swap=stale.replaced(outdated),
         )
-    plan = Plan(dataset=plan.dataset, summary=plan.summary, repairs=plan.repairs, notes=(*found.notes, *plan.notes))
     return Outcome(
         folder=folder.final,
-        plan=plan,
+        plan=replace(plan, notes=tuple(notes)),
         made=made,
         skipped=tuple(skipped),
         stale=tuple(outdated),
@@ -170,6 +181,17 @@ def _request(reader: Reader, settings: Settings, prints: Mapping[str, Any]) -> d
     sources = {Path(os.path.relpath(path, settings.source)).as_posix(): print_ for path, print_ in prints.items()}
     request = {"format": FORMAT, "options": {**settings.options(), **reader.options()}, "sources": sources}
     return json.loads(json.dumps(request))  # as it will be read back
+
+
+def _same_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether nnU-Net would see the same dataset. Bad cases need no look: `old` and its sources had their outcome."""
+    kept = [{k: v for k, v in r.get("options", {}).items() if k not in _LEAVE_DATA} for r in (old, new)]
+    return old.get("format") == new["format"] and kept[0] == kept[1] and _same_sources(old, new)
+
+
+def _same_sources(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    before, now = old.get("sources", {}), new["sources"]
+    return before.keys() == now.keys() and all(same_content(before[path], now[path]) for path in now)
 
 
 def _finished(folder: RawFolder, record: Mapping[str, Any], settings: Settings) -> Outcome:
@@ -196,7 +218,7 @@ def _difference(record: Mapping[str, Any] | None, request: Mapping[str, Any]) ->
         for key, value in request["options"].items()
         if old.get("options", {}).get(key) != value
     ]
-    if old.get("sources") != request["sources"]:
+    if not _same_sources(old, request):
         options.append("source files")
     return f"with other {', '.join(options)}" if options else "from another version of this command"
 
@@ -214,8 +236,9 @@ def _raise(blocking: Sequence[str], problems: Sequence[Problem], settings: Setti
     if not fatal:
         return
     bad_cases = {p.case for p in problems if p.case is not None}
-    way_out = f"--skip-bad converts the rest without {', '.join(sorted(bad_cases))}." if bad_cases else ""
-    raise InputError(*fatal, way_out="" if settings.skip_bad else way_out)
+    skipping_helps = bad_cases and not settings.skip_bad and all(p.case for p in problems)
+    way_out = f"--skip-bad converts the rest without {', '.join(sorted(bad_cases))}." if skipping_helps else ""
+    raise InputError(*fatal, way_out=way_out)
 
 
 def _versions() -> dict[str, str]:

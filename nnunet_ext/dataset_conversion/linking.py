@@ -13,16 +13,18 @@ LINK_MODES = ("auto", "hard", "reflink", "symlink", "copy")
 _FICLONE = 0x40049409  # linux/fs.h; Python has no name for it
 
 
-def link(source: Path, target: Path, mode: str) -> str | None:
+def link(source: Path, target: Path, mode: str, *, share: bool = True) -> str | None:
     """Make `target` stand for `source` without copying bytes: the method used, or None where only a copy is left.
 
-    `auto` tries, in this order, a reflink (independent of the source), a hard link (same device, link permitted) and a
-    symbolic link. InputError when the one method asked for does not work here.
+    `auto` tries, in this order, a reflink (independent of the source) and, where the two may `share` their bytes, a
+    hard link (same device, link permitted) and a symbolic link. InputError when the one method asked for does not work
+    here.
     """
     if mode == "copy":
         return None
     source = Path(os.path.realpath(source))  # a hard link to a link would be a link
-    for method in _METHODS if mode == "auto" else (mode,):
+    automatic = _METHODS if share else ("reflink",)
+    for method in automatic if mode == "auto" else (mode,):
         try:
             _METHODS[method](source, target)
             return method

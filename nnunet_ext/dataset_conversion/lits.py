@@ -1,8 +1,8 @@
 """LiTS, the Liver Tumor Segmentation Benchmark, as people have it on disk.
 
 CodaLab / Kaggle: ``volume-N.nii[.gz]``, ``segmentation-N.nii[.gz]`` and ``test-volume-N.nii`` in any sub-folders.
-Medical Segmentation Decathlon: ``Task03_Liver`` with ``liver_N.nii.gz`` in imagesTr, labelsTr and imagesTs. One volume
-is taken as one patient.
+Medical Segmentation Decathlon: ``Task03_Liver`` with ``liver_N.nii.gz`` in imagesTr, labelsTr and imagesTs, or what
+nnU-Net's own conversion made of it, ``liver_N_0000.nii.gz``. One volume is taken as one patient.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ _NAMES = (
     (re.compile(r"volume-(\d+)\.nii(\.gz)?", re.I), None, "image"),
     (re.compile(r"segmentation-(\d+)\.nii(\.gz)?", re.I), None, "label"),
     (re.compile(r"test-volume-(\d+)\.nii(\.gz)?", re.I), None, "unlabelled"),
-    (re.compile(r"liver_(\d+)\.nii(\.gz)?", re.I), "imagesTr", "image"),
+    (re.compile(r"liver_(\d+)(?:_0000)?\.nii(\.gz)?", re.I), "imagesTr", "image"),
     (re.compile(r"liver_(\d+)\.nii(\.gz)?", re.I), "labelsTr", "label"),
-    (re.compile(r"liver_(\d+)\.nii(\.gz)?", re.I), "imagesTs", "unlabelled"),
+    (re.compile(r"liver_(\d+)(?:_0000)?\.nii(\.gz)?", re.I), "imagesTs", "unlabelled"),
 )
 
 
@@ -65,14 +65,16 @@ def find(source: Path) -> Found:
     if not source.is_dir():
         return Found(files=(), cases=(), problems=(Problem(message=f"--source {source}: is not a folder."),))
     roles: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    ignored = []
-    for path in _files(source):
+    ignored, unreadable = [], []
+    paths = list(_files(source, unreadable.append))
+    for path in paths:
         case, role = _classify(path)
         if case:
             roles[case][role].append(path)
         elif path.name.lower().endswith((".nii", ".nii.gz")):
             ignored.append(str(path.relative_to(source)))
-    cases, problems = [], []
+    problems = [Problem(message=f"{e.filename}: this folder cannot be read ({e.strerror}).") for e in unreadable]
+    cases = []
     for case, files in sorted(roles.items()):
         faults = _faults(case, files)
         problems += [Problem(message=fault, case=case) for fault in faults]
@@ -91,14 +93,14 @@ def find(source: Path) -> Found:
         files=files,
         cases=tuple(cases),
         problems=tuple(problems),
-        notes=(*_ignored_note(ignored), *_missing_notes(source, roles)),
+        notes=(*_ignored_note(ignored), *_missing_notes(paths, roles)),
     )
 
 
-def _files(source: Path) -> Iterator[Path]:
+def _files(source: Path, onerror: Callable[[OSError], None]) -> Iterator[Path]:
     """All files below, through links to folders too, each folder once; hidden ones (macOS's ``._*``) left out."""
     seen = set()
-    for folder, subfolders, names in os.walk(source, followlinks=True):
+    for folder, subfolders, names in os.walk(source, onerror=onerror, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
@@ -127,10 +129,15 @@ def _faults(case: str, files: dict[str, list[Path]]) -> list[str]:
     if files["unlabelled"] or faults:
         return faults
     if not files["label"]:
-        return [f"{files['image'][0]}: its segmentation is missing."]
+        return [f"{files['image'][0]}: its segmentation is missing; {_sought(case, 'segmentation', 'labelsTr')}"]
     if not files["image"]:
-        return [f"{files['label'][0]}: its volume is missing."]
+        return [f"{files['label'][0]}: its volume is missing; {_sought(case, 'volume', 'imagesTr')}"]
     return []
+
+
+def _sought(case: str, role: str, folder: str) -> str:
+    number = int(case.removeprefix("lits_"))
+    return f"no {role}-{number}.nii[.gz] and no {folder}/liver_{number}.nii[.gz] was found in the source or below."
 
 
 def _ignored_note(ignored: list[str]) -> list[str]:
@@ -138,9 +145,9 @@ def _ignored_note(ignored: list[str]) -> list[str]:
     return [f"{len(ignored)} NIfTI files are not named as LiTS's are and were left alone: {shown}"] if ignored else []
 
 
-def _missing_notes(source: Path, roles: dict[str, Any]) -> list[str]:
+def _missing_notes(paths: Sequence[Path], roles: dict[str, Any]) -> list[str]:
     """Compare with what the Decathlon's dataset.json says should be there."""
-    for path in _files(source):
+    for path in paths:
         if path.name != "dataset.json":
             continue
         try:

@@ -149,7 +149,7 @@ class _Layout:
 
     def _image(self, image: CheckedImage, target: str) -> OutputFile:
         if not image.repairs and image.file.ending == self.ending:
-            return self._linked(image.file, target)
+            return self._linked(image.file, target, share=True)
         header = header_bytes(image.header)
         recipe = RewriteImage(source=image.file.voxels, header=header, compress=self.ending == NII_GZ)
         return self._written(recipe, target, image.file.voxels.size, _GZIPPED_IMAGE)
@@ -157,17 +157,17 @@ class _Layout:
     def _label(self, label: CheckedLabel, image: CheckedImage, target: str) -> OutputFile:
         same_values = all(old == new or not label.counts[old] for old, new in self.target.mapping)
         if same_values and not label.repairs and not label.file.voxels.scaled and label.file.ending == self.ending:
-            return self._linked(label.file, target)
+            return self._linked(label.file, target, share=False)
         header = header_bytes(label_header(image.header, label.file.shape))
         recipe = WriteLabel(
             source=label.file.voxels, header=header, compress=self.ending == NII_GZ, mapping=self.target.mapping
         )
         return self._written(recipe, target, label.file.voxels.count, _GZIPPED_LABEL)
 
-    def _linked(self, file: NiftiFile, target: str) -> OutputFile:
+    def _linked(self, file: NiftiFile, target: str, *, share: bool) -> OutputFile:
         size = file.path.stat().st_size
         key = f"{self.settings.link} {file.path} {self.prints[str(file.path)]}"
-        return OutputFile(target=target, source=file.path, key=key, size=size, estimate=size)
+        return OutputFile(target=target, source=file.path, key=key, size=size, estimate=size, share=share)
 
     def _written(self, recipe: RewriteImage | WriteLabel, target: str, voxel_bytes: int, gzipped: float) -> OutputFile:
         source = recipe.source.path

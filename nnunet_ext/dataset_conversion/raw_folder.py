@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,8 @@ def environment_problems(name: str) -> list[str]:
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         problems.append(f"nnUNet_raw={raw} cannot be written ({existing} is not a writable folder).")
+    if (raw / name).is_symlink():
+        problems.append(f"{raw / name} is a symbolic link, which cannot be replaced; remove the link first.")
     prefix = name.split("_")[0]
     for variable in _ROOTS:
         root = nnunet_root(variable)
@@ -77,6 +79,18 @@ class RawFolder:
     @property
     def keys(self) -> Path:
         return self.work / "keys.json"
+
+    def check_apart(self, source: Path, files: Iterable[Path]) -> None:
+        """InputError where replacing the dataset would take the source, or one of its files, with it."""
+        own = [Path(os.path.realpath(folder)) for folder in (self.final, self.work)]
+        lost = [p for p in (source, *files) if any(Path(os.path.realpath(p)).is_relative_to(folder) for folder in own)]
+        if lost or own[0].is_relative_to(os.path.realpath(source)):
+            through = f" ({lost[0]} does)" if lost and lost[0] != source else ""
+            raise InputError(
+                f"--source {source} overlaps{through} with the dataset to be written, {self.final}: replacing that "
+                "would delete the download.",
+                way_out="Move the download elsewhere, give its own folder as --source, or choose another --dataset-id.",
+            )
 
     def record(self) -> dict[str, Any] | None:
         """The finished dataset's conversion.json; None where there is none or it is not one."""
@@ -137,6 +151,12 @@ def write_json(path: Path, content: Any) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file's content to disk: a power cut may truncate one that already has its name but was not synced."""
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
 
 
 def sync_folder(folder: Path) -> None:

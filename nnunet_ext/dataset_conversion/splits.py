@@ -6,6 +6,7 @@ validation sets cannot be had.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +38,8 @@ def make_split(patients: Mapping[str, Sequence[str]], *, kind: str, seed: int) -
     """
     if kind not in SPLITS or not patients:
         raise ValueError(f"kind is one of {', '.join(SPLITS)} and there is at least one patient")
-    # RandomState's streams are frozen for good; those of numpy's newer generators are not
-    order = [sorted(patients)[i] for i in np.random.RandomState(seed).permutation(len(patients))]
+    # each patient's place depends on nobody else, so that one patient more or less does not reshuffle the others
+    order = sorted(patients, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest())
     tenth = max(1, int(len(order) / 10 + 0.5))
     held_out = tenth if kind == "paper" and len(order) >= 3 else 0
     test, rest = order[:held_out], order[held_out:]

@@ -16,12 +16,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from nnunet_ext.dataset_conversion.linking import copy, link
-from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, sync_folder, write_json
+from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, sync_file, sync_folder, write_json
 from nnunet_ext.errors import InputError
 
 T = TypeVar("T")
@@ -45,7 +46,8 @@ class OutputFile:
     """One file of a dataset. `recipe` writes it to a path (picklable); None: the source's own bytes are right.
 
     `key` changes whenever the content would. `size` is in bytes on disk where that is known beforehand, `estimate` an
-    upper guess of it, and `seconds` a rough guess of what the recipe takes on one core.
+    upper guess of it, and `seconds` a rough guess of what the recipe takes on one core. A file that people edit shall
+    not `share` its bytes with the source, unless they ask for it.
     """
 
     target: str
@@ -55,6 +57,7 @@ class OutputFile:
     size: int | None = None
     estimate: int = 0
     seconds: float = 0.0
+    share: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +76,12 @@ def write(
     overwrite: bool = False,
     num_processes: int = 1,
     track: Track = untracked,
-    before_swap: Callable[[], None] = lambda: None,
+    around_swap: AbstractContextManager[None] | None = None,
 ) -> Counter[str]:
     """Build the dataset and put it in place; how many files were linked (by method), copied, written or kept.
 
-    `before_swap` runs when everything is written and nothing has changed yet for nnU-Net. InputError for links that do
-    not work and for a full disk; the same call then continues.
+    `around_swap` is entered when everything is written and nothing has changed yet for nnU-Net. InputError for links
+    that do not work and for a full disk; the same call then continues.
     """
     with folder.locked():
         if folder.final.exists() and not overwrite:
@@ -90,8 +93,8 @@ def write(
             jobs = _link_all_but_written(left, folder, mode, done)
             _write_rest(jobs, folder, num_processes, track, done)
             _write_documents(dataset, folder)
-            before_swap()
-            folder.swap()
+            with around_swap or nullcontext():
+                folder.swap()
         except OSError as e:
             reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
             raise InputError(
@@ -120,11 +123,12 @@ def unfinished(dataset: RawDataset, folder: RawFolder) -> list[OutputFile]:
 
 
 def space_problem(dataset: RawDataset, folder: RawFolder, mode: str) -> str | None:
-    """One sentence when what is still to be written will not fit; links are taken to cost nothing."""
+    """One sentence when what is still to be written will not fit; links that may be made are taken to cost nothing."""
     disk = folder.final.parent
     while not disk.exists():
         disk = disk.parent
-    needed = sum(f.estimate for f in unfinished(dataset, folder) if f.recipe or mode == "copy")
+    left = unfinished(dataset, folder)
+    needed = sum(f.estimate for f in left if f.recipe or mode == "copy" or (mode == "auto" and not f.share))
     free = shutil.disk_usage(disk).free
     if needed <= free:
         return None
@@ -146,7 +150,7 @@ def _prepare(files: Sequence[OutputFile], left: Sequence[OutputFile], folder: Ra
 
 
 def _is_whole(path: Path, size: int | None) -> bool:
-    """A file appears under its name when it is finished; the size is against a power cut, which may empty it."""
+    """A file appears under its name when it is finished and on disk; the size is against other damage."""
     try:
         found = path.stat().st_size
     except OSError:
@@ -161,7 +165,7 @@ def _link_all_but_written(
     rest = []
     for file in files:
         temporary = _temporary(folder, file)
-        method = None if file.recipe else link(file.source, temporary, mode)
+        method = None if file.recipe else link(file.source, temporary, mode, share=file.share)
         if method is None:
             rest.append(file)
         else:
@@ -199,7 +203,7 @@ def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> I
         try:
             for file, temporary in jobs:
                 if file.recipe is None:
-                    copy(file.source, temporary)
+                    _make(file.source, None, temporary)
                     yield file, temporary
             for future in as_completed(futures):
                 future.result()
@@ -210,6 +214,7 @@ def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> I
 
 def _make(source: Path, recipe: Callable[[Path], None] | None, temporary: Path) -> None:
     copy(source, temporary) if recipe is None else recipe(temporary)
+    sync_file(temporary)
 
 
 def _start_worker() -> None:

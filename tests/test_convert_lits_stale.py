@@ -1,0 +1,124 @@
+"""Converting over a dataset of which nnUNet_preprocessed holds something already."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from lits_source import DATASET, convert, ct, save, three_cases, tree
+
+from nnunet_ext.dataset_conversion import stale
+from nnunet_ext.dataset_conversion.raw_folder import RawFolder
+from nnunet_ext.errors import InputError
+
+
+@pytest.fixture
+def flat(nnunet_folders: Path) -> Path:
+    return three_cases(nnunet_folders / "in")
+
+
+def touch(path: Path, content: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def preprocessed(folder: Path) -> None:
+    """What nnU-Net makes, then what others put beside it."""
+    configurations = {"2d": {"data_identifier": "elsewhere_2d"}, "2d_small": {"inherits_from": "2d"}}
+    touch(folder / "nnUNetPlans.json", json.dumps({"plans_name": "nnUNetPlans", "configurations": configurations}))
+    for name in ("dataset_fingerprint.json", "splits_final.json", "dataset.json"):
+        touch(folder / name, "{}")
+    for name in ("gt_segmentations/a.nii", "elsewhere_2d/a.npz", "orphan/a.pkl", "orphan/a.b2nd"):
+        touch(folder / name)
+    for name in ("mine.json", "notes/a.txt", "nnUNetPlans_figures/a.png", "features/a.pkl"):
+        touch(folder / name)
+
+
+def test_stale_preprocessed_data(nnunet_folders: Path, flat: Path) -> None:
+    convert(flat)
+    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
+    preprocessed(folder)
+    assert convert(flat).plan is None  # unchanged: nothing is stale
+    assert convert(flat, overwrite=True).stale == ()
+    with pytest.raises(InputError) as caught:
+        convert(flat, target="regions", overwrite=True)
+    for name in (
+        "dataset_fingerprint.json",
+        "splits_final.json",
+        "gt_segmentations",
+        "elsewhere_2d",
+        "orphan",
+        "--overwrite-preprocessed",
+    ):
+        assert name in str(caught.value)
+    assert (folder / "elsewhere_2d").exists()
+    convert(flat, target="regions", overwrite=True, overwrite_preprocessed=True)
+    assert sorted(os.listdir(folder)) == ["features", "mine.json", "nnUNetPlans_figures", "notes"]
+
+
+def test_preprocessed_data_outlives_changes_that_leave_the_data_as_it_is(nnunet_folders: Path, flat: Path) -> None:
+    convert(flat)
+    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
+    folder.mkdir()
+    (folder / "splits_final.json").write_text("[]")
+    moved = flat.rename(nnunet_folders / "moved")
+    for settings in ({}, {"link": "copy"}, {"checksum": True}, {"skip_bad": True}):
+        assert convert(moved, overwrite=True, **settings).stale == ()
+    convert(moved, overwrite=True, checksum=True)
+    os.utime(moved / "volume-0.nii", ns=(0, 0))
+    assert convert(moved, overwrite=True, checksum=True, link="copy").stale == ()
+    for settings in ({"target": "regions"}, {"seed": 1}, {"split": "cv5"}, {"file_ending": ".nii.gz"}):
+        with pytest.raises(InputError, match="--overwrite-preprocessed"):
+            convert(moved, overwrite=True, checksum=True, **settings)
+    save(moved / "volume-0.nii", ct(9))
+    with pytest.raises(InputError, match="--overwrite-preprocessed"):
+        convert(moved, overwrite=True, checksum=True)
+
+
+def test_told_where_stale_data_cannot_be_looked_for(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "nnUNet_preprocessed" not in " ".join(convert(flat).plan.notes)
+    monkeypatch.delenv("nnUNet_preprocessed")
+    assert "nnUNet_preprocessed is not set" in " ".join(convert(flat, target="regions", overwrite=True).plan.notes)
+
+
+def test_stale_data_without_a_raw_dataset(nnunet_folders: Path, flat: Path) -> None:
+    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
+    folder.mkdir()
+    convert(flat)
+    shutil.rmtree(nnunet_folders / "nnUNet_raw" / DATASET)
+    (folder / "splits_final.json").write_text("[]")
+    with pytest.raises(InputError, match=r"splits_final\.json"):
+        convert(flat)
+
+
+def test_stale_data_comes_back_when_the_swap_fails(
+    nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(flat)
+    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
+    preprocessed(folder)
+    before = tree(folder)
+
+    def fail(_self: RawFolder) -> None:
+        assert not (folder / "elsewhere_2d").exists()
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(RawFolder, "swap", fail)
+    with pytest.raises(InputError, match="Read-only"):
+        convert(flat, target="regions", overwrite=True, overwrite_preprocessed=True)
+    assert tree(folder) == before
+
+
+def test_stale_data_is_found_again_after_a_kill(nnunet_folders: Path, flat: Path) -> None:
+    folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
+    preprocessed(folder)
+    with pytest.raises(KeyboardInterrupt), stale.replaced(stale.stale_entries(DATASET)):
+        raise KeyboardInterrupt
+    assert not (folder / "dataset.json").exists()
+    with pytest.raises(InputError, match=r"\.elsewhere_2d\.\d+\.replaced"):
+        convert(flat)
+    convert(flat, overwrite_preprocessed=True)
+    assert sorted(os.listdir(folder)) == ["features", "mine.json", "nnUNetPlans_figures", "notes"]

@@ -221,6 +221,17 @@ def test_link_modes_that_fail(tmp_path: Path, monkeypatch) -> None:
     assert not (tmp_path / "b").exists()
 
 
+def test_what_must_not_share_is_cloned_or_copied(tmp_path: Path, folder: RawFolder, monkeypatch) -> None:
+    source = tmp_path / "a"
+    source.write_text("a")
+    assert link(source, tmp_path / "b", "auto", share=False) in ("reflink", None)
+    assert link(source, tmp_path / "c", "hard", share=False) == "hard"
+    files = (OutputFile(target="labelsTr/a", source=source, key="", estimate=100, share=False),)
+    usage = writer.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    assert "too little" in space_problem(RawDataset(files=files, documents={}), folder, "auto")
+
+
 def test_hard_link_goes_to_the_file_behind_a_link(tmp_path: Path) -> None:
     real, alias = tmp_path / "real", tmp_path / "alias"
     real.write_text("a")

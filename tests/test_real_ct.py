@@ -25,7 +25,7 @@ def test_real_ct(nnunet_folders: Path, shared_data: Path, fork_pools: None, monk
 
     plans = tiny.plan_and_preprocess(29)
     folder = nnunet_folders / "nnUNet_preprocessed" / "Dataset029_LiTS" / f"{plans}_2d"
-    image, segmentation, *_ = infer_dataset_class(str(folder))(str(folder)).load_case("lits_001")
+    image, segmentation, *_ = infer_dataset_class(str(folder))(str(folder)).load_case("lits_000")
     assert image.shape == (1, 30, 101, 122)  # native resolution, axial slices
     assert np.array_equal(segmentation[0] > 0, (label == 2).T)
     liver = image[0][label.T == 1]

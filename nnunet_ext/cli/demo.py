@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=30, help="phantom patients, a tenth of them held out (default 30)")
     parser.add_argument("--size", type=int, default=80, help="pixels per side (default 80)")
     parser.add_argument("--slices", type=int, default=24, help="slices per patient (default 24)")
-    parser.add_argument("--epochs", type=int, default=8, help="epochs of the training (default 8)")
-    parser.add_argument("--iterations", type=int, default=90, help="iterations per epoch (default 90)")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of the training (default 4)")
+    parser.add_argument("--iterations", type=int, default=150, help="iterations per epoch (default 150)")
     parser.add_argument("--overwrite", action="store_true", help="start anew where a demo has been run")
 
 

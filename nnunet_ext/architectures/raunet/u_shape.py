@@ -55,5 +55,9 @@ class UShape(nn.Module):
             x = crop_to(self.up[level](x), skip.shape[2:])
             if self.gates is not None:
                 skip = self.gates[level](x, skip)
-            x = self.decoder[level](torch.cat([skip, x], dim=1))
+            x = self.merge(level, skip, x)
         return self.head(x)
+
+    def merge(self, level: int, skip: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """The decoder's block on both maps."""
+        return self.decoder[level](torch.cat([skip, x], dim=1))

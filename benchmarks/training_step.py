@@ -1,0 +1,291 @@
+"""One training step of every 2D network: time, activations between forward and backward, peak memory of a process.
+
+    python benchmarks/training_step.py             # both sizes, batch 2, on the CPU
+    python benchmarks/training_step.py --device cuda --amp
+    python benchmarks/training_step.py --quick     # does it run? narrow look at 64 x 64, nothing written
+
+A step is forward, cross-entropy, backward, Adam. All networks share a process and take turns, so that a busy machine
+slows them alike; the tables give medians. CPU seconds (user and system time of the process) are given beside wall
+seconds because they suffer less from neighbours. Peak memory is that of a child process that takes one step with one
+network, less what it held before (on the CPU this needs Linux).
+
+nnU-Net's own network is the one its default planner makes of a plan with this patch: `PlainConvUNet`, features 32 to
+512, two convolutions per stage, 7 stages at 256 and 8 at 512, trained with deep supervision (its default) and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from nnunet_ext.architectures.raunet import UNet
+from nnunet_ext.architectures.raunet.fast import accelerate
+
+RESULTS = Path(__file__).parent / "results"
+PAPER_ROWS: dict[str, dict[str, Any]] = {
+    "U-Net": {"block": "double", "gates": False},
+    "U-Net + attention": {"block": "double", "gates": True},
+    "U-Net + residual": {"block": "bottleneck", "gates": False},
+    "RA-U-Net": {"block": "bottleneck", "gates": True},
+}
+
+
+def nnunet(size: int, *, deep_supervision: bool) -> nn.Module:
+    """nnU-Net's 2d network for a plan of this patch size: pooling down to an edge of 4."""
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    stages = size.bit_length() - 2
+    return PlainConvUNet(
+        1, stages, [min(32 * 2**i, 512) for i in range(stages)], nn.Conv2d, 3, [1] + [2] * (stages - 1), 2, 2,
+        [2] * (stages - 1), conv_bias=True, norm_op=nn.InstanceNorm2d, norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True}, deep_supervision=deep_supervision,
+    )  # fmt: skip
+
+
+def monai_attention_unet(size: int) -> nn.Module:
+    """MONAI's AttentionUnet of the paper's widths."""
+    from monai.networks.nets import AttentionUnet
+
+    return AttentionUnet(2, 1, 2, channels=(64, 128, 256, 512, 1024), strides=(2, 2, 2, 2))
+
+
+def builders() -> dict[str, Callable[[int], nn.Module]]:
+    """Name of a row -> network for an image size."""
+    rows: dict[str, Callable[[int], nn.Module]] = {}
+    for name, options in PAPER_ROWS.items():
+        rows[name] = lambda size, options=options: UNet(**options)
+        rows[f"{name}, fast"] = lambda size, options=options: accelerate(UNet(**options))
+    rows["nnU-Net 2d"] = lambda size: nnunet(size, deep_supervision=False)
+    rows["nnU-Net 2d, deep supervision"] = lambda size: nnunet(size, deep_supervision=True)
+    rows["MONAI AttentionUnet"] = monai_attention_unet
+    return rows
+
+
+def loss_of(output: torch.Tensor | list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy; with deep supervision each coarser output counts half, against the thinned-out target."""
+    outputs = output if isinstance(output, list | tuple) else [output]
+    strides = [target.shape[-1] // o.shape[-1] for o in outputs]
+    return sum(F.cross_entropy(o, target[:, ::s, ::s]) / s for o, s in zip(outputs, strides, strict=True))
+
+
+class Training:
+    """A network, its optimiser and what a step needs."""
+
+    def __init__(self, net: nn.Module, *, device: str, amp: bool) -> None:
+        self.net = net.to(device).train()
+        self.device, self.amp = device, amp
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-4)
+        self.scaler = torch.amp.GradScaler(device, enabled=amp and device == "cuda")
+        for p in self.net.parameters():  # the optimiser's state exists before anything is measured
+            p.grad = torch.zeros_like(p)
+        self.optimizer.step()
+
+    def forward(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self.device, enabled=self.amp):
+            return loss_of(self.net(x), target)
+
+    def step(self, x: torch.Tensor, target: torch.Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(self.forward(x, target)).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def timed_step(self, x: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
+        """(wall or device seconds, CPU seconds)."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        if self.device != "cuda":
+            self.step(x, target)
+            return time.perf_counter() - wall, time.process_time() - cpu
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        self.step(x, target)
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1000, time.process_time() - cpu
+
+    def saved_bytes(self, x: torch.Tensor, target: torch.Tensor) -> int:
+        """Bytes that autograd holds between forward and backward, each storage once, parameters left out."""
+        own = {t.untyped_storage().data_ptr() for t in (*self.net.parameters(), *self.net.buffers())}
+        held: dict[int, torch.UntypedStorage] = {}
+
+        def pack(t: torch.Tensor) -> torch.Tensor:
+            storage = t.untyped_storage()
+            held.setdefault(storage.data_ptr(), storage)  # held, so that no address is used twice
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            loss = self.forward(x, target)
+        del loss
+        return sum(s.nbytes() for pointer, s in held.items() if pointer not in own)
+
+
+def batch(size: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 1, size, size, generator=generator)
+    return x.to(device), torch.randint(0, 2, (2, size, size), generator=generator).to(device)
+
+
+def resident(field: str) -> int:
+    """Bytes of this process in memory: ``VmRSS`` now, ``VmHWM`` at most since the last reset."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def peak_of_one_step(name: str, size: int, device: str, amp: bool) -> int:
+    """Bytes by which one step raises this process's peak; for a child process that does nothing else."""
+    training = Training(builders()[name](size), device=device, amp=amp)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        training.step(*batch(size, device))
+        return torch.cuda.max_memory_allocated() - before
+    data = batch(size, device)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew from here
+    before = resident("VmRSS")
+    training.step(*data)
+    return resident("VmHWM") - before
+
+
+def measure(size: int, repeats: int, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """All rows at one image size."""
+    torch.manual_seed(0)
+    networks = {name: build(size) for name, build in builders().items()}
+    for name in PAPER_ROWS:
+        networks[f"{name}, fast"].load_state_dict(networks[name].state_dict())
+    x, target = batch(size, args.device)
+    runs = {name: Training(net, device=args.device, amp=args.amp) for name, net in networks.items()}
+    rows: dict[str, dict[str, Any]] = {name: {"wall": [], "cpu": []} for name in runs}
+    for name, run in runs.items():
+        rows[name]["saved_bytes"] = run.saved_bytes(x, target)  # one forward at full size: the warm-up
+    for name in PAPER_ROWS:
+        rows[f"{name}, fast"]["difference_to_plain"] = difference(networks[name], networks[f"{name}, fast"], args)
+    for repeat in range(repeats):
+        for name, run in runs.items():
+            wall, cpu = run.timed_step(x, target)
+            rows[name]["wall"].append(wall)
+            rows[name]["cpu"].append(cpu)
+            print(f"{size} repeat {repeat + 1}/{repeats} {name}: {wall:.2f} s, {cpu:.2f} CPU s", flush=True)
+    del runs, networks
+    command = [
+        sys.executable,
+        __file__,
+        "--device",
+        args.device,
+        "--threads",
+        str(args.threads),
+        *(["--amp"] if args.amp else []),
+        "--child",
+    ]
+    for name, row in rows.items():
+        row["peak_bytes"] = int(subprocess.check_output([*command, name, str(size)], text=True).split()[-1])
+        row |= {f"median_{clock}": statistics.median(row[clock]) for clock in ("wall", "cpu")}
+    return rows
+
+
+@torch.no_grad()
+def difference(plain: nn.Module, fast: nn.Module, args: argparse.Namespace) -> float:
+    """Largest difference of the outputs of two networks with the same weights, relative to the largest output."""
+    twin = copy.deepcopy(fast)
+    twin.load_state_dict(plain.state_dict())
+    x, _ = batch(128, args.device)
+    expected = plain(x)
+    return ((twin(x) - expected).abs().max() / expected.abs().max()).item()
+
+
+def machine(args: argparse.Namespace) -> dict[str, Any]:
+    """What the numbers depend on."""
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    facts: dict[str, Any] = {"cpu": cpu, "threads": torch.get_num_threads(), "python": platform.python_version()}
+    facts |= {p: version(p) for p in ("torch", "dynamic-network-architectures", "monai")}
+    if args.device == "cuda":
+        facts |= {"gpu": torch.cuda.get_device_name(), "amp": args.amp}
+    return facts
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown: one table per size, ratios against the RA-U-Net row."""
+    lines = ["# One training step, batch 2", "", f"`{results['command']}`", ""]
+    lines += [f"- {key}: {value}" for key, value in results["machine"].items()]
+    for size, rows in results["sizes"].items():
+        repeats = len(rows["RA-U-Net"]["wall"])
+        lines += ["", f"## {size} x {size}, median of {repeats} interleaved repeats", ""]
+        lines += ["| network | wall s | CPU s | activations MiB | peak MiB | wall / RA-U-Net fast |"]
+        lines += ["|---|---|---|---|---|---|"]
+        reference = rows["RA-U-Net, fast"]["median_wall"]
+        for name, row in rows.items():
+            lines.append(
+                f"| {name} | {row['median_wall']:.3f} | {row['median_cpu']:.3f} | {row['saved_bytes'] / 2**20:.0f} "
+                f"| {row['peak_bytes'] / 2**20:.0f} | {row['median_wall'] / reference:.2f} |"
+            )
+        lines += ["", *aims(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def aims(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """The aims for RA-U-Net, each with what was reached."""
+    fast, plain = rows["RA-U-Net, fast"], rows["RA-U-Net"]
+
+    def ratio(name: str) -> str:
+        times = [f"{rows[name][f'median_{c}'] / fast[f'median_{c}']:.2f}" for c in ("wall", "cpu")]
+        return f"{times[0]} (CPU seconds: {times[1]})"
+
+    return [
+        f"- aim 1.3 x faster than plain: {ratio('RA-U-Net')}",
+        f"- aim 0.7 of plain's activations: {fast['saved_bytes'] / plain['saved_bytes']:.2f}"
+        f" (peak: {fast['peak_bytes'] / plain['peak_bytes']:.2f})",
+        f"- aim 3 x faster than the U-Net row: {ratio('U-Net')}; against that row's fast form {ratio('U-Net, fast')}",
+        f"- aim no slower than nnU-Net's 2d network: {ratio('nnU-Net 2d')}"
+        f"; with deep supervision {ratio('nnU-Net 2d, deep supervision')}",
+        f"- MONAI's AttentionUnet: {ratio('MONAI AttentionUnet')}",
+        f"- aim outputs within 1e-5 of plain, relative: {fast['difference_to_plain']:.1e}",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--amp", action="store_true", help="autocast: float16 on cuda, bfloat16 on the CPU")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, nargs=2, default=(3, 2), help="at 256 and at 512")
+    parser.add_argument("--quick", action="store_true", help="64 x 64 once, nothing written")
+    parser.add_argument("--child", nargs=2, metavar=("NETWORK", "SIZE"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.child:
+        print(peak_of_one_step(args.child[0], int(args.child[1]), args.device, args.amp))
+        return
+    sizes = {64: 1} if args.quick else dict(zip((256, 512), args.repeats, strict=True))
+    command = " ".join(["python benchmarks/training_step.py", *sys.argv[1:]])
+    results = {
+        "command": command,
+        "machine": machine(args),
+        "sizes": {str(s): measure(s, n, args) for s, n in sizes.items()},
+    }
+    text = table(results)
+    print(text)
+    if not args.quick:
+        suffix = f"_{args.device}" * (args.device != "cpu") + "_amp" * args.amp
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"training_step{suffix}.json").write_text(json.dumps(results, indent=1) + "\n")
+        (RESULTS / f"training_step{suffix}.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,8 @@ from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 Tensor = torch.Tensor
 aten = torch.ops.aten
 
+STRIP = 2048  # pixels
+
 
 class Geometry(NamedTuple):
     """What a layer is besides its tensors."""
@@ -110,10 +112,7 @@ class Layer(NamedTuple):
     def statistics(self, raw: Tensor) -> Stats:
         """Of a convolution's output, in at least float32."""
         raw = wide(raw)
-        # BatchNorm has one-pass statistics of an image's channels
-        moments = [aten.batch_norm_update_stats(image, None, None, 0.0) for image in raw.split(1)]
-        mean, var = (torch.stack(m) for m in zip(*moments, strict=True))
-        return self.group_statistics(mean, var, raw)
+        return self.group_statistics(*_channel_moments(raw), raw)
 
     def group_statistics(self, mean: Tensor, var: Tensor, like: Tensor) -> Stats:
         """From the channels' means and variances, (B, O) each."""
@@ -161,6 +160,25 @@ class Layer(NamedTuple):
             out = raw if into == "raw" else None
             d_raw = torch.addcmul(constant, raw, of_map, out=out).addcmul_(grad, of_grad)
         return d_raw.to(dtype), with_map.sum(0), alone.sum(0)
+
+
+def _channel_moments(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and variances over space: two of (B, C).
+
+    BatchNorm has them in one read, but adds up pixel after pixel, which loses digits on large maps: strips of at most
+    about `STRIP` pixels are measured and put together.
+    """
+    rows = max(1, STRIP // raw[0, 0, 0].numel())
+    of_images = []
+    for image in raw.split(1):
+        strips = image.split(rows, dim=2)
+        measured = [aten.batch_norm_update_stats(strip, None, None, 0.0) for strip in strips]
+        means, variances = (torch.stack(m) for m in zip(*measured, strict=True))
+        share = torch.tensor([s.shape[2] / raw.shape[2] for s in strips], dtype=raw.dtype).unsqueeze(1)
+        mean = (share * means).sum(0)
+        of_images.append((mean, (share * (variances + (means - mean) ** 2)).sum(0)))
+    mean, variance = (torch.stack(m) for m in zip(*of_images, strict=True))
+    return mean, variance
 
 
 def _spread(per_group: Tensor, channels: Tensor, dim: int) -> Tensor:

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=80, help="pixels per side (default 80)")
     parser.add_argument("--slices", type=int, default=24, help="slices per patient (default 24)")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of the training (default 4)")
-    parser.add_argument("--iterations", type=int, default=150, help="iterations per epoch (default 150)")
+    parser.add_argument("--iterations", type=int, default=130, help="iterations per epoch (default 130)")
     parser.add_argument("--overwrite", action="store_true", help="start anew where a demo has been run")
 
 
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         "NNUNET_EXT_ITERATIONS": str(args.iterations),
         "NNUNET_EXT_VAL_ITERATIONS": "10",
         "NNUNET_EXT_SEED": "0",
+        "nnUNet_def_n_proc": "2",
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve each other on a busy machine
     })  # fmt: skip
     raw = out / "nnUNet_raw" / DATASET

@@ -33,6 +33,8 @@ from nnunet_ext.architectures.raunet.unet3d import UNet3D
 
 Tensor = torch.Tensor
 
+FEWEST_PIXELS = 16384  # of a batch's map: on smaller ones the bookkeeping costs more than it saves
+
 
 def accelerate(net: UShape, *, enabled: bool = True) -> UShape:
     """Switch `net` in place to the fast modules, or back with ``enabled=False``; returns `net`.
@@ -46,9 +48,9 @@ def accelerate(net: UShape, *, enabled: bool = True) -> UShape:
 
 
 def _plain(x: Tensor) -> bool:
-    """What is fast here was measured on CPUs only, and code that is going to be transformed has to be plain."""
+    """What is fast here is so on large maps on CPUs, and code that is going to be transformed has to be plain."""
     transformed = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.jit.is_scripting()
-    return transformed or x.device.type != "cpu"
+    return transformed or x.device.type != "cpu" or x.numel() < x.shape[1] * FEWEST_PIXELS
 
 
 def _usable(x: Tensor, layers: Iterable[ConvNorm]) -> bool:

@@ -264,6 +264,7 @@ def main() -> None:
     parser.add_argument("--amp", action="store_true", help="autocast: float16 on cuda, bfloat16 on the CPU")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, nargs=2, default=(3, 2), help="at 256 and at 512")
+    parser.add_argument("--sizes", type=int, nargs="+", default=(256, 512), choices=(256, 512))
     parser.add_argument("--quick", action="store_true", help="64 x 64 once, nothing written")
     parser.add_argument("--child", nargs=2, metavar=("NETWORK", "SIZE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -271,7 +272,7 @@ def main() -> None:
     if args.child:
         print(peak_of_one_step(args.child[0], int(args.child[1]), args.device, args.amp))
         return
-    sizes = {64: 1} if args.quick else dict(zip((256, 512), args.repeats, strict=True))
+    sizes = {64: 1} if args.quick else {s: args.repeats[(256, 512).index(s)] for s in args.sizes}
     command = " ".join(["python benchmarks/training_step.py", *sys.argv[1:]])
     results = {
         "command": command,

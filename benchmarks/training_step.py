@@ -263,8 +263,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--amp", action="store_true", help="autocast: float16 on cuda, bfloat16 on the CPU")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, nargs=2, default=(3, 2), help="at 256 and at 512")
-    parser.add_argument("--sizes", type=int, nargs="+", default=(256, 512), choices=(256, 512))
+    parser.add_argument("--repeats", type=int, nargs=2, default=(3, 2), help="at 256 and at 512; 0 leaves a size out")
     parser.add_argument("--quick", action="store_true", help="64 x 64 once, nothing written")
     parser.add_argument("--child", nargs=2, metavar=("NETWORK", "SIZE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -272,20 +271,22 @@ def main() -> None:
     if args.child:
         print(peak_of_one_step(args.child[0], int(args.child[1]), args.device, args.amp))
         return
-    sizes = {64: 1} if args.quick else {s: args.repeats[(256, 512).index(s)] for s in args.sizes}
+    sizes = {64: 1} if args.quick else dict(zip((256, 512), args.repeats, strict=True))
     command = " ".join(["python benchmarks/training_step.py", *sys.argv[1:]])
-    results = {
-        "command": command,
-        "machine": machine(args),
-        "sizes": {str(s): measure(s, n, args) for s, n in sizes.items()},
-    }
-    text = table(results)
-    print(text)
-    if not args.quick:
-        suffix = f"_{args.device}" * (args.device != "cpu") + "_amp" * args.amp
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"training_step{suffix}.json").write_text(json.dumps(results, indent=1) + "\n")
-        (RESULTS / f"training_step{suffix}.md").write_text(text)
+    results: dict[str, Any] = {"command": command, "machine": machine(args), "sizes": {}}
+    for size, repeats in sizes.items():
+        if repeats:
+            results["sizes"][str(size)] = measure(size, repeats, args)
+            if not args.quick:
+                write(results, f"_{args.device}" * (args.device != "cpu") + "_amp" * args.amp)
+    print(table(results))
+
+
+def write(results: dict[str, Any], suffix: str) -> None:
+    """After every size, since the second takes long."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"training_step{suffix}.json").write_text(json.dumps(results, indent=1) + "\n")
+    (RESULTS / f"training_step{suffix}.md").write_text(table(results))
 
 
 if __name__ == "__main__":

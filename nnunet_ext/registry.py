@@ -72,6 +72,13 @@ ENTRIES = (
         plans="nnUNetRAUNetPlans",
     ),
     Entry(
+        "planner",
+        "SAMUSPlanner",
+        "nnunet_ext.planning.samus_planner",
+        "every image resized to 256x256, intensities in [0, 1], batch 4",
+        plans="nnUNetSAMUSPlans",
+    ),
+    Entry(
         "normalization",
         "LiverWindowCLAHENormalization",
         "nnunet_ext.preprocessing.liver_window",
@@ -82,6 +89,12 @@ ENTRIES = (
         "LiverWindowNormalization",
         "nnunet_ext.preprocessing.liver_window",
         "window centre 60 HU, width 160 HU, to [0, 1]",
+    ),
+    Entry(
+        "resampling",
+        "resize_slices",
+        "nnunet_ext.preprocessing.resize",
+        "every slice resized to one size, bilinear and antialiased; labels nearest",
     ),
 )
 

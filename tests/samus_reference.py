@@ -278,12 +278,11 @@ class ReferenceSAMUS(nn.Module):
         """
         embedding = self.image_encoder(image)
         sparse, dense = self.prompt_encoder(points=(points_xy, point_labels), boxes=None, masks=None)
-        grid_positions = self.prompt_encoder.get_dense_pe()
-        masks = [
-            self.mask_decoder(*one, multimask_output=False)[0]  # SAM's decoder takes one image at a time
-            for one in zip(embedding[:, None], grid_positions.expand_as(embedding)[:, None], sparse[:, None],
-                           dense[:, None], strict=True)
-        ]  # fmt: skip
+        positions = self.prompt_encoder.get_dense_pe()
+        masks = []
+        for i in range(len(image)):  # SAM's decoder takes one image at a time
+            one = slice(i, i + 1)
+            masks += self.mask_decoder(embedding[one], positions, sparse[one], dense[one], multimask_output=False)[:1]
         return torch.cat(masks)
 
     def forward(self, image: torch.Tensor, points_xy: torch.Tensor, point_labels: torch.Tensor) -> torch.Tensor:

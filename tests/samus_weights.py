@@ -38,7 +38,6 @@ def official_keys(**sizes: object) -> dict[str, tuple[int, ...]]:
         return {name: tuple(t.shape) for name, t in ReferenceSAMUS(**sizes).state_dict().items()}
 
 
-@torch.no_grad()
 def fill_(module: nn.Module, *, prefix: str = "", keys: Collection[str] | None = None) -> nn.Module:
     """Load deterministic weights into any module with official names, in place; returns it.
 
@@ -50,9 +49,9 @@ def fill_(module: nn.Module, *, prefix: str = "", keys: Collection[str] | None =
     Raises:
         KeyError: if the module lacks one of `keys`.
     """
-    state = {prefix + name: t for name, t in module.state_dict(keep_vars=True).items()}
-    for name in state if keys is None else keys:
-        state[name].copy_(tensor(name, tuple(state[name].shape)))
+    shapes = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    names = shapes if keys is None else [key.removeprefix(prefix) for key in keys]
+    module.load_state_dict({name: tensor(prefix + name, shapes[name]) for name in names}, strict=False)
     return module
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark needs: interleaved timing, the machine, and results as JSON and as a table."""
+"""What every benchmark needs: interleaved timing, memory, the machine, and results as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # most benchmarks do without
+    import torch
+    from torch import nn
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -36,8 +43,52 @@ def medians(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def machine() -> dict[str, object]:
-    """Processor, cores, system and the load at this moment; no name of the host."""
+def saved_bytes(forward: Callable[[], object], net: nn.Module) -> int:
+    """Bytes that autograd holds after `forward`, each storage once, parameters and buffers of `net` left out."""
+    import torch
+
+    own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+    held: dict[int, torch.UntypedStorage] = {}
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        storage = t.untyped_storage()
+        held.setdefault(storage.data_ptr(), storage)  # held, so that no address is used twice
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        forward()
+    return sum(s.nbytes() for pointer, s in held.items() if pointer not in own)
+
+
+def resident(field: str) -> int:
+    """Bytes of this process in memory: ``VmRSS`` now, ``VmHWM`` at most since the last reset."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def peak_bytes(run: Callable[[], object], device: str) -> int:
+    """Bytes by which `run` raises the peak of this process, which should do nothing else (on the CPU: Linux only)."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    before = resident("VmRSS")
+    run()
+    return resident("VmHWM") - before
+
+
+def printed_by_child(*arguments: object) -> int:
+    """The number that a new Python process with these arguments prints last."""
+    output = subprocess.check_output([sys.executable, *map(str, arguments)], text=True)
+    return int(output.split()[-1])
+
+
+def machine(**facts: object) -> dict[str, object]:
+    """Processor, cores, system and the load at this moment, and more `facts`; no name of the host."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -46,7 +97,16 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "system": platform.system(),
         "load": round(os.getloadavg()[0], 1),
+        **facts,
     }
+
+
+def torch_facts(device: str, amp: bool) -> dict[str, object]:
+    """What `machine` should add for benchmarks that run networks."""
+    import torch
+
+    facts: dict[str, object] = {"threads": torch.get_num_threads()}
+    return facts | ({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}) | ({"amp": True} if amp else {})
 
 
 def save(
@@ -59,28 +119,31 @@ def save(
     rows: Sequence[Sequence[object]],
     packages: Sequence[str],
     where: dict[str, object],
+    write: bool = True,
     **data: object,
 ) -> None:
-    """Print the table and write ``results/NAME.json`` and ``.md``.
+    """Print the table and, unless told not to, write ``results/NAME.json`` and ``.md``.
 
     Args:
         where: `machine()` from before the measurement.
         data: everything else that goes into the JSON file.
     """
     versions = {"python": platform.python_version(), **{p: version(p) for p in ("nnunet-ext", *packages)}}
+    extra = "".join(f", {k} {v}" for k, v in where.items() if k not in ("cpu", "cores", "system", "load"))
     table = [f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *rows)]
     text = [
         f"# {title}",
         "",
-        f"`{command}`: {where['cpu']}, {where['cores']} cores, {where['system']}, load {where['load']} from other work "
-        f"at the start; {', '.join(f'{k} {v}' for k, v in versions.items())}.",
+        f"`{command}`: {where['cpu']}, {where['cores']} cores, {where['system']}{extra}, load {where['load']} from "
+        f"other work at the start; {', '.join(f'{k} {v}' for k, v in versions.items())}.",
         "",
         *notes,
         "",
         *table,
     ]
-    RESULTS.mkdir(exist_ok=True)
-    content = {"command": command, "machine": where, "versions": versions, **data}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-    (RESULTS / f"{name}.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))
+    if write:
+        RESULTS.mkdir(exist_ok=True)
+        content = {"command": command, "machine": where, "versions": versions, **data}
+        (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+        (RESULTS / f"{name}.md").write_text("\n".join(text) + "\n")

@@ -17,25 +17,21 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
+from common import machine, peak_bytes, printed_by_child, save, saved_bytes, torch_facts
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from nnunet_ext.architectures.raunet import UNet
 from nnunet_ext.architectures.raunet.fast import accelerate
 
-RESULTS = Path(__file__).parent / "results"
 PAPER_ROWS: dict[str, dict[str, Any]] = {
     "U-Net": {"block": "double", "gates": False},
     "U-Net + attention": {"block": "double", "gates": True},
@@ -117,21 +113,6 @@ class Training:
         torch.cuda.synchronize()
         return start.elapsed_time(end) / 1000, time.process_time() - cpu
 
-    def saved_bytes(self, x: torch.Tensor, target: torch.Tensor) -> int:
-        """Bytes that autograd holds between forward and backward, each storage once, parameters left out."""
-        own = {t.untyped_storage().data_ptr() for t in (*self.net.parameters(), *self.net.buffers())}
-        held: dict[int, torch.UntypedStorage] = {}
-
-        def pack(t: torch.Tensor) -> torch.Tensor:
-            storage = t.untyped_storage()
-            held.setdefault(storage.data_ptr(), storage)  # held, so that no address is used twice
-            return t
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            loss = self.forward(x, target)
-        del loss
-        return sum(s.nbytes() for pointer, s in held.items() if pointer not in own)
-
 
 def batch(size: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
@@ -139,25 +120,11 @@ def batch(size: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     return x.to(device), torch.randint(0, 2, (2, size, size), generator=generator).to(device)
 
 
-def resident(field: str) -> int:
-    """Bytes of this process in memory: ``VmRSS`` now, ``VmHWM`` at most since the last reset."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
-
-
 def peak_of_one_step(name: str, size: int, device: str, amp: bool) -> int:
     """Bytes by which one step raises this process's peak; for a child process that does nothing else."""
     training = Training(builders()[name](size), device=device, amp=amp)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        training.step(*batch(size, device))
-        return torch.cuda.max_memory_allocated() - before
     data = batch(size, device)
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew from here
-    before = resident("VmRSS")
-    training.step(*data)
-    return resident("VmHWM") - before
+    return peak_bytes(lambda: training.step(*data), device)
 
 
 def measure(size: int, repeats: int, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -169,8 +136,8 @@ def measure(size: int, repeats: int, args: argparse.Namespace) -> dict[str, dict
     x, target = batch(size, args.device)
     runs = {name: Training(net, device=args.device, amp=args.amp) for name, net in networks.items()}
     rows: dict[str, dict[str, Any]] = {name: {"wall": [], "cpu": []} for name in runs}
-    for name, run in runs.items():
-        rows[name]["saved_bytes"] = run.saved_bytes(x, target)  # one forward at full size: the warm-up
+    for name, run in runs.items():  # one forward at full size: the warm-up
+        rows[name]["saved_bytes"] = saved_bytes(partial(run.forward, x, target), run.net)
     for name in PAPER_ROWS:
         rows[f"{name}, fast"]["difference_to_plain"] = difference(networks[name], networks[f"{name}, fast"], args)
     for repeat in range(repeats):
@@ -180,18 +147,9 @@ def measure(size: int, repeats: int, args: argparse.Namespace) -> dict[str, dict
             rows[name]["cpu"].append(cpu)
             print(f"{size} repeat {repeat + 1}/{repeats} {name}: {wall:.2f} s, {cpu:.2f} CPU s", flush=True)
     del runs, networks
-    command = [
-        sys.executable,
-        __file__,
-        "--device",
-        args.device,
-        "--threads",
-        str(args.threads),
-        *(["--amp"] if args.amp else []),
-        "--child",
-    ]
+    child = (__file__, "--device", args.device, "--threads", args.threads, *["--amp"] * args.amp, "--child")
     for name, row in rows.items():
-        row["peak_bytes"] = int(subprocess.check_output([*command, name, str(size)], text=True).split()[-1])
+        row["peak_bytes"] = printed_by_child(*child, name, size)
         row |= {f"median_{clock}": statistics.median(row[clock]) for clock in ("wall", "cpu")}
     return rows
 
@@ -206,36 +164,31 @@ def difference(plain: nn.Module, fast: nn.Module, args: argparse.Namespace) -> f
     return ((twin(x) - expected).abs().max() / expected.abs().max()).item()
 
 
-def machine(args: argparse.Namespace) -> dict[str, Any]:
-    """What the numbers depend on."""
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    facts: dict[str, Any] = {"cpu": cpu, "threads": torch.get_num_threads(), "python": platform.python_version()}
-    facts |= {p: version(p) for p in ("torch", "dynamic-network-architectures", "monai")}
-    if args.device == "cuda":
-        facts |= {"gpu": torch.cuda.get_device_name(), "amp": args.amp}
-    return facts
-
-
-def table(results: dict[str, Any]) -> str:
-    """Markdown: one table per size, ratios against the RA-U-Net row."""
-    lines = ["# One training step, batch 2", "", f"`{results['command']}`", ""]
-    lines += [f"- {key}: {value}" for key, value in results["machine"].items()]
-    for size, rows in results["sizes"].items():
+def report(
+    sizes: dict[str, dict[str, Any]], where: dict[str, object], args: argparse.Namespace, *, write: bool
+) -> None:
+    """One table of all sizes, ratios against the RA-U-Net row."""
+    notes, table = [], []
+    for size, rows in sizes.items():
         repeats = len(rows["RA-U-Net"]["wall"])
-        lines += ["", f"## {size} x {size}, median of {repeats} interleaved repeats", ""]
-        lines += ["| network | wall s | CPU s | activations MiB | peak MiB | wall / RA-U-Net fast |"]
-        lines += ["|---|---|---|---|---|---|"]
+        notes += [f"{size} x {size}, median of {repeats} interleaved repeats:", "", *aims(rows), ""]
         reference = rows["RA-U-Net, fast"]["median_wall"]
         for name, row in rows.items():
-            lines.append(
-                f"| {name} | {row['median_wall']:.3f} | {row['median_cpu']:.3f} | {row['saved_bytes'] / 2**20:.0f} "
-                f"| {row['peak_bytes'] / 2**20:.0f} | {row['median_wall'] / reference:.2f} |"
-            )
-        lines += ["", *aims(rows)]
-    return "\n".join(lines) + "\n"
+            seconds = [f"{row['median_wall']:.3f}", f"{row['median_cpu']:.3f}"]
+            mebibytes = [f"{row[kind] / 2**20:.0f}" for kind in ("saved_bytes", "peak_bytes")]
+            table.append([size, name, *seconds, *mebibytes, f"{row['median_wall'] / reference:.2f}"])
+    save(
+        "training_step" + f"_{args.device}" * (args.device != "cpu") + "_amp" * args.amp,
+        title="One training step, batch 2",
+        command=" ".join(["python benchmarks/training_step.py", *sys.argv[1:]]),
+        notes=notes[:-1],
+        header=("size", "network", "wall s", "CPU s", "activations MiB", "peak MiB", "wall / RA-U-Net fast"),
+        rows=table,
+        packages=("torch", "dynamic-network-architectures", "monai"),
+        where=where,
+        write=write,
+        sizes=sizes,
+    )
 
 
 def aims(rows: dict[str, dict[str, Any]]) -> list[str]:
@@ -272,21 +225,11 @@ def main() -> None:
         print(peak_of_one_step(args.child[0], int(args.child[1]), args.device, args.amp))
         return
     sizes = {64: 1} if args.quick else dict(zip((256, 512), args.repeats, strict=True))
-    command = " ".join(["python benchmarks/training_step.py", *sys.argv[1:]])
-    results: dict[str, Any] = {"command": command, "machine": machine(args), "sizes": {}}
+    where, results = machine(**torch_facts(args.device, args.amp)), {}
     for size, repeats in sizes.items():
         if repeats:
-            results["sizes"][str(size)] = measure(size, repeats, args)
-            if not args.quick:
-                write(results, f"_{args.device}" * (args.device != "cpu") + "_amp" * args.amp)
-    print(table(results))
-
-
-def write(results: dict[str, Any], suffix: str) -> None:
-    """After every size, since the second takes long."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"training_step{suffix}.json").write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS / f"training_step{suffix}.md").write_text(table(results))
+            results[str(size)] = measure(size, repeats, args)
+            report(results, where, args, write=not args.quick)  # after every size, since the second takes long
 
 
 if __name__ == "__main__":

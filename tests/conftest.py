@@ -42,6 +42,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def samus_oracle() -> Path:
+    """All that the official SAMUS gave on the deterministic weights of `samus_weights`."""
+    if not (SHARED / "oracle" / "samus").is_dir():
+        pytest.skip("no official outputs beside this checkout (../shared/oracle/samus)")
+    return SHARED / "oracle" / "samus"
+
+
+@pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny datasets, preprocessed: 29 binary, 30 regions, 31 classes, 32 ignore label, 33 two MR channels, 34 PNG."""
     import tiny

@@ -1,0 +1,269 @@
+"""SAMUS and SAMUS-HF against a straightforward SAMUS: time and memory of forward, backward and training step.
+
+    python benchmarks/samus_step.py                # ViT-B at 256x256, batch 1, 2 and 4, on the CPU
+    python benchmarks/samus_step.py --device cuda [--amp]
+    python benchmarks/samus_step.py --quick        # does it run? a tiny encoder at 64x64, nothing written
+
+The straightforward network is `tests/samus_reference.py`, which follows the official code layer by layer. All networks
+hold the same weights; how far their logits are from the reference's is reported. Forward is in evaluation mode without
+gradients; a step is Dice + cross-entropy, backward, Adam on the trained tensors. All networks share a process and take
+turns; figures are medians. Peak memory is by how much one step raises that of a child process with one network whose
+gradients and optimiser state exist already. Shares are of the forward pass of one image; a part inside another one
+counts for itself only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from common import interleaved, machine, medians, peak_bytes, printed_by_child, save, saved_bytes, torch_facts
+from torch import nn
+
+from nnunet_ext.architectures.samus.samus import SAMUS
+from nnunet_ext.architectures.samus.samus_hf import SAMUSHF
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from samus_reference import TINY, ReferenceSAMUS, official_loss
+from samus_weights import Batch, fill_, official_keys
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"reference": ReferenceSAMUS, "SAMUS": SAMUS, "SAMUS-HF": SAMUSHF}
+MODES = ("forward", "forward + backward", "step")
+DECODER, HF, OUTSIDE = "prompt encoder and mask decoder", "high-frequency branch", "outside of the parts"
+PARTS = {  # name of a module: the part it belongs to
+    r"image_encoder": "rest of the encoder",
+    r"image_encoder\.patch_embed": "patch embedding",
+    r"image_encoder\.post_pos_embed": "position adapter",
+    r"image_encoder\.cnn_embed|.*\.refine_Adapter": "CNN branch",
+    r".*\.Space_Adapter": "cross-branch attention",
+    r"image_encoder\.neck": "neck",
+    r"prompt_encoder|mask_decoder": DECODER,
+}
+
+
+class Training:
+    """A network on deterministic weights, its optimiser, and a batch."""
+
+    def __init__(self, name: str, batch: int, args: argparse.Namespace) -> None:
+        self.sizes = TINY if args.quick else {}
+        self.device, self.amp = args.device, args.amp
+        self.net = fill_(NETWORKS[name](**self.sizes), keys=official_keys(**self.sizes)).to(self.device)
+        trained = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, lr=1e-6)  # so small that no weight leaves its usual range
+        for p in trained:  # gradients and the optimiser's state exist before anything is measured
+            p.grad = torch.zeros_like(p)
+        self.optimizer.step()
+        self.take(batch)
+
+    def take(self, batch: int) -> None:
+        """Go on with batches of this size."""
+        data, chosen = Batch(self.sizes.get("image_size", 256)), torch.arange(batch) % 2
+        tensors = (data.image, data.points_xy, data.point_labels, data.mask)
+        *self.inputs, self.mask = (t[chosen].to(self.device) for t in tensors)
+
+    def low_res(self) -> torch.Tensor:
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.amp):
+            return self.net.predict_low_res(*self.inputs).float()
+
+    def evaluate(self) -> torch.Tensor:
+        """Logits in evaluation mode."""
+        self.net.eval()
+        with torch.no_grad():
+            return self.low_res()
+
+    def loss(self) -> torch.Tensor:
+        """Loss in training mode."""
+        self.net.train()
+        return official_loss(self.low_res(), self.mask)
+
+    def run(self, mode: str) -> None:
+        """One of `MODES`, waited for."""
+        if mode == "forward":
+            self.evaluate()
+        else:
+            self.optimizer.zero_grad()
+            self.loss().backward()
+            if mode == "step":
+                self.optimizer.step()
+        self.wait()
+
+    def wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def seconds_of_parts(self, forward: Callable[[], object]) -> dict[str, float]:
+        """Seconds of every part of `evaluate` or `loss`."""
+        seconds: dict[str, float] = defaultdict(float)
+        entered = [OUTSIDE]
+        since = time.perf_counter()
+
+        def book() -> None:
+            """The time since the last change counts for the innermost part."""
+            nonlocal since
+            self.wait()
+            now = time.perf_counter()
+            seconds[entered[-1]] += now - since
+            since = now
+
+        def enter(part: str, *_: object) -> None:
+            book()
+            entered.append(part)
+
+        def leave(*_: object) -> None:
+            book()
+            entered.pop()
+
+        handles = []
+        for name, part in self.part_of_module().items():
+            module = self.net.get_submodule(name)
+            handles += [module.register_forward_pre_hook(partial(enter, part)), module.register_forward_hook(leave)]
+        forward()
+        book()
+        for handle in handles:
+            handle.remove()
+        return dict(seconds)
+
+    def part_of_module(self) -> dict[str, str]:
+        """Names of the modules to time, each with its part; modules that SAMUS lacks are the high-frequency branch."""
+        with torch.device("meta"):
+            plain = (ReferenceSAMUS if isinstance(self.net, ReferenceSAMUS) else SAMUS)(**self.sizes)
+        known = dict(plain.named_modules())
+        parts = {}
+        for name, module in self.net.named_modules():
+            if name not in known:
+                parts[name] = HF
+            elif re.fullmatch(r"image_encoder\.blocks\.\d+", name):
+                parts[name] = "global blocks" if hasattr(module, "Space_Adapter") else "windowed blocks"
+            elif part := next((part for pattern, part in PARTS.items() if re.fullmatch(pattern, name)), None):
+                parts[name] = part
+        return parts
+
+
+def shares(runs: dict[str, Training], repeats: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Network -> "evaluation" and "training" -> part -> its share of the forward pass (medians)."""
+    result: dict[str, dict[str, dict[str, float]]] = {name: {} for name in runs}
+    for name, run in runs.items():
+        for mode, forward in (("evaluation", run.evaluate), ("training", run.loss)):
+            forward()  # the warm-up, which also fills what a network keeps between passes
+            passes = [run.seconds_of_parts(forward) for _ in range(repeats)]
+            seconds = {part: statistics.median(p[part] for p in passes) for part in passes[0]}
+            result[name][mode] = {part: value / sum(seconds.values()) for part, value in seconds.items()}
+    return result
+
+
+def percentages(parts: dict[str, float]) -> str:
+    """The parts from large to small."""
+    return ", ".join(f"{part} {share:.1%}" for part, share in sorted(parts.items(), key=lambda item: -item[1]))
+
+
+def decoder_to_encoder(parts: dict[str, float]) -> float:
+    """Cost of one more class or prompt, relative to the encoder's."""
+    return parts[DECODER] / (sum(parts.values()) - parts[DECODER] - parts[OUTSIDE])
+
+
+def longer(times: dict[str, list[float]], than: dict[str, list[float]]) -> float:
+    """By which part one network takes longer than the other, compared within rounds, so that other work meets both."""
+    pairs = zip(times["seconds"], than["seconds"], strict=True)
+    return statistics.median(a / b - 1 for a, b in pairs)
+
+
+def measure(args: argparse.Namespace) -> dict[str, dict]:
+    """Times, memory and errors: batch -> network -> figures."""
+    runs = {name: Training(name, args.batches[0], args) for name in NETWORKS}
+    results: dict[str, dict] = {"shares": {}, "batches": {}}
+    for batch in args.batches:
+        for run in runs.values():
+            run.take(batch)
+        logits = {name: run.evaluate() for name, run in runs.items()}
+        largest = logits["reference"].abs().max()
+        rows = results["batches"][str(batch)] = {name: {} for name in runs}
+        for name, run in runs.items():
+            rows[name]["difference_to_reference"] = ((logits[name] - logits["reference"]).abs().max() / largest).item()
+            rows[name]["saved_bytes"] = saved_bytes(run.loss, run.net)
+        for mode in MODES:
+            times = interleaved({name: partial(run.run, mode) for name, run in runs.items()}, args.runs)
+            for name, median in medians(times).items():
+                rows[name][mode] = {"seconds": times[name], "median": median}
+            print(batch, mode, {name: f"{median:.3g} s" for name, median in medians(times).items()}, flush=True)
+    for run in runs.values():
+        run.take(1)
+    results["shares"] = shares(runs, args.runs)
+    del runs, run  # room for the children
+    options = ("--device", args.device, "--threads", args.threads, *["--amp"] * args.amp, *["--quick"] * args.quick)
+    for batch, rows in results["batches"].items():
+        for name, row in rows.items():
+            row["peak_bytes"] = printed_by_child(__file__, *options, "--child", name, batch)
+    return results
+
+
+def report(results: dict[str, dict], where: dict[str, object], args: argparse.Namespace) -> None:
+    """One row per batch and network; times with the reference's as a multiple."""
+    table = []
+    for batch, rows in results["batches"].items():
+        for name, row in rows.items():
+            times = [row[mode]["median"] for mode in MODES]
+            faster = [rows["reference"][mode]["median"] / t for mode, t in zip(MODES, times, strict=True)]
+            memory = [f"{row[kind] / 2**20:.0f}" for kind in ("saved_bytes", "peak_bytes")]
+            cells = [f"{t:.3g} ({f:.2f}x)" for t, f in zip(times, faster, strict=True)]
+            table.append([batch, name, *cells, *memory, f"{row['difference_to_reference']:.1e}"])
+    extra = {
+        batch: longer(rows["SAMUS-HF"]["step"], rows["SAMUS"]["step"]) for batch, rows in results["batches"].items()
+    }
+    decoder = {name: decoder_to_encoder(modes["evaluation"]) for name, modes in results["shares"].items()}
+    notes = [
+        f"Medians of {args.runs} interleaved runs, seconds (times the reference's speed).",
+        "",
+        "- aims at equal outputs: forward 2.2x, forward + backward 1.65x, half of the reference's activations",
+        f"- the high-frequency branch makes a step longer by (aim: under 2 %): "
+        f"{', '.join(f'{share:.1%} at batch {batch}' for batch, share in extra.items())}",
+        f"- decoding one more class or prompt costs of the encoder (aim: under 1 %): "
+        f"{', '.join(f'{name} {share:.2%}' for name, share in decoder.items())}",
+        *(f"- {name}, {mode}: {percentages(parts)}" for name, modes in results["shares"].items()
+          for mode, parts in modes.items()),
+    ]  # fmt: skip
+    save(
+        "samus_step" + f"_{args.device}" * (args.device != "cpu") + "_amp" * args.amp,
+        title="SAMUS: forward, backward and training step",
+        command=" ".join(["python benchmarks/samus_step.py", *sys.argv[1:]]),
+        notes=notes,
+        header=("batch", "network", *MODES, "activations MiB", "peak MiB", "difference to reference"),
+        rows=table,
+        packages=("torch", "segment-anything"),
+        where=where,
+        write=not args.quick,
+        high_frequency_share_of_step=extra,
+        decoder_to_encoder=decoder,
+        **results,
+    )
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--batches", type=int, nargs="+", default=(1, 2, 4))
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="a tiny encoder, nothing written")
+    parser.add_argument("--child", nargs=2, metavar=("NETWORK", "BATCH"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.child:
+        run = Training(args.child[0], int(args.child[1]), args)
+        print(peak_bytes(partial(run.run, "step"), args.device))
+        return
+    where = machine(**torch_facts(args.device, args.amp))
+    report(measure(args), where, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ IGNORE = {"background": 0, "tumour": 1, "ignore": 2}
 
 def volume(rng: np.random.Generator, shape: tuple[int, int, int], highest_label: int) -> tuple[np.ndarray, np.ndarray]:
     """A bright ellipsoid with a darker one inside, in HU, and its labels (1 ... `highest_label`, from outside in)."""
-    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else [0.0] for n in shape), indexing="ij")
     centre = rng.uniform(-0.2, 0.2, 3)
     r = np.sqrt((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2)
     image = np.where(r < 0.7, 100, -50) - 60 * (r < 0.35) + rng.normal(0, 10, shape)

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from nnunet_ext.architectures.samus.precision import full_precision
+
 SMOOTH = 1e-5
 Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -83,6 +85,6 @@ class ForegroundLoss(nn.Module):
     def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Shapes: (B, C, h, w) logits, (B, 1 or regions, H, W) segmentation -> scalar."""
         maps, valid = (F.interpolate(m.float(), size=output.shape[-2:], mode="nearest") for m in self.maps(target))
-        with torch.autocast(output.device.type, enabled=False):
+        with full_precision(output.device):
             z = output.float()
             return self.criterion(z if self.maps.has_regions else z[:, 1:], maps, valid)

@@ -125,8 +125,10 @@ class PaperRecipe(PassTrainer):
     def _training_memory(self) -> int:
         """Bytes of a training step with the plan's batch and patch."""
         channels = len(self.configuration_manager.normalization_schemes)
+        shape = (self.configuration_manager.batch_size, channels, *self.configuration_manager.patch_size)
+        return training_memory(lambda: self._network_without_prompts(channels), shape)
+
+    def _network_without_prompts(self, channels: int) -> nn.Module:
+        """A network that takes an image alone and costs what the trained one does."""
         heads = self.label_manager.num_segmentation_heads
-        return training_memory(
-            lambda: self.build_network_architecture(self.plans_manager, self.configuration_manager, channels, heads),
-            (self.configuration_manager.batch_size, channels, *self.configuration_manager.patch_size),
-        )
+        return self.build_network_architecture(self.plans_manager, self.configuration_manager, channels, heads)

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ext.architectures.samus import checkpoint
 from nnunet_ext.architectures.samus.model import PromptedModel
-from nnunet_ext.architectures.samus.promptable import PromptableSegmenter
+from nnunet_ext.architectures.samus.promptable import LearnedPrompts, PromptableSegmenter
 from nnunet_ext.architectures.samus.vit import VIT_B, ViT
 from nnunet_ext.errors import InputError
 from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
@@ -155,6 +155,12 @@ class PromptedRecipe(PaperRecipe):
             schemes = ", ".join(sorted(set(self.configuration_manager.normalization_schemes)))
             note += f" The plan's {schemes} does not give [0, 1]: every sample is rescaled to it in the network."
         return note
+
+    def _network_without_prompts(self, channels: int) -> nn.Module:
+        network = super()._network_without_prompts(channels)
+        if network.prompts is None:  # learned prompts cost what clicks cost
+            network.prompts = LearnedPrompts(classes=network.classes, dim=network.model.prompt_encoder.embed_dim)
+        return network
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
         """No mirroring, in training nor at test time; patches are drawn as large as they are trained on."""

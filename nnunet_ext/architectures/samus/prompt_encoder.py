@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from segment_anything.modeling import PromptEncoder as SAMPromptEncoder
 
+from nnunet_ext.architectures.samus.precision import full_precision
+
 
 class PromptEncoder(SAMPromptEncoder):
     """Clicks to tokens. The arithmetic and the state dict are SAM's.
@@ -23,7 +25,7 @@ class PromptEncoder(SAMPromptEncoder):
         Returns:
             (..., N + 1, dim), in fp32.
         """
-        with torch.autocast(xy.device.type, enabled=False):
+        with full_precision(xy.device):
             height, width = self.input_image_size
             place = (xy.float() + 0.5) / xy.new_tensor([width, height], dtype=torch.float32)
             positive, negative = self.point_embeddings[1].weight[0], self.point_embeddings[0].weight[0]
@@ -33,7 +35,7 @@ class PromptEncoder(SAMPromptEncoder):
 
     def image_positions(self) -> torch.Tensor:
         """Position of every token of the image embedding: (1, dim, h, w), in fp32."""
-        with torch.autocast(self.no_mask_embed.weight.device.type, enabled=False):
+        with full_precision(self.no_mask_embed.weight.device):
             return self.get_dense_pe()
 
     def no_mask(self) -> torch.Tensor:

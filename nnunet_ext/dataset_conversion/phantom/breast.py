@@ -87,7 +87,7 @@ def place(rng: np.random.Generator, kind: str, count: int, depth: float, width: 
     lesions = []
     for i in range(count):
         strip = 0.86 * width / count
-        widest = min(0.4 * strip, 0.26 * depth)
+        widest = min(0.4 * strip, 0.22 * depth)
         semi = float(np.clip(rng.lognormal(np.log(5.5), 0.42), 2.2, widest))
         left = -0.43 * width + i * strip
         room = 1.15 * semi
@@ -114,7 +114,7 @@ def layers(rng: np.random.Generator, *, y: Array, x: Array, depth: float) -> Tis
     echo += 2.2 * texture(rng, y, x, grain=(9, 9))
     tissue = Tissue(echo=echo, mirror=np.zeros_like(echo), attenuation=0.05 * texture(rng, y, x, grain=(5, 2.5)))
     fascia(rng, tissue, level, x, np.array([fat, gland, gland + 1.2, muscle]))
-    ligaments(rng, tissue, y, x)
+    ligaments(rng, tissue, y, x, deepest=gland)
     reverberation(rng, tissue, y, skin)
     if rng.uniform() < 0.4:
         ribs(rng, tissue, level, x, muscle)
@@ -127,7 +127,7 @@ def glandular(rng: np.random.Generator, y: Array, x: Array, fine: Array) -> Arra
     streaks = texture(rng, y, x, grain=(0.7, 3.5))
     islands = texture(rng, y, x, grain=(1.8, 4.5))
     echo = np.float32(rng.uniform(28, 35)) + 2.0 * streaks + 1.5 * fine
-    echo += np.float32(rng.uniform(2, 8)) * ridges(texture(rng, y, x, grain=(1.6, 8)), 0.3)
+    echo += np.float32(rng.uniform(4, 11)) * ridges(texture(rng, y, x, grain=(1.8, 7)), 0.25) * step(fine, -0.8, 1)
     return echo - np.float32(rng.uniform(2, 9)) * step(islands, rng.uniform(0.2, 0.9), 0.25)
 
 
@@ -149,11 +149,11 @@ def fascia(rng: np.random.Generator, tissue: Tissue, level: Array, x: Array, dep
         np.maximum(tissue.mirror, line, out=tissue.mirror)
 
 
-def ligaments(rng: np.random.Generator, tissue: Tissue, y: Array, x: Array) -> None:
-    """Cooper's ligaments: thin curved lines that rise towards the skin, here the zero lines of smooth noise."""
+def ligaments(rng: np.random.Generator, tissue: Tissue, y: Array, x: Array, *, deepest: float) -> None:
+    """Cooper's ligaments: thin curved lines above the muscle, here the zero lines of smooth noise."""
     web = texture(rng, y, x, grain=(4.0, 13.0))
     slope = np.gradient(web, axis=0) / max(float(y[1, 0] - y[0, 0]), 1e-6)
-    seen = step(texture(rng, y, x, grain=(3, 9)), 0.4, 0.6)
+    seen = step(texture(rng, y, x, grain=(3, 9)), 0.4, 0.6) * (1 - step(y, deepest - 2, 1))
     line = rng.uniform(26, 37) * seen * np.exp(-((web / np.abs(slope).clip(0.12) / 0.2) ** 2))
     np.maximum(tissue.mirror, line.astype(np.float32), out=tissue.mirror)
 
@@ -173,7 +173,7 @@ def ribs(rng: np.random.Generator, tissue: Tissue, level: Array, x: Array, depth
         inside = 1 - step(radius, 1, 0.06)
         tissue.echo[:] = blend(tissue.echo, np.float32(12), inside)
         tissue.attenuation[:] += 2.5 * inside
-        face = rng.uniform(36, 46) * np.exp(-(((radius - 1) / 0.08) ** 2)) * (level < depth + 1.8)
+        face = rng.uniform(36, 46) * np.exp(-(((radius - 1) / 0.08) ** 2)) * np.clip((depth + 2.5 - level) / 1.5, 0, 1)
         np.maximum(tissue.mirror, face.astype(np.float32), out=tissue.mirror)
 
 

@@ -113,17 +113,18 @@ def benign(rng: np.random.Generator, *, centre: tuple[float, float], semi: float
 def malignant(rng: np.random.Generator, *, centre: tuple[float, float], semi: float) -> Lesion:
     """Mostly taller than wide, irregular, spiculated, with a blurred margin and a bright halo; darker behind."""
     tall = rng.uniform(0.85, 1.35)
+    semi /= max(tall, 1)
     return Lesion(
         centre=centre,
         semi=(semi * tall, semi),
         degrees=rng.uniform(-30, 30),
         waves=waves(rng, range(2, 10), 0.2),
-        echo=rng.uniform(7, 13),
-        texture=rng.uniform(1.8, 3.2),
-        attenuation=rng.uniform(0.6, 2.2),
-        margin=rng.uniform(0.9, 1.8),
+        echo=rng.uniform(8, 17),
+        texture=rng.uniform(2, 4.5),
+        attenuation=rng.uniform(0.2, 1.5),
+        margin=rng.uniform(0.9, 2.2),
         capsule=0.0,
-        halo=rng.uniform(1, 6),
+        halo=rng.uniform(2, 8),
         spicules=int(rng.integers(4, 11)),
         specks=int(rng.integers(3, 9)) if rng.uniform() < 0.35 else 0,
     )

@@ -34,15 +34,15 @@ class Probe:
     """One examination's settings: focus, resolution, compounding, gain over depth."""
 
     def __init__(self, *, rng: np.random.Generator) -> None:
-        self.axial = rng.uniform(0.10, 0.15)  # mm, standard deviation of the pulse
-        self.lateral = rng.uniform(0.17, 0.26)  # mm, of the beam in focus
-        self.spread = rng.uniform(0.010, 0.020)  # how much wider, mm per mm out of focus
+        self.axial = rng.uniform(0.07, 0.11)  # mm, standard deviation of the pulse
+        self.lateral = rng.uniform(0.13, 0.22)  # mm, of the beam in focus
+        self.spread = rng.uniform(0.006, 0.014)  # how much wider, mm per mm out of focus
         self.focus = rng.uniform(10, 20)  # mm
         self.looks = int(rng.integers(2, 4))  # angles compounded: speckle fades with their number
         self.decline = rng.uniform(0.05, 0.5)  # dB per mm that the time gain compensation falls short
         self.smoothing = rng.uniform(0.4, 0.9)  # of the machine's speckle reduction, in pulse lengths
         self.floor = rng.uniform(3, 8)  # dB, the receiver's noise
-        self.gain = rng.uniform(-4, 3)  # dB
+        self.gain = rng.uniform(-3, 5)  # dB
 
     def acquire(self, tissue: Tissue, *, pixel: float, rng: np.random.Generator) -> NDArray[np.uint8]:
         """The image, shape (depth, width); `pixel` in mm."""

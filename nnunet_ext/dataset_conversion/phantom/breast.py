@@ -59,9 +59,8 @@ def render(*, seed: int, kind: str, number: int, size: int | None, patient: int 
     anatomy, view = stream(seed, kind, patient, 1), stream(seed, kind, number, 2)
     width, height, depth = frame(anatomy, size)
     pixel = depth / height
-    cut = view.integers(0, 1 + (height // 100 if patient != number else 0), 2)
-    y = np.arange(cut[0], height, dtype=np.float32)[:, None] * np.float32(pixel)
-    x = (np.arange(width - cut[1], dtype=np.float32)[None, :] - np.float32(width / 2)) * np.float32(pixel)
+    y = np.arange(height, dtype=np.float32)[:, None] * np.float32(pixel)
+    x = (np.arange(width, dtype=np.float32)[None, :] - np.float32(width / 2)) * np.float32(pixel)
     probe = Probe(rng=anatomy)
     lesions = place(anatomy, kind, lesion_count(seed=seed, kind=kind, patient=patient), depth, pixel * width)
     tissue = layers(anatomy, y=y, x=x, depth=depth)
@@ -69,8 +68,10 @@ def render(*, seed: int, kind: str, number: int, size: int | None, patient: int 
         uneven = texture(anatomy, y, x, grain=(1.3, 1.6))
         one.paint(tissue, y=y, x=x, uneven=uneven, rng=anatomy)
     probe.gain += view.uniform(-1, 1)
-    grey = probe.acquire(tissue, pixel=pixel, rng=view)
-    masks = tuple(one.mask(y, x) for one in lesions)
+    top, right = view.integers(0, 1 + (height // 100 if patient != number else 0), 2)
+    framed = slice(top, height), slice(0, width - right)
+    grey = probe.acquire(tissue, pixel=pixel, rng=view)[framed]
+    masks = tuple(one.mask(y, x)[framed] for one in lesions)
     return Picture(rgb=annotate(grey, masks=masks, kind=kind, rng=view), masks=masks)
 
 

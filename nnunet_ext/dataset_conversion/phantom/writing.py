@@ -52,19 +52,11 @@ def too_small(values: Mapping[str, tuple[int, int]]) -> list[str]:
 
 
 def prepare_folder(out: Path, *, jobs: Sequence[Job]) -> None:
-    """Make the folder, and make sure that nothing but earlier phantoms would be replaced.
+    """Make sure that nothing but earlier phantoms would be replaced, and make the folders.
 
     Raises:
         InputError: if the folder cannot be written, or holds files of the same names from elsewhere.
     """
-    probe = out / f".write-test.{os.getpid()}"
-    try:
-        for folder in {out, *(path.parent for job in jobs for path in job.files)}:
-            folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as e:
-        raise InputError(f"{out} cannot be written: {e.strerror}.", way_out="Choose another folder with --out.") from e
     found = {path: job.description_of(path) for job in jobs for path in job.files}
     foreign = [path for path, text in found.items() if text is not None and not text.startswith(MARK)]
     if foreign:
@@ -72,6 +64,14 @@ def prepare_folder(out: Path, *, jobs: Sequence[Job]) -> None:
             f"{foreign[0]} exists and is not a phantom ({len(foreign)} such files).",
             way_out="Real data are never overwritten: choose an empty folder with --out.",
         )
+    probe = out / f".write-test.{os.getpid()}"
+    try:
+        for folder in {out, *(path.parent for path in found)}:
+            folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as e:
+        raise InputError(f"{out} cannot be written: {e.strerror}.", way_out="Choose another folder with --out.") from e
 
 
 def write_all(

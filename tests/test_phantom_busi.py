@@ -157,7 +157,7 @@ def test_speckle_has_the_mean_of_the_tissue_and_fades_with_compounding() -> None
     spread = []
     for looks in (1, 4):
         probe = Probe(rng=np.random.default_rng(0))
-        probe.looks, probe.gain, probe.decline, probe.smoothing = looks, 0, 0, 0
+        probe.looks, probe.gain, probe.decline, probe.smoothing, probe.dynamic_range = looks, 0, 0, 0, 60
         image = probe.acquire(tissue((200, 200)), pixel=0.1, rng=np.random.default_rng(2)) * (60 / 255)
         assert image.mean() == pytest.approx(30, abs=2)
         spread.append(image.std())

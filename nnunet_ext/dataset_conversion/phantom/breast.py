@@ -17,6 +17,7 @@ Array = NDArray[np.float32]
 KINDS = ("benign", "malignant", "normal")
 LESIONS = {"benign": lesion.benign, "malignant": lesion.malignant}
 MOST_LESIONS = 3
+TYPICAL_SEMI = {"benign": 5.5, "malignant": 7.0}  # mm, half the width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,8 @@ def place(rng: np.random.Generator, kind: str, count: int, depth: float, width: 
     lesions = []
     for i in range(count):
         strip = 0.86 * width / count
-        widest = min(0.4 * strip, 0.22 * depth)
-        semi = float(np.clip(rng.lognormal(np.log(5.5), 0.42), 2.2, widest))
+        widest = min(0.4 * strip, 0.25 * depth)
+        semi = float(np.clip(rng.lognormal(np.log(TYPICAL_SEMI[kind]), 0.42), 2.2, widest))
         left = -0.43 * width + i * strip
         room = 1.15 * semi
         across = rng.uniform(left + room, left + strip - room) if strip > 2 * room else left + strip / 2
@@ -127,7 +128,7 @@ def glandular(rng: np.random.Generator, y: Array, x: Array, fine: Array) -> Arra
     """Bright, streaky, with dark ducts and fat lobules."""
     streaks = texture(rng, y, x, grain=(0.7, 3.5))
     islands = texture(rng, y, x, grain=(1.8, 4.5))
-    echo = np.float32(rng.uniform(28, 35)) + 2.0 * streaks + 1.5 * fine
+    echo = np.float32(rng.uniform(28, 37)) + 2.5 * streaks + 1.5 * fine
     echo += np.float32(rng.uniform(4, 11)) * ridges(texture(rng, y, x, grain=(1.8, 7)), 0.25) * step(fine, -0.8, 1)
     return echo - np.float32(rng.uniform(2, 9)) * step(islands, rng.uniform(0.2, 0.9), 0.25)
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
-DYNAMIC_RANGE = 60.0  # dB from black to white
 DECIBEL = np.float32(np.log(10) / 20)  # exp(DECIBEL * dB) is an amplitude
 RAYLEIGH_MEAN = np.sqrt(np.pi / 2)  # of the envelope of unit-variance complex noise
 MOST_GAIN, MOST_LOSS = 11.0, 34.0  # dB behind what lets more, or less, sound through than the rest
@@ -20,7 +19,7 @@ class Tissue:
     """What the sound meets, on the pixel grid (depth, width); the probe is on top.
 
     Attributes:
-        echo: scattering in dB above black, mean grey after log compression.
+        echo: scattering in dB above black, the mean after log compression.
         mirror: echo of smooth interfaces that reflect without speckle, in dB; 0 where there are none.
         attenuation: dB per mm, to and fro, beyond what time gain compensation assumes.
     """
@@ -42,7 +41,8 @@ class Probe:
         self.decline = rng.uniform(0.05, 0.5)  # dB per mm that the time gain compensation falls short
         self.smoothing = rng.uniform(0.4, 0.9)  # of the machine's speckle reduction, in pulse lengths
         self.floor = rng.uniform(3, 8)  # dB, the receiver's noise
-        self.gain = rng.uniform(-3, 5)  # dB
+        self.gain = rng.uniform(-3, 4)  # dB
+        self.dynamic_range = rng.uniform(46, 60)  # dB from black to white
 
     def acquire(self, tissue: Tissue, *, pixel: float, rng: np.random.Generator) -> NDArray[np.uint8]:
         """The image, shape (depth, width); `pixel` in mm."""
@@ -62,7 +62,7 @@ class Probe:
             envelope += np.hypot(real + coherent, imaginary)
         decibel = np.log(envelope / np.float32(self.looks * RAYLEIGH_MEAN) + 1e-3) / DECIBEL
         decibel = cv2.GaussianBlur(decibel, (0, 0), sigmaX=max(self.smoothing * self.axial / pixel, 0.2))
-        return np.rint(np.clip(decibel * (255 / DYNAMIC_RANGE), 0, 255)).astype(np.uint8)
+        return np.rint(np.clip(decibel * (255 / self.dynamic_range), 0, 255)).astype(np.uint8)
 
     def _shadows(self, attenuation: Array, pixel: float) -> Array:
         """Gain or loss in dB of what lies behind, blurred by the width of the beam."""

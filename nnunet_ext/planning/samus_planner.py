@@ -32,14 +32,16 @@ class SAMUSPlanner(ExperimentPlanner):
     * 8-bit images are divided by 255. Others are rescaled to [0, 1] by their extremes, unless the name of a channel
       asks for no normalisation.
 
-    ``-gpu_memory_target`` changes nothing: the size is the network's, the batch part of the recipe.
+    ``-gpu_memory_target`` changes nothing: the size is the network's, the batch part of the recipe. Another size is a
+    subclass with its own `image_size` and `default_plans_name`.
     """
 
+    default_plans_name = "nnUNetSAMUSPlans"
     image_size = 256  # pixels
     batch_size = 4
 
-    def __init__(self, *args, plans_name: str = "nnUNetSAMUSPlans", **kwargs) -> None:
-        super().__init__(*args, plans_name=plans_name, **kwargs)
+    def __init__(self, *args, plans_name: str | None = None, **kwargs) -> None:
+        super().__init__(*args, plans_name=plans_name or self.default_plans_name, **kwargs)
         self.suppress_transpose = True
         self.lowres_creation_threshold = 0  # nothing 3D is kept, see save_plans
         self.UNet_vram_target_GB = UNLIMITED_GB

@@ -91,6 +91,14 @@ def test_sizes_vary_unless_fixed() -> None:
 
 
 @pytest.mark.parametrize("kind", ["benign", "malignant"])
+def test_size_changes_resolution_not_anatomy(kind: str) -> None:
+    small, large = (render(seed=0, kind=kind, number=3, size=size) for size in (96, 192))
+    for a, b in zip(small.masks, large.masks, strict=True):
+        b = np.asarray(Image.fromarray(b).resize(a.shape[::-1]))
+        assert (a & b).sum() > 0.85 * (a | b).sum()
+
+
+@pytest.mark.parametrize("kind", ["benign", "malignant"])
 def test_lesions_are_darker_than_what_surrounds_them(kind: str) -> None:
     for number in range(1, 9):
         picture = render(seed=3, kind=kind, number=number, size=SIZE)

@@ -24,7 +24,7 @@ CASES = ((0, 26), (8, 24), (3, 17), (1, 24))  # (case, slice)
 SLICES, SIZE = 42, 512
 WINDOW = (-120, 240)
 OUTLINES = ("#2ee66b", "#ff4d4d")
-PICTURES = (("benign", 4), ("benign", 6), ("malignant", 3), ("malignant", 6), ("normal", 1))  # (class, number)
+PICTURES = (("benign", 3), ("benign", 6), ("malignant", 1), ("malignant", 5), ("normal", 2))  # (class, number)
 PICTURE_SIZE = 470
 
 

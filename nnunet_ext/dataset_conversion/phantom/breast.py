@@ -38,7 +38,7 @@ def lesion_count(*, seed: int, kind: str, patient: int) -> int:
     if kind == "normal":
         return 0
     draw = stream(seed, kind, patient, 0).uniform()
-    return 1 + (draw > 0.92) + (draw > 0.985)
+    return 1 + int(draw > 0.92) + int(draw > 0.985)
 
 
 def stream(*numbers: int | str) -> np.random.Generator:
@@ -73,7 +73,7 @@ def render(*, seed: int, kind: str, number: int, size: int | None, patient: int 
     framed = slice(top, height), slice(0, width - right)
     grey = probe.acquire(tissue, pixel=pixel, rng=view)[framed]
     masks = tuple(one.mask(y, x)[framed] for one in lesions)
-    return Picture(rgb=annotate(grey, masks=masks, kind=kind, rng=view), masks=masks)
+    return Picture(rgb=annotate(grey, masks=masks, rng=stream(seed, kind, number, 3)), masks=masks)
 
 
 def frame(rng: np.random.Generator, size: int | None) -> tuple[int, int, float]:

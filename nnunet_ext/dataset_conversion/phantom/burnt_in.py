@@ -15,7 +15,7 @@ Point = tuple[int, int]  # (x, y)
 
 
 def annotate(
-    grey: NDArray[np.uint8], *, masks: Sequence[NDArray[np.bool_]], kind: str, rng: np.random.Generator
+    grey: NDArray[np.uint8], *, masks: Sequence[NDArray[np.bool_]], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """The picture as (height, width, 3), with markers on some.
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from nnunet_ext.preprocessing.resize import resize_slices
 
-UNLIMITED_GB = 2.0**20
+UNLIMITED_GB = 2.0**20  # nnU-Net shrinks patches to its memory target; infinity it cannot round
 MODES_OF_8_BIT = {"L", "P", "RGB", "RGBA"}  # Pillow's names
 # what channel names can ask for and SAMUS can take as it is
 KEPT = {s.__name__ for s in (NoNormalization, RescaleTo01Normalization, RGBTo01Normalization)}
@@ -42,7 +42,7 @@ class SAMUSPlanner(ExperimentPlanner):
 
     def __init__(self, *args, plans_name: str | None = None, **kwargs) -> None:
         super().__init__(*args, plans_name=plans_name or self.default_plans_name, **kwargs)
-        self.suppress_transpose = True
+        self.suppress_transpose = True  # axial slices whatever the spacing
         self.lowres_creation_threshold = 0  # nothing 3D is kept, see save_plans
         self.UNet_vram_target_GB = UNLIMITED_GB
 

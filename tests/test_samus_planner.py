@@ -103,12 +103,19 @@ def test_16_bit_pictures_are_rescaled(nnunet_folders: Path) -> None:
 
 def test_another_size_is_a_subclass(nnunet_folders: Path) -> None:
     class Larger(SAMUSPlanner):
+        default_plans_name = "larger"
         image_size = 1024
 
     plan(nnunet_folders)  # writes the fingerprint
-    two = Larger(29, gpu_memory_target_in_gb=2, plans_name="larger").plan_experiment()["configurations"]["2d"]
-    assert (two["patch_size"], two["batch_size"]) == ([1024, 1024], 4)
+    plans = Larger(29, gpu_memory_target_in_gb=2).plan_experiment()
+    assert plans["plans_name"] == "larger"
+    two = plans["configurations"]["2d"]
+    assert (list(two["patch_size"]), two["batch_size"]) == ([1024, 1024], 4)
     assert two["resampling_fn_data_kwargs"]["size"] == [1024, 1024]
+
+
+def test_plans_name_of_the_user(nnunet_folders: Path) -> None:
+    assert plan(nnunet_folders, overwrite_plans_name="mine")["plans_name"] == "mine"
 
 
 def test_stock_networks_fit_the_plan(nnunet_folders: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from nnunet_ext.preprocessing.resize import resize_slices
 
-UNLIMITED_GB = 2.0**20
+UNLIMITED_GB = 2.0**20  # nnU-Net shrinks patches to its memory target; infinity it cannot round
 MODES_OF_8_BIT = {"L", "P", "RGB", "RGBA"}  # Pillow's names
 # what channel names can ask for and SAMUS can take as it is
 KEPT = {s.__name__ for s in (NoNormalization, RescaleTo01Normalization, RGBTo01Normalization)}
@@ -32,15 +32,17 @@ class SAMUSPlanner(ExperimentPlanner):
     * 8-bit images are divided by 255. Others are rescaled to [0, 1] by their extremes, unless the name of a channel
       asks for no normalisation.
 
-    ``-gpu_memory_target`` changes nothing: the size is the network's, the batch part of the recipe.
+    ``-gpu_memory_target`` changes nothing: the size is the network's, the batch part of the recipe. Another size is a
+    subclass with its own `image_size` and `default_plans_name`.
     """
 
+    default_plans_name = "nnUNetSAMUSPlans"
     image_size = 256  # pixels
     batch_size = 4
 
-    def __init__(self, *args, plans_name: str = "nnUNetSAMUSPlans", **kwargs) -> None:
-        super().__init__(*args, plans_name=plans_name, **kwargs)
-        self.suppress_transpose = True
+    def __init__(self, *args, plans_name: str | None = None, **kwargs) -> None:
+        super().__init__(*args, plans_name=plans_name or self.default_plans_name, **kwargs)
+        self.suppress_transpose = True  # axial slices whatever the spacing
         self.lowres_creation_threshold = 0  # nothing 3D is kept, see save_plans
         self.UNet_vram_target_GB = UNLIMITED_GB
 

@@ -34,7 +34,8 @@ def resize_slices(
         rows, columns = (nearest(n, wanted) for n, wanted in zip(data.shape[-2:], size, strict=True))
         return data[..., rows[:, None], columns]
     image = torch.from_numpy(np.ascontiguousarray(data))
-    return F.interpolate(image, tuple(size), mode="bilinear", align_corners=False, antialias=True).numpy()
+    resized = F.interpolate(image, tuple(size), mode="bilinear", align_corners=False, antialias=True)
+    return resized.clamp_(image.min(), image.max()).numpy()  # filter taps sum to 1 but for the last digit
 
 
 def nearest(length: int, wanted: int) -> np.ndarray:

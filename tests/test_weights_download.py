@@ -124,7 +124,7 @@ def test_cut_connections_are_resumed(server: Server, checkpoint: sam.Checkpoint,
 
 def test_an_interrupted_download_is_continued(server: Server, checkpoint: sam.Checkpoint, path: Path) -> None:
     server.cuts = [200_000, *[0] * module.ATTEMPTS]
-    with pytest.raises(InputError, match=r"closed early \(5 attempts\)\.\nThe same command continues after"):
+    with pytest.raises(InputError, match=r"closed early \(after 5 attempts\)\.\nThe same command continues after"):
         download(checkpoint, path)
     done = part_of(path).stat().st_size
     assert done > 100_000
@@ -196,7 +196,7 @@ def test_not_found(server: Server, checkpoint: sam.Checkpoint, path: Path) -> No
 
 def test_busy_server(server: Server, checkpoint: sam.Checkpoint, path: Path) -> None:
     server.status = 503
-    with pytest.raises(InputError, match=r"HTTP 503 Service Unavailable \(5 attempts\)"):
+    with pytest.raises(InputError, match=r"HTTP 503 Service Unavailable \(after 5 attempts\)"):
         download(checkpoint, path)
 
 
@@ -204,12 +204,12 @@ def test_silent_server(server: Server, checkpoint: sam.Checkpoint, path: Path, m
     monkeypatch.setattr(module, "TIMEOUT", (1, 0.05))
     monkeypatch.setattr(module, "ATTEMPTS", 2)
     server.silence = 0.3
-    with pytest.raises(InputError, match=r"no answer within 0\.05 s \(2 attempts\)"):
+    with pytest.raises(InputError, match=r"no answer within 0\.05 s \(after 2 attempts\)"):
         download(checkpoint, path)
 
 
 def test_no_server(checkpoint: sam.Checkpoint, path: Path) -> None:
-    with pytest.raises(InputError, match=r"Connection refused \(5 attempts\)"):
+    with pytest.raises(InputError, match=r"Connection refused \(after 5 attempts\)"):
         download(checkpoint, path, url="http://127.0.0.1:1/sam.pth")
 
 

@@ -88,7 +88,7 @@ def _fetch(url: str, part: Path, size: int, track: Track) -> None:
         failures = 0 if _size(part) > before else failures + 1
         if failures == ATTEMPTS:
             raise InputError(
-                f"{url}: {reason} ({ATTEMPTS} attempts).",
+                f"{url}: {reason} (after {ATTEMPTS} attempts).",
                 way_out=f"The same command continues after {_size(part):,} of {size:,} bytes.",
             )
         if _size(part) < size:
@@ -138,7 +138,7 @@ def _reason(error: requests.RequestException) -> str:
         return f"no answer within {TIMEOUT[1]:g} s"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return CUT
-    return str(error).rsplit(": ", 1)[-1].strip("\"'(). ") or type(error).__name__
+    return str(error).rsplit(": ", 1)[-1].rstrip("\"'). ") or type(error).__name__
 
 
 def _size(path: Path) -> int:

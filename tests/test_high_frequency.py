@@ -29,18 +29,7 @@ def listing(image: np.ndarray, wavelet: str = "haar") -> np.ndarray:
 
     _, bands = pywt.dwt2(image, wavelet)
     merged = to_255(sum(to_255(band) for band in bands))
-    return resize(merged, image.shape) / 255
-
-
-def resize(a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """cv2.resize(a, bilinear), whose coefficients are float32 whatever the image, with float64 coefficients."""
-    for axis, size in enumerate(shape):
-        length = a.shape[axis]
-        position = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
-        first = np.minimum(position.astype(int), max(length - 2, 0))
-        weight = (position - first).reshape([-1, 1] if axis == 0 else [1, -1])
-        a = a.take(first, axis) * (1 - weight) + a.take(np.minimum(first + 1, length - 1), axis) * weight
-    return a
+    return cv2.resize(merged, image.shape[::-1], interpolation=cv2.INTER_LINEAR) / 255
 
 
 def high_frequency(image: np.ndarray, **options: str) -> np.ndarray:
@@ -52,14 +41,6 @@ def image(*shape: int, seed: int = 0, dtype: type = np.float64) -> np.ndarray:
     rng = np.random.default_rng(seed)
     smooth = np.add.outer(*(np.linspace(0, 1, n) for n in shape))
     return ((smooth + rng.rayleigh(size=shape)) / 8).astype(dtype)
-
-
-@pytest.mark.parametrize("shape", [(256, 256), (255, 257), (64, 48), (31, 2), (2, 3), (7, 7)])
-def test_resize_is_that_of_opencv(shape: tuple[int, int]) -> None:
-    a = image(*(-(-n // 2) for n in shape))
-    expected = cv2.resize(a, shape[::-1], interpolation=cv2.INTER_LINEAR)
-    dyadic = all(n % 2 == 0 for n in shape)  # coefficients without rounding
-    np.testing.assert_allclose(resize(a, shape), expected, atol=1e-14 if dyadic else 1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (64, 48), (17, 31), (255, 256), (2, 3), (200, 301)])
@@ -83,7 +64,7 @@ def test_single_precision_at_the_size_of_the_network(wavelet: str) -> None:
 )
 def test_random_wavelets_and_sizes(wavelet: str, height: int, width: int, seed: int) -> None:
     x = image(height, width, seed=seed)
-    np.testing.assert_allclose(high_frequency(x, wavelet=wavelet), listing(x, wavelet), atol=1e-11, rtol=0)
+    np.testing.assert_allclose(high_frequency(x, wavelet=wavelet), listing(x, wavelet), atol=1e-12, rtol=0)
 
 
 def test_intensity_scale_is_of_no_account() -> None:
@@ -106,7 +87,7 @@ def test_bands_without_variation(dtype: type) -> None:
     stripes = np.tile(image(1, 64, dtype=dtype) * 0.1 + 0.3, (64, 1))
     out = high_frequency(stripes, wavelet="db3")
     assert (np.ptp(out, axis=0) < 1e-4).all()
-    assert out.max() == 1
+    assert np.ptp(out) > 0.5
 
 
 def test_single_pixels_and_lines() -> None:
@@ -137,7 +118,8 @@ def test_percentiles_by_their_definition() -> None:
         low, high = np.percentile(a, [2, 98])
         return np.clip((a - low) / (high - low), 0, 1)
 
-    expected = resize(stretch(sum(stretch(band) for band in pywt.dwt2(x, "haar")[1])), x.shape)
+    merged = stretch(sum(stretch(band) for band in pywt.dwt2(x, "haar")[1]))
+    expected = cv2.resize(merged, x.shape[::-1], interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(high_frequency(x, normalization="percentile"), expected, atol=1e-12, rtol=0)
 
 

@@ -20,6 +20,7 @@ VERBS = {
     "convert": "convert",
     "phantom": "phantom",
     "predict": "predict",
+    "weights": "weights",
     "list": "list_",
     "doctor": "doctor",
 }

@@ -42,6 +42,10 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
 
 def _load(path: Path) -> Any:
     try:
+        path.open("rb").close()  # what the system says about the file; later errors are about its content
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror}.") from e
+    try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as e:
         if found := re.search(r"GLOBAL (\S+) was not an allowed|load unsupported GLOBAL (\S+)", str(e)):
@@ -50,9 +54,7 @@ def _load(path: Path) -> Any:
                 way_out="If you trust it, load it with weights_only=False and save the state dict alone.",
             ) from e
         raise InputError(f"{path} is no torch checkpoint.") from e
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror}.") from e
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, UnicodeDecodeError) as e:
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as e:
         raise InputError(f"{path} is no torch checkpoint, or a truncated one.", way_out="Get it again.") from e
 
 

@@ -58,8 +58,12 @@ class HighFrequencyImage(nn.Module):
         return F.interpolate(self._normalize(hl + lh + hh), size=x.shape[-2:], mode="bilinear", align_corners=False)
 
     def _normalize(self, band: torch.Tensor) -> torch.Tensor:
-        extremes = _extremes(band) if self.normalization == "minmax" else _percentiles(band)
-        return _stretch(band, *extremes, noise=100 * torch.finfo(band.dtype).eps)
+        if self.normalization == "minmax":
+            low, high = _extremes(band)
+        else:
+            low, high = _percentiles(band)
+            band = band.clamp(low, high)
+        return _stretch(band, low, high, noise=100 * torch.finfo(band.dtype).eps)
 
 
 def _filter(x: torch.Tensor, taps: Sequence[float], dim: int) -> torch.Tensor:
@@ -89,6 +93,6 @@ def _percentiles(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _stretch(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, *, noise: float = 0.0) -> torch.Tensor:
-    """Map [low, high] to [0, 1] and clip; 0 everywhere if the two differ by no more than `noise`."""
+    """Map [low, high] to [0, 1]; 0 everywhere if the two differ by no more than `noise`."""
     extent = high - low
-    return ((x - low) / extent.where(extent > noise, torch.inf)).clamp(0, 1)
+    return (x - low) / extent.where(extent > noise, torch.inf)

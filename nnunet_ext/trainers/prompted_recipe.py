@@ -20,7 +20,6 @@ from nnunet_ext.architectures.samus import checkpoint
 from nnunet_ext.architectures.samus.model import PromptedModel
 from nnunet_ext.architectures.samus.promptable import LearnedPrompts, PromptableSegmenter
 from nnunet_ext.architectures.samus.vit import VIT_B, ViT
-from nnunet_ext.errors import InputError
 from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
 from nnunet_ext.losses.foreground import ForegroundLoss, ForegroundMaps, dice_bce, dice_mse
 from nnunet_ext.trainers.augmentation import samus_transforms
@@ -129,20 +128,13 @@ class PromptedRecipe(PaperRecipe):
         if not self.pretrained:
             self.print_to_log_file(f"{type(self).__name__} begins with random weights: there are no pretrained ones.")
             return
-        path = sam.location()
+        path = sam.require()
         if path is None:
             self.print_to_log_file(
                 f"{sam.VARIABLE}={sam.RANDOM}: training begins with a RANDOM image encoder, most of which stays "
                 "frozen. This tries the software; it does not reproduce the paper."
             )
             return
-        problem = sam.problem(path)
-        if problem is not None:
-            raise InputError(
-                f"{type(self).__name__} begins with SAM's weights, and {problem}.",
-                way_out="Get them with `nnunet_ext weights download`, or set "
-                f"{sam.VARIABLE} to the file (or to {sam.RANDOM} to go without).",
-            )
         checkpoint.load(self.segmenter.model, checkpoint.read(path), path)
         if self.segmenter.prompts is not None:
             self.segmenter.prompts.reset(self.segmenter.model)

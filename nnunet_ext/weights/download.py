@@ -1,7 +1,7 @@
 """Download a checkpoint: resumable, verified, and under its name only when it is right.
 
-Built on requests, which nnU-Net brings along. Of the libraries for downloads, pooch and parfive begin again after an
-interruption, and pypdl would bring an asynchronous stack for one file.
+Built on requests, which nnU-Net brings along: libraries for downloads either begin anew after an interruption or would
+bring an asynchronous stack for one file.
 """
 
 from __future__ import annotations

@@ -13,14 +13,14 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 
-def run(rank: int, rendezvous: str, output: str) -> None:
-    """Train one epoch of nnUNetTrainerRAUNet on the tiny dataset and write what the test compares."""
+def run(rank: int, rendezvous: str, output: str, dataset: str, trainer_name: str, plans: str) -> None:
+    """Train one epoch on a tiny dataset and write what the test compares."""
     from nnunetv2.run.run_training import get_trainer_from_args
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     sys.modules[nnUNetTrainer.__module__].DDP = lambda network, device_ids: DistributedDataParallel(network)
-    trainer = get_trainer_from_args("29", "2d", 0, "nnUNetTrainerRAUNet", "nnUNetRAUNetPlans")
+    trainer = get_trainer_from_args(dataset, "2d", 0, trainer_name, plans)
     trainer.device, trainer.grad_scaler = torch.device("cpu"), None
     trainer.initialize()
     before = {k: v.clone() for k, v in trainer.network.module.state_dict().items()}

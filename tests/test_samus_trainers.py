@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
-from test_trainers import images, model_folder, predict, train
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.run.run_training import run_training
+from test_trainers import CPU, checkpoint, images, make, model_folder, predict, train, two_processes
 
 from nnunet_ext import registry
+from nnunet_ext.architectures.samus.sam import SAM
 from nnunet_ext.architectures.samus.vit import VIT_TINY
 from nnunet_ext.errors import InputError
+from nnunet_ext.inference.clicks import random_clicks
 from nnunet_ext.trainers.prompted_recipe import PromptedRecipe
 
 PLANS = "nnUNetSAMUSPlans"
 TRAINERS = [e for e in registry.entries("trainer") if e.planner == "SAMUSPlanner"]
 BUSI = 35  # PNG, 36 x 40 pixels, one class
+HF = "nnUNetTrainerSAMUSHF"
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +61,229 @@ def test_every_trainer_trains_validates_and_predicts(entry: registry.Entry, data
             predict(folder, case)
     else:
         assert predict(folder, case)[0].shape == (1, 40, 36)
+
+
+@pytest.mark.parametrize(("dataset", "channels"), [(36, 3), (37, 2)], ids=["classes", "regions"])
+def test_classes_and_regions(dataset: int, channels: int, datasets: Path, prepared: Path) -> None:
+    train(HF, dataset, plans=PLANS)
+    folder = model_folder(datasets, HF, PLANS, dataset=dataset)
+    tokens = checkpoint(folder)["network_weights"]["prompts.seg_layers.tokens"]
+    assert tokens.shape == (2, 2, VIT_TINY.out_channels)
+    [segmentation] = predict(folder, images(prepared, dataset)[:1])
+    assert segmentation.shape == (1, 40, 36)
+    predictor = nnUNetPredictor(device=CPU, perform_everything_on_device=False)
+    predictor.initialize_from_trained_model_folder(str(folder), (0,))
+    with torch.no_grad():
+        assert predictor.network.eval()(torch.rand(1, 1, 256, 256)).shape == (1, channels, 256, 256)
+
+
+def test_stock_plans_rescale_and_say_so(datasets: Path, prepared: Path, capsys: pytest.CaptureFixture) -> None:
+    train(HF, BUSI, plans="nnUNetPlans")
+    out = capsys.readouterr().out
+    assert "ZScoreNormalization does not give [0, 1]: every sample is rescaled" in out
+    assert "-pl SAMUSPlanner" in out
+    assert predict(model_folder(datasets, HF, "nnUNetPlans", dataset=BUSI), images(prepared, BUSI)[:1])
+
+
+def test_recipe(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NNUNET_EXT_EPOCHS")
+    trainer = initialized(HF)
+    assert (trainer.num_epochs, trainer.save_every, trainer.batch_size) == (400, 10, 4)
+    assert trainer.inference_allowed_mirroring_axes is None
+    group = trainer.optimizer.param_groups[0]
+    assert isinstance(trainer.optimizer, torch.optim.Adam)
+    assert (group["lr"], group["weight_decay"]) == (5e-4, 0)
+    trained = {id(p) for p in trainer.network.parameters() if p.requires_grad}
+    assert {id(p) for p in group["params"]} == trained
+    trainer.lr_scheduler.step(399)
+    assert group["lr"] == 5e-4
+
+
+def initialized(trainer: str, dataset: int = BUSI):
+    trainer = make(trainer, dataset, plans=PLANS)
+    trainer.initialize()
+    return trainer
+
+
+def test_only_what_is_trained_has_gradients_and_optimizer_state(datasets: Path) -> None:
+    trainer = initialized(HF)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    before = {n: t.clone() for n, t in trainer.network.state_dict().items()}
+    for _ in range(2):  # the high-frequency stem has a gradient from the second step on
+        trainer.train_step(next(trainer.dataloader_train))
+    trained = {n for n, p in trainer.network.named_parameters() if p.requires_grad}
+    changed = {n for n, t in trainer.network.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed <= trained
+    assert {n for n in trained if "Space_Adapter.k.bias" not in n} <= changed
+    assert len(trainer.optimizer.state) == len(trained)
+    assert all(p.grad is None for n, p in trainer.network.named_parameters() if n not in trained)
+    trainer.on_train_end()
+
+
+def test_one_seed_pairs_the_ablation(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Common initial weights, data, clicks: and, before anything is learnt, the same loss bit for bit."""
+    monkeypatch.setenv("NNUNET_EXT_SEED", "7")
+    seen = []
+    for name in ("nnUNetTrainerSAMUS", "nnUNetTrainerSAMUSHF", "nnUNetTrainerSAMUSHFControl"):
+        trainer = initialized(name)
+        trainer.on_train_start()
+        trainer.on_train_epoch_start()
+        batches = [next(trainer.dataloader_train) for _ in range(2)]
+        points, _ = random_clicks(trainer.maps(batches[0]["target"])[0], trainer._click_generator)
+        trainer.on_train_epoch_start()
+        loss = trainer.train_step(batches[0])["loss"]
+        seen.append((trainer.network.state_dict(), batches[1]["data"], points, loss))
+        trainer.on_train_end()
+    samus, *others = seen
+    for other in others:
+        assert torch.equal(samus[1], other[1])
+        assert torch.equal(samus[2], other[2])
+        assert samus[3] == other[3]
+    first = initialized("nnUNetTrainerSAMUS").network.state_dict()
+    for name in ("nnUNetTrainerSAMUSHF", "nnUNetTrainerSAMUSHFControl"):
+        state = initialized(name).network.state_dict()
+        assert all(torch.equal(state[n], t) for n, t in first.items())
+
+
+@pytest.mark.parametrize("slim", ["0", "1"])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    slim: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNUNET_EXT_EPOCHS", "3")
+    monkeypatch.setenv("NNUNET_EXT_SEED", "7")
+    monkeypatch.setenv("NNUNET_EXT_SLIM_CHECKPOINTS", slim)
+    monkeypatch.setattr(PromptedRecipe, "checkpoint_interval", 1)
+    train(HF, BUSI, plans=PLANS)
+    whole = checkpoint(model_folder(datasets, HF, PLANS, dataset=BUSI))
+
+    again = tmp_path / "again"
+    again.mkdir()
+    monkeypatch.setenv("nnUNet_results", str(again))
+    step, steps = PromptedRecipe.train_step, []
+
+    def interrupted(self, batch: dict) -> dict:
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PromptedRecipe, "train_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(HF, BUSI, plans=PLANS)
+    folder = model_folder(again, HF, PLANS, dataset=BUSI)
+    latest = checkpoint(folder, "latest")["network_weights"]
+    assert (len(latest) < len(whole["network_weights"])) == (slim == "1")
+    torch.manual_seed(99)  # whatever state the generators are in
+    train(HF, BUSI, plans=PLANS, continue_training=True)
+    resumed = checkpoint(folder)
+
+    assert resumed["network_weights"].keys() == whole["network_weights"].keys()
+    for key, tensor in whole["network_weights"].items():
+        assert torch.equal(tensor, resumed["network_weights"][key]), key
+    for key in ("train_losses", "val_losses", "mean_fg_dice"):
+        assert whole["logging"][key] == resumed["logging"][key]
+
+
+def test_best_checkpoint_is_that_of_the_lowest_validation_loss(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNUNET_EXT_EPOCHS", "4")
+    losses = iter([0.5, 0.7, 0.3, 0.4])
+    original = PromptedRecipe.on_validation_epoch_end
+
+    def replace_loss(self: PromptedRecipe, outputs: list) -> None:
+        loss = next(losses)
+        original(self, [{**o, "loss": np.float32(loss)} for o in outputs])
+
+    monkeypatch.setattr(PromptedRecipe, "on_validation_epoch_end", replace_loss)
+    train("nnUNetTrainerSAMUS", BUSI, plans=PLANS, disable_checkpointing=False)
+    best = checkpoint(model_folder(datasets, "nnUNetTrainerSAMUS", PLANS, dataset=BUSI), "best")
+    assert best["current_epoch"] == 3
+
+
+def test_training_without_sam_is_an_error_that_says_what_to_do(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", str(tmp_path / "sam_vit_b.pth"))
+    with pytest.raises(InputError, match=r"sam_vit_b.pth does not exist(.|\n)*nnunet_ext weights download"):
+        train("nnUNetTrainerSAMUS", BUSI, plans=PLANS)
+    train("nnUNetTrainerSAMUSHFTiny", BUSI, plans=PLANS)  # needs none
+
+
+def test_random_weights_are_said_in_the_log(datasets: Path, capsys: pytest.CaptureFixture) -> None:
+    train("nnUNetTrainerSAMUS", BUSI, plans=PLANS)
+    assert "RANDOM image encoder" in capsys.readouterr().out
+
+
+@pytest.fixture
+def sam_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint with SAM's tensors in tiny sizes that passes for the official one."""
+    torch.manual_seed(11)
+    file = tmp_path / "sam.pth"
+    torch.save(SAM(vit=VIT_TINY, image_size=1024).state_dict(), file)
+    monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", str(file))
+    monkeypatch.setattr("nnunet_ext.weights.sam.problem", lambda path, *_: None if path.exists() else f"no {path}")
+    return file
+
+
+def test_training_begins_with_sams_weights(datasets: Path, prepared: Path, sam_file: Path) -> None:
+    train("nnUNetTrainerSAMUS", BUSI, plans=PLANS)
+    folder = model_folder(datasets, "nnUNetTrainerSAMUS", PLANS, dataset=BUSI)
+    state, sam = checkpoint(folder)["network_weights"], torch.load(sam_file)
+    for name in ("image_encoder.blocks.0.attn.qkv.weight", "mask_decoder.iou_token.weight"):
+        assert torch.equal(state[f"model.{name}"], sam[name])
+    sam_file.unlink()  # no use for it from here on
+    assert predict(folder, images(prepared, BUSI)[:1])
+    run_training(str(BUSI), "2d", 0, "nnUNetTrainerSAMUS", PLANS, device=CPU, only_run_validation=True)
+    pretrained = str(folder / "fold_0" / "checkpoint_final.pth")
+    train("nnUNetTrainerSAMUS", 36, plans=PLANS, pretrained_weights=pretrained)  # to two classes
+    other = checkpoint(model_folder(datasets, "nnUNetTrainerSAMUS", PLANS, dataset=36))["network_weights"]
+    name = "model.image_encoder.blocks.0.attn.qkv.weight"
+    assert torch.equal(other[name], state[name])
+
+
+def test_learned_prompts_begin_at_sams_click_in_the_middle(datasets: Path, sam_file: Path) -> None:
+    trainer = initialized("nnUNetTrainerSAMUS")
+    trainer.on_train_start()
+    sam = torch.load(sam_file)
+    tokens = trainer.segmenter.prompts.seg_layers["tokens"]
+    assert torch.equal(tokens[0, 1], sam["prompt_encoder.not_a_point_embed.weight"][0])
+    trainer.on_train_end()
+
+
+def test_augmentation_is_samus(datasets: Path) -> None:
+    """Rotation, zoom, gamma and contrast; no flip; the segmentation follows the image."""
+    transform = make(HF, BUSI, plans=PLANS).get_training_transforms(
+        (64, 64), (0, 0), None, (), False, foreground_labels=(1,)
+    )
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    mask = ((x - 0.3) ** 2 + (y + 0.1) ** 2 < 0.2)[None]
+    torch.manual_seed(0)
+    np.random.seed(0)
+    areas, unchanged = [], 0
+    for _ in range(60):
+        out = transform(image=mask.float() * 0.8 + 0.1, segmentation=mask.to(torch.int16))
+        image, seg = out["image"], out["segmentation"]
+        assert image.shape == (1, 64, 64)
+        assert seg.min() >= 0
+        inside, outside = image[seg > 0].median(), image[seg == 0].median()
+        assert inside > outside
+        areas.append(float(seg.float().mean()))
+        unchanged += torch.equal(seg, mask.to(torch.int16))
+    area = float(mask.float().mean())
+    assert 0.95 * area < min(areas)
+    assert 1.2 * area < max(areas) < 1.3**2 * 1.05 * area
+    assert 5 < unchanged < 30  # a quarter is neither rotated nor enlarged
+
+
+def test_distributed(short_runs: Path) -> None:
+    """Both ranks end with the same weights, and no parameter waits for a gradient in vain."""
+    two_processes(short_runs, str(BUSI), "nnUNetTrainerSAMUSHFTiny", PLANS, batch_size=2)
+
+
+def test_torch_compile_keeps_the_output(datasets: Path) -> None:
+    network = initialized(HF).network.eval()
+    compiled = torch.compile(network, backend="eager")
+    image = torch.rand(1, 1, 256, 256)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(image), network(image), rtol=1e-4, atol=1e-5)

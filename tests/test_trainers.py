@@ -19,6 +19,7 @@ from nnunet_ext.errors import InputError
 
 CPU = torch.device("cpu")
 PLANS = "nnUNetRAUNetPlans"
+TRAINERS = [e for e in registry.entries("trainer") if e.planner != "SAMUSPlanner"]  # those: test_samus_trainers.py
 
 
 def make(trainer: str, dataset_id: int = 29, configuration: str = "2d", plans: str = PLANS, fold: int = 0, **kwargs):
@@ -49,7 +50,7 @@ def predict(folder: Path, cases: list[list[str]]) -> list[np.ndarray]:
     return predictor.predict_from_files_sequential(cases, None)
 
 
-@pytest.mark.parametrize("entry", registry.entries("trainer"), ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", TRAINERS, ids=lambda e: e.name)
 def test_every_trainer_trains_validates_and_predicts(entry: registry.Entry, datasets: Path, prepared: Path) -> None:
     configuration = entry.configuration or "2d"
     train(entry.name, configuration=configuration)
@@ -211,7 +212,7 @@ def test_horizontal_flip_only(datasets: Path, monkeypatch: pytest.MonkeyPatch) -
         assert seen == {True, False}
 
 
-@pytest.mark.parametrize("entry", [e for e in registry.entries("trainer") if e.planner], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", [e for e in TRAINERS if e.planner], ids=lambda e: e.name)
 def test_every_trained_parameter_gets_a_gradient(entry: registry.Entry, datasets: Path) -> None:
     trainer = make(entry.name, configuration=entry.configuration or "2d")
     trainer.on_train_start()
@@ -464,15 +465,19 @@ def test_torch_compile_keeps_the_output(datasets: Path) -> None:
 
 
 def test_two_processes(short_runs: Path) -> None:
+    two_processes(short_runs, "29", "nnUNetTrainerRAUNet", PLANS, batch_size=1)
+
+
+def two_processes(short_runs: Path, dataset: str, trainer: str, plans: str, *, batch_size: int) -> None:
     """Distributed training keeps the ranks' weights equal and sees different data."""
     from ddp_child import run
     from torch import multiprocessing as mp
 
-    mp.spawn(run, args=(str(short_runs / "rendezvous"), str(short_runs)), nprocs=2)
+    mp.spawn(run, args=(str(short_runs / "rendezvous"), str(short_runs), dataset, trainer, plans), nprocs=2)
     first, second = (torch.load(short_runs / f"rank_{r}.pt", weights_only=False) for r in range(2))
     assert first["without_gradient"] == second["without_gradient"] == []
     for key, tensor in first["weights"].items():
         assert torch.equal(tensor, second["weights"][key]), key
-    assert first["batch_size"] == second["batch_size"] == 1
+    assert first["batch_size"] == second["batch_size"] == batch_size
     assert not torch.equal(first["data"], second["data"])
     assert first["moved"]

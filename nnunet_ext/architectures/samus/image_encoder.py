@@ -43,6 +43,11 @@ class PatchEmbed(nn.Module):
         return grey_convolution(self.proj, image).permute(0, 2, 3, 1)
 
 
+def position_embedding(grid: int, dim: int) -> nn.Parameter:
+    """One vector per place, (1, grid, grid, dim); small and random as in ViT, for networks without SAM's weights."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, grid, grid, dim), std=0.02))
+
+
 def neck(vit: ViT) -> nn.Sequential:
     """From tokens to the image embedding: 1x1 and 3x3 convolution, each with layer norm."""
     return nn.Sequential(
@@ -67,7 +72,7 @@ class SAMImageEncoder(nn.Module):
         super().__init__()
         grid = image_size // PATCH
         self.patch_embed = PatchEmbed(dim=vit.embed_dim, stride=PATCH)
-        self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, vit.embed_dim))
+        self.pos_embed = position_embedding(grid, vit.embed_dim)
         self.blocks = nn.ModuleList(
             Block(vit=vit, grid=grid, windowed=i not in vit.global_blocks) for i in range(vit.depth)
         )
@@ -97,7 +102,7 @@ class SAMUSImageEncoder(nn.Module):
         super().__init__()
         dim, grid = vit.embed_dim, image_size // self.stride
         self.checkpointing = checkpointing
-        self.pos_embed = nn.Parameter(torch.zeros(1, vit.position_grid, vit.position_grid, dim))
+        self.pos_embed = position_embedding(vit.position_grid, dim)
         self.cnn_embed = CNNBranch(in_channels=3, channels=(*vit.stem_channels, dim))
         self.patch_embed = PatchEmbed(dim=dim, stride=self.stride)
         self.post_pos_embed = PositionAdapter(dim=dim, factor=vit.position_grid // grid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -183,3 +184,11 @@ def shrink(name: str, plans_name: str, configuration: str = "2d", **changes: obj
     plans = json.loads(file.read_text())
     plans["configurations"][configuration].update(changes)
     file.write_text(json.dumps(plans))
+
+
+def forked(method: str | None = None) -> multiprocessing.context.BaseContext:
+    """In place of `multiprocessing.get_context`: nnU-Net's spawned pools forked, without imports in every worker."""
+    return _get_context("fork")
+
+
+_get_context = multiprocessing.get_context

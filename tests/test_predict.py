@@ -1,0 +1,267 @@
+"""nnunet_ext predict: clicks from a file or from the reference, and where they came from written down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
+import tiny
+import torch
+from test_trainers import train
+
+from nnunet_ext.cli import main
+from nnunet_ext.errors import InputError
+from nnunet_ext.inference import prompt_file
+from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
+from nnunet_ext.inference.prompted import prompted_logits
+from nnunet_ext.losses.foreground import ForegroundLoss, ForegroundMaps, dice_bce, dice_loss, dice_mse
+
+PLANS = "nnUNetSAMUSPlans"
+TINY = "nnUNetTrainerSAMUSHFTiny"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One iteration each: 35 pictures with one class, mixed and click-only; 36 volumes with two classes."""
+    root = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            (root / name).mkdir()
+            patch.setenv(name, str(root / name))
+        for name in ("EPOCHS", "ITERATIONS", "VAL_ITERATIONS"):
+            patch.setenv(f"NNUNET_EXT_{name}", "1")
+        patch.setattr("multiprocessing.get_context", tiny.forked)
+        tiny.make_raw(35, tiny.BINARY, channels=("ultrasound",), png=True)
+        tiny.make_raw(36, tiny.CLASSES, shape=(2, 40, 36))
+        for dataset in (35, 36):
+            tiny.plan_and_preprocess(dataset, "SAMUSPlanner")
+        patch.setenv("nnUNet_n_proc_DA", "0")  # which planning does not take
+        for dataset in (35, 36):
+            train(TINY, dataset, plans=PLANS)
+        train(f"{TINY}Click", 35, plans=PLANS)
+    return root
+
+
+def model(root: Path, trainer: str = TINY, dataset: int = 35) -> Path:
+    return root / "nnUNet_results" / f"Dataset{dataset:03d}_Tiny" / f"{trainer}__{PLANS}__2d"
+
+
+def raw(root: Path, folder: str, dataset: int = 35) -> Path:
+    return root / "nnUNet_raw" / f"Dataset{dataset:03d}_Tiny" / folder
+
+
+def predict(root: Path, out: Path, *options: object, trainer: str = TINY, dataset: int = 35) -> int:
+    where = ("-m", model(root, trainer, dataset), "-i", raw(root, "imagesTr", dataset), "-o", out)
+    return main([*map(str, ("predict", *where, "-device", "cpu", *options))])
+
+
+def read(file: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(file))
+
+
+def record(out: Path) -> dict:
+    return json.loads((out / "prompts_used.json").read_text())
+
+
+def test_one_checkpoint_with_and_without_clicks(trained: Path, tmp_path: Path) -> None:
+    assert predict(trained, tmp_path / "none", "--npz") == 0
+    assert predict(trained, tmp_path / "click", "--from-reference", raw(trained, "labelsTr"), "--npz") == 0
+    for out, source in (("none", "none"), ("click", "reference")):
+        assert {f.name for f in (tmp_path / out).glob("*.png")} == {f"case_{i}.png" for i in range(4)}
+        assert read(tmp_path / out / "case_0.png").shape == (40, 36)
+        assert record(tmp_path / out)["source"] == source
+    assert "not comparable" in record(tmp_path / "click")["warning"]
+    none, click = (np.load(tmp_path / out / "case_0.npz")["probabilities"] for out in ("none", "click"))
+    assert not np.allclose(none, click)
+
+
+def test_without_clicks_it_is_what_nnunet_predicts(trained: Path, tmp_path: Path) -> None:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predict(trained, tmp_path / "out")
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+    predictor.initialize_from_trained_model_folder(str(model(trained)), (0,), "checkpoint_best.pth")
+    image = str(raw(trained, "imagesTr") / "case_1_0000.png")
+    [expected] = predictor.predict_from_files_sequential([[image]], None)
+    assert np.array_equal(read(tmp_path / "out" / "case_1.png"), expected[0])
+
+
+def test_clicks_from_the_reference_are_on_the_lesion(trained: Path, tmp_path: Path) -> None:
+    predict(trained, tmp_path / "out", "--from-reference", raw(trained, "labelsTr"))
+    for case, clicks in record(tmp_path / "out")["cases"].items():
+        [click] = clicks
+        x, y, z = (round(v) for v in click["point"])
+        assert z == 0
+        assert click["foreground"]
+        assert read(raw(trained, "labelsTr") / f"{case}.png")[y, x] == 1
+
+
+def test_clicks_from_a_file_equal_the_same_clicks_from_the_reference(trained: Path, tmp_path: Path) -> None:
+    predict(trained, tmp_path / "reference", "--from-reference", raw(trained, "labelsTr"), "--npz")
+    used = record(tmp_path / "reference")["cases"]
+    prompts = {
+        case: [{"point": c["point"][:2], "foreground": c["foreground"]} for c in cs] for case, cs in used.items()
+    }
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    predict(trained, tmp_path / "file", "--prompts", tmp_path / "prompts.json", "--npz")
+    for i in range(4):
+        a, b = (np.load(tmp_path / out / f"case_{i}.npz")["probabilities"] for out in ("reference", "file"))
+        np.testing.assert_allclose(a, b, atol=1e-3)  # the record rounds to a hundredth of a pixel
+    assert record(tmp_path / "file")["source"] == "file"
+
+
+def test_several_clicks_classes_and_slices(trained: Path, tmp_path: Path) -> None:
+    prompts = {
+        f"case_{i}": [
+            {"point": [18, 20, 1], "class": "tumour"},
+            {"point": [2, 2, 1], "class": "tumour", "foreground": False},
+            {"point": [18, 20, 0], "class": "liver"},
+        ]
+        for i in range(4)
+    }
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    assert predict(trained, tmp_path / "out", "--prompts", tmp_path / "prompts.json", dataset=36) == 0
+    assert read(tmp_path / "out" / "case_0.nii.gz").shape == (2, 40, 36)
+    assert record(tmp_path / "out")["cases"]["case_0"] == [
+        {"class": "tumour", "point": [18, 20, 1], "foreground": True},
+        {"class": "tumour", "point": [2, 2, 1], "foreground": False},
+        {"class": "liver", "point": [18, 20, 0], "foreground": True},
+    ]
+
+
+def test_network_trained_with_clicks_only(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    trainer = f"{TINY}Click"
+    assert predict(trained, tmp_path / "out", trainer=trainer) == 2
+    assert "--from-reference" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert predict(trained, tmp_path / "out", "--from-reference", raw(trained, "labelsTr"), trainer=trainer) == 0
+    validated = model(trained, trainer) / "fold_0" / "validation" / "case_2.png"
+    chosen = ("-chk", "checkpoint_final.pth", "--from-reference", raw(trained, "labelsTr"))
+    predict(trained, tmp_path / "final", *chosen, trainer=trainer)
+    assert np.array_equal(read(tmp_path / "final" / "case_2.png"), read(validated))
+
+
+def test_continues_and_refuses_to_mix(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    predict(trained, tmp_path / "out")
+    (tmp_path / "out" / "case_1.png").unlink()
+    before = (tmp_path / "out" / "case_0.png").stat().st_mtime_ns
+    predict(trained, tmp_path / "out")
+    assert "1 cases predicted" in capsys.readouterr().out
+    assert (tmp_path / "out" / "case_0.png").stat().st_mtime_ns == before
+    assert predict(trained, tmp_path / "out", "--from-reference", raw(trained, "labelsTr")) == 2
+    assert "another request" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "holds no object"),
+        ('{"case_9": []}', "no image for case_9"),
+        ('{"case_0": []}', "no clicks for case_1, case_2, case_3"),
+        ('{"case_0": [{"point": [1]}]}', '"point" must be 2 numbers'),
+        ('{"case_0": [{"point": [1, 2], "class": "cyst"}]}', '"class" must be one of tumour'),
+        ('{"case_0": [{"point": [1, 2], "foreground": 1}]}', "true or false"),
+        ('{"case_0": [{"points": [1, 2]}]}', 'not an object with "point"'),
+    ],
+)
+def test_wrong_prompt_files(
+    content: str, message: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "prompts.json").write_text(content)
+    assert predict(trained, tmp_path / "out", "--prompts", tmp_path / "prompts.json") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "prompts.json" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_folders(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    images, out = raw(trained, "imagesTr"), tmp_path / "out"
+    for options, message in (
+        (("-m", tmp_path, "-i", images), "no trained model"),
+        (("-m", model(trained), "-i", tmp_path), "holds no image"),
+        (("-m", model(trained), "-i", images, "-f", 3), "fold 3"),
+        (("-m", model(trained), "-i", images, "--from-reference", tmp_path), "lacks the reference of case_0"),
+    ):
+        assert main([*map(str, ("predict", *options, "-o", out, "-device", "cpu"))]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
+
+
+def test_image_larger_than_the_patch(trained: Path) -> None:
+    with pytest.raises(InputError, match=r"9 x 8 pixels(.|\n)*SAMUSPlanner"):
+        prompted_logits(None, torch.rand(1, 1, 9, 8), {}, patch_size=(8, 8), device=torch.device("cpu"))
+
+
+def test_click_outside_of_the_image(trained: Path) -> None:
+    properties = {"bbox_used_for_cropping": [[0, 1], [10, 30], [0, 36]], "shape_before_cropping": (1, 40, 36)}
+    where = {"classes": ["lesion"], "properties": properties, "shape": (1, 40, 72), "transpose_forward": [0, 1, 2]}
+    click = {"class": "lesion", "foreground": True}
+    inside = prompt_file.to_preprocessed([{**click, "point": [18, 20]}], name="x", **where)
+    torch.testing.assert_close(inside[0, 0].xy, torch.tensor([[36.5, 20.5]]))
+    back = prompt_file.to_original(
+        inside[0, 0].xy[0].tolist(), 0, properties=properties, shape=(1, 40, 72), transpose_backward=[0, 1, 2]
+    )
+    assert back == [18, 20, 0]
+    for point, message in (([36, 20], "outside of the image"), ([5, 2], "empty margin")):
+        with pytest.raises(InputError, match=message):
+            prompt_file.to_preprocessed([{**click, "point": point}], name="x", **where)
+
+
+def test_fixed_click_is_the_middle_of_the_foreground() -> None:
+    mask = torch.zeros(1, 2, 6, 7, dtype=torch.bool)
+    mask[0, 0, 1, 2:5] = mask[0, 0, 4, 0:3] = True
+    points, labels = fixed_clicks(mask)
+    places = mask[0, 0].nonzero()
+    assert points[0, 0, 0].tolist() == places[len(places) // 2].flip(0).tolist()
+    background = (~mask[0, 1]).nonzero()
+    assert points[0, 1, 0].tolist() == background[len(background) // 2].flip(0).tolist()
+    assert labels.tolist() == [[[1], [0]]]
+
+
+def test_random_clicks_are_uniform_over_the_foreground() -> None:
+    mask = torch.zeros(1, 1, 5, 5, dtype=torch.bool)
+    mask[0, 0, [0, 2, 4], [1, 3, 4]] = True
+    generator = torch.Generator().manual_seed(0)
+    points, labels = random_clicks(mask.expand(3000, -1, -1, -1), generator)
+    assert labels.all()
+    places, counts = points[:, 0, 0].unique(dim=0, return_counts=True)
+    assert places.tolist() == [[1, 0], [3, 2], [4, 4]]
+    assert counts.min() > 900
+    again, _ = random_clicks(mask.expand(3000, -1, -1, -1), torch.Generator().manual_seed(0))
+    assert torch.equal(points, again)
+
+
+def test_losses_are_the_formulas() -> None:
+    torch.manual_seed(0)
+    z, t = torch.randn(2, 1, 8, 8), (torch.rand(2, 1, 8, 8) > 0.6).float()
+    valid, p = torch.ones(2, 1, 8, 8), torch.sigmoid(z)
+    dice = 1 - (2 * (p * t).sum() + 1e-5) / ((p**2).sum() + (t**2).sum() + 1e-5)
+    bce = -(2 * t * p.log() + (1 - t) * (1 - p).log()).mean()
+    torch.testing.assert_close(dice_loss(z, t, valid), dice)
+    torch.testing.assert_close(dice_mse(z, t, valid), dice + ((p - t) ** 2).mean())
+    torch.testing.assert_close(dice_bce(z, t, valid), 0.8 * dice + 0.2 * bce)
+    assert dice_loss(torch.full_like(z, -20), 0 * t, valid) < 1e-3  # nothing found where nothing is
+
+
+@pytest.mark.parametrize("criterion", [dice_mse, dice_bce])
+def test_ignored_pixels_change_nothing(criterion) -> None:
+    loss = ForegroundLoss(criterion=criterion, maps=ForegroundMaps(labels=(1,), ignore_label=2))
+    output = torch.randn(2, 2, 4, 4, requires_grad=True)
+    target = torch.randint(0, 3, (2, 1, 8, 8))
+    loss(output, target).backward()
+    ignored = torch.nn.functional.interpolate(target.float(), size=(4, 4), mode="nearest") == 2
+    assert ignored.any()
+    assert not output.grad[:, 1:][ignored].any()
+    assert output.grad[:, 1:][~ignored].all()
+
+
+def test_region_maps_drop_the_ignored_channel() -> None:
+    target = torch.tensor([1.0, 0, 1]).view(1, 3, 1, 1)
+    maps, valid = ForegroundMaps(labels=(), has_regions=True, ignore_label=3)(target)
+    assert maps.flatten().tolist() == [True, False]
+    assert valid.flatten().tolist() == [False]

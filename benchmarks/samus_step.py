@@ -102,8 +102,7 @@ class Training:
     def seconds_of_parts(self, forward: Callable[[], object]) -> dict[str, float]:
         """Seconds of every part of `evaluate` or `loss`."""
         seconds: dict[str, float] = defaultdict(float)
-        entered = [OUTSIDE]
-        since = time.perf_counter()
+        entered, since = [OUTSIDE], 0.0
 
         def book() -> None:
             """The time since the last change counts for the innermost part."""
@@ -125,6 +124,7 @@ class Training:
         for name, part in self.part_of_module().items():
             module = self.net.get_submodule(name)
             handles += [module.register_forward_pre_hook(partial(enter, part)), module.register_forward_hook(leave)]
+        since = time.perf_counter()
         forward()
         book()
         for handle in handles:

@@ -30,8 +30,8 @@ def healthy(nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("NNUNET_EXT_DISABLE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(nnunet_folders / "cache"))
     monkeypatch.delenv(sam.VARIABLE, raising=False)
-    monkeypatch.setattr(sam, "SIZE", len(CONTENT))
-    monkeypatch.setattr(sam, "SHA256", hashlib.sha256(CONTENT).hexdigest())
+    published = sam.VIT_B._replace(size=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(sam, "VIT_B", published)
     monkeypatch.setattr(doctor, "requires", lambda name: ["nnunetv2<3,>=2.8.1", 'monai>=1.4; extra == "benchmark"'])
     monkeypatch.setattr(doctor, "version", lambda name: {"nnunetv2": "2.8.1", "nnunet-ext": "0.1.0"}[name])
     child_says(monkeypatch, json.dumps(FACTS))
@@ -180,12 +180,13 @@ def test_wrong_sam_file(healthy: Path, capsys: pytest.CaptureFixture[str], conte
     path = healthy / "cache" / "nnunet_ext" / "sam_vit_b_01ec64.pth"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    wrong = (
-        f"{path} has {len(content)} bytes, not {len(CONTENT)}"
-        if len(content) != len(CONTENT)
-        else f"{path} has SHA-256 {hashlib.sha256(content).hexdigest()}, not {hashlib.sha256(CONTENT).hexdigest()}"
+    size = f"{len(content)} bytes, not {len(CONTENT)}, and " if len(content) != len(CONTENT) else ""
+    hashes = f"SHA-256 {hashlib.sha256(content).hexdigest()}, not {hashlib.sha256(CONTENT).hexdigest()}"
+    assert_fails(
+        capsys,
+        f"FAIL SAM checkpoint: {path} has {size}{hashes}",
+        "       -> Run: nnunet_ext weights download vit_b --overwrite (or download https://",
     )
-    assert_fails(capsys, f"FAIL SAM checkpoint: {wrong}", f"       -> Download {sam.URL} and put it there.")
 
 
 def test_right_sam_file(healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,18 @@ def test_every_case_and_label(tmp_path: Path) -> None:
     assert second.overlaps[1].dice == second.overlaps[2].dice == 0
 
 
+def test_distances_are_in_millimetres(tmp_path: Path) -> None:
+    for folder, slice_ in (("pred", 0), ("ref", 2)):
+        write(tmp_path / folder / "a.nii", (slice_, 4, 4))
+        file = tmp_path / folder / "a.nii"
+        image = sitk.ReadImage(file)
+        image.SetSpacing((0.5, 0.5, 5.0))
+        sitk.WriteImage(image, file)
+    (case,) = compare(tmp_path / "pred", tmp_path / "ref", (1,), ".nii")
+    assert case.surface_distances(1).hd95 == pytest.approx(10)
+    assert np.isnan(case.surface_distances(2).hd95)
+
+
 def test_missing_predictions_are_all_named(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         write(tmp_path / "ref" / f"{name}.nii")

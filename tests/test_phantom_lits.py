@@ -11,7 +11,7 @@ import pytest
 from scipy import ndimage
 
 from nnunet_ext.cli import main
-from nnunet_ext.dataset_conversion.phantom import lits
+from nnunet_ext.dataset_conversion.phantom import lits, writing
 from nnunet_ext.dataset_conversion.phantom.abdomen import Case, render
 from nnunet_ext.dataset_conversion.phantom.canvas import Pose
 from nnunet_ext.dataset_conversion.phantom.fields import NoiseField
@@ -169,7 +169,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(lits.os, "replace", refuse)
+    monkeypatch.setattr(writing.os, "replace", refuse)
     with pytest.raises(OSError, match="disk full"):
         lits.write_lits(out=tmp_path, cases=1, size=32, slices=1)
     assert list(tmp_path.iterdir()) == []

@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
 import pytest
-import tiny
-from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
-
-
-def plan(folders: Path, shape: tuple, spacing: tuple = (2.5, 0.7, 0.7), *, channels=("CT",), cases: int = 4, **kwargs):
-    """Plan a dataset of which there is only a fingerprint; returns the plans.
-
-    Args:
-        shape: of all cases, or one per case.
-    """
-    name = "Dataset029_Tiny"
-    raw = folders / "nnUNet_raw" / name
-    if not raw.exists():
-        tiny.make_raw(29, tiny.BINARY, channels=channels, cases=cases, png=shape[0] == 1)
-    shapes = [shape] * cases if isinstance(shape[0], int) else list(shape)
-    intensity = {"max": 1, "mean": 0, "median": 0, "min": 0, "percentile_00_5": 0, "percentile_99_5": 1, "std": 1}
-    tiny.save(
-        folders / "nnUNet_preprocessed" / name / "dataset_fingerprint.json",
-        {
-            "spacings": [spacing] * len(shapes),
-            "shapes_after_crop": shapes,
-            "foreground_intensity_properties_per_channel": {str(c): intensity for c in range(len(channels))},
-            "median_relative_size_after_cropping": 1.0,
-        },
-    )
-    plans_name = plan_experiments([29], "RAUNetPlanner", **kwargs)
-    return json.loads((folders / "nnUNet_preprocessed" / name / f"{plans_name}.json").read_text())
+from tiny import plan
 
 
 def test_lits(nnunet_folders: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from contract import NetworkContract
+from contract import Build, NetworkContract
 
 from nnunet_ext.architectures.memory import saved_activations, training_memory
 from nnunet_ext.architectures.raunet import UNet, UNet3D
@@ -27,14 +27,26 @@ ROWS = {
 }
 
 
+class RAUNetContract(NetworkContract):
+    """What holds for networks with a 1x1 convolution as head."""
+
+    def test_binary_needs_two_channels(self, build: Build) -> None:
+        with pytest.raises(ValueError, match="2 channels, not 3"):
+            build(out_channels=3, binary=True)
+
+    def test_any_number_of_channels(self, build: Build) -> None:
+        net = build(in_channels=2, out_channels=4, binary=False)
+        assert net(self.image(channels=2)).shape == (2, 4, *self.sizes[0])
+
+
 @pytest.mark.parametrize("member", ROWS)
-class TestContract2D(NetworkContract):
+class TestContract2D(RAUNetContract):
     members = {name: partial(row, features=SMALL) for name, row in ROWS.items()}
     sizes = ((24, 20), (17, 31), (1, 9), (16, 16))
 
 
 @pytest.mark.parametrize("member", ["3D U-Net"])
-class TestContract3D(NetworkContract):
+class TestContract3D(RAUNetContract):
     members = {"3D U-Net": partial(UNet3D, features=SMALL)}
     dim = 3
     sizes = ((8, 12, 12), (5, 9, 11), (1, 8, 8))

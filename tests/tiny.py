@@ -21,7 +21,7 @@ IGNORE = {"background": 0, "tumour": 1, "ignore": 2}
 
 def volume(rng: np.random.Generator, shape: tuple[int, int, int], highest_label: int) -> tuple[np.ndarray, np.ndarray]:
     """A bright ellipsoid with a darker one inside, in HU, and its labels (1 ... `highest_label`, from outside in)."""
-    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else [0.0] for n in shape), indexing="ij")
     centre = rng.uniform(-0.2, 0.2, 3)
     r = np.sqrt((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2)
     image = np.where(r < 0.7, 100, -50) - 60 * (r < 0.35) + rng.normal(0, 10, shape)
@@ -110,6 +110,40 @@ def write_fingerprint(name: str) -> None:
             "median_relative_size_after_cropping": 1.0,
         },
     )
+
+
+def plan(
+    folders: Path,
+    shape: tuple,
+    spacing: tuple = (2.5, 0.7, 0.7),
+    *,
+    channels: tuple[str, ...] = ("CT",),
+    cases: int = 4,
+    planner: str = "RAUNetPlanner",
+    **kwargs: object,
+) -> dict:
+    """Plan a dataset of which there is only a fingerprint; returns the plans.
+
+    Args:
+        shape: of all cases, or one per case.
+    """
+    name = "Dataset029_Tiny"
+    raw = folders / "nnUNet_raw" / name
+    if not raw.exists():
+        make_raw(29, BINARY, channels=channels, cases=cases, png=shape[0] == 1)
+    shapes = [shape] * cases if isinstance(shape[0], int) else list(shape)
+    intensity = {"max": 1, "mean": 0, "median": 0, "min": 0, "percentile_00_5": 0, "percentile_99_5": 1, "std": 1}
+    save(
+        folders / "nnUNet_preprocessed" / name / "dataset_fingerprint.json",
+        {
+            "spacings": [spacing] * len(shapes),
+            "shapes_after_crop": shapes,
+            "foreground_intensity_properties_per_channel": {str(c): intensity for c in range(len(channels))},
+            "median_relative_size_after_cropping": 1.0,
+        },
+    )
+    plans_name = plan_experiments([29], planner, **kwargs)
+    return json.loads((folders / "nnUNet_preprocessed" / name / f"{plans_name}.json").read_text())
 
 
 def plan_and_preprocess(

@@ -1,4 +1,4 @@
-"""Make phantom_lits.png: four slices of four synthetic scans, plain and with the labels' outlines.
+"""Make phantom_lits.png and phantom_busi.png: synthetic scans and pictures, plain and with the labels' outlines.
 
 python docs/images/make_phantom_picture.py
 """
@@ -17,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from nnunet_ext.dataset_conversion.phantom.abdomen import Case, render
+from nnunet_ext.dataset_conversion.phantom import abdomen, breast
+from nnunet_ext.dataset_conversion.phantom.abdomen import Case
 
 CASES = ((0, 26), (8, 24), (3, 17), (1, 24))  # (case, slice)
 SLICES, SIZE = 42, 512
 WINDOW = (-120, 240)
 OUTLINES = ("#2ee66b", "#ff4d4d")
+PICTURES = (("benign", 3), ("benign", 6), ("malignant", 1), ("malignant", 5), ("normal", 2))  # (class, number)
+PICTURE_SIZE = 470
 
 
 def radiological(voxels: NDArray, *, affine: NDArray[np.float64], index: int) -> NDArray:
@@ -55,17 +58,38 @@ def palette() -> Image.Image:
     return image
 
 
-def main() -> None:
-    """Render and save."""
-    figure, axes = plt.subplots(2, len(CASES), figsize=(10, 3.8), facecolor="black")
-    for column, (number, index) in zip(axes.T, CASES, strict=True):
-        draw(column, case=render(seed=0, case=number, size=SIZE, slices=SLICES), index=index)
+def draw_picture(axes: NDArray, *, picture: breast.Picture, colour: str) -> None:
+    """One column: the ultrasound picture, and the picture with outlines."""
+    for ax in axes:
+        ax.imshow(picture.rgb, interpolation="antialiased")
+        ax.set_axis_off()
+        ax.set_aspect("auto")
+    for mask in picture.masks:
+        axes[1].contour(mask, [0.5], colors=colour, linewidths=0.8)
+
+
+def save(figure: plt.Figure, name: str) -> None:
+    """Write the figure beside this file."""
     figure.subplots_adjust(0, 0, 1, 1, wspace=0.01, hspace=0.01)
     figure.set_dpi(110)
     figure.canvas.draw()
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
     picture = picture.quantize(palette=palette(), dither=Image.Dither.NONE)
-    picture.save(Path(__file__).with_name("phantom_lits.png"), optimize=True)
+    picture.save(Path(__file__).with_name(name), optimize=True)
+
+
+def main() -> None:
+    """Render and save."""
+    figure, axes = plt.subplots(2, len(CASES), figsize=(10, 3.8), facecolor="black")
+    for column, (number, index) in zip(axes.T, CASES, strict=True):
+        draw(column, case=abdomen.render(seed=0, case=number, size=SIZE, slices=SLICES), index=index)
+    save(figure, "phantom_lits.png")
+
+    figure, axes = plt.subplots(2, len(PICTURES), figsize=(10, 3.3), facecolor="black")
+    for column, (kind, number) in zip(axes.T, PICTURES, strict=True):
+        picture = breast.render(seed=0, kind=kind, number=number, size=PICTURE_SIZE)
+        draw_picture(column, picture=picture, colour=OUTLINES[kind == "malignant"])
+    save(figure, "phantom_busi.png")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-BYTES_PER_PARAMETER = 16  # weight, gradient and Adam's two moments, 4 bytes each
+BYTES_PER_PARAMETER = 16  # weight, gradient and Adam's two moments, 4 bytes each; of a frozen one, the weight alone
 
 
 def saved_activations(net: nn.Module, shape: Sequence[int]) -> int:
@@ -44,4 +44,5 @@ def training_memory(build: Callable[[], nn.Module], shape: Sequence[int]) -> int
     """
     with torch.device("meta"):
         net = build()
-    return BYTES_PER_PARAMETER * sum(p.numel() for p in net.parameters()) + saved_activations(net, shape)
+    of_parameters = sum(p.numel() * (BYTES_PER_PARAMETER if p.requires_grad else 4) for p in net.parameters())
+    return of_parameters + saved_activations(net, shape)

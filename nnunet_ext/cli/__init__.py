@@ -15,7 +15,15 @@ from collections.abc import Sequence
 from nnunet_ext.errors import InputError
 from nnunet_ext.version import __version__
 
-VERBS = {"demo": "demo", "convert": "convert", "phantom": "phantom", "list": "list_", "doctor": "doctor"}
+VERBS = {
+    "demo": "demo",
+    "convert": "convert",
+    "phantom": "phantom",
+    "predict": "predict",
+    "weights": "weights",
+    "list": "list_",
+    "doctor": "doctor",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:

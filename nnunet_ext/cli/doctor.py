@@ -163,14 +163,15 @@ def sam_checkpoint() -> Iterator[Check]:
     """SAM's weights: only the ultrasound trainers need them, so having none is no failure; a wrong file is."""
     from nnunet_ext.weights import sam
 
-    path = sam.location()
+    checkpoint = sam.VIT_B
+    path = sam.location(checkpoint)
     if path is None:
         yield Check("SAM checkpoint", None, f"none: {sam.VARIABLE}={sam.RANDOM}")
         return
-    problem = sam.problem(path)
+    problem = sam.problem(path, checkpoint)
     if problem is None:
         yield Check("SAM checkpoint", True, str(path))
     elif sam.VARIABLE in os.environ or path.exists():
-        yield Check("SAM checkpoint", False, problem, f"Download {sam.URL} and put it there.")
+        yield Check("SAM checkpoint", False, problem, sam.way_out(path, checkpoint))
     else:
         yield Check("SAM checkpoint", None, f"{problem}; only training of the ultrasound trainers needs it")

@@ -3,14 +3,17 @@
   nnunet_ext phantom lits --cases 16 --size 128 --slices 24 --out phantom_lits
   nnunet_ext convert lits --source phantom_lits
 
+  nnunet_ext phantom busi --benign 44 --malignant 21 --normal 13 --out phantom_busi
+
 The images are drawn from a model of the anatomy and of the scanner; no patient is in them. Case N depends on --seed,
-N, --size and --slices alone. The same command continues an interrupted one and skips what is finished.
+N and the sizes asked for alone. The same command continues an interrupted one and skips what is finished.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 HELP = "write a synthetic dataset, for a first try without a download"
@@ -26,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     lits.add_argument("--cases", type=int, required=True, metavar="N", help="labelled scans")
     lits.add_argument("--size", type=int, required=True, metavar="S", help="pixels per side, 32 to 1024; LiTS has 512")
-    lits.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
-    lits.add_argument("--seed", type=int, default=0, help="another seed, other patients (default 0)")
+    _add_common(lits, "patients")
     lits.add_argument(
         "--slices",
         type=int,
@@ -35,15 +37,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="slices per scan (default: varies with the slice thickness, 0.7 to 5 mm)",
     )
     lits.add_argument("--test-cases", type=int, default=0, metavar="M", help="further scans without labels (default 0)")
-    lits.add_argument(
+    lits.add_argument("--file-ending", default=".nii", metavar="END", help=".nii (default, as LiTS) or .nii.gz")
+    lits.set_defaults(write=_write_lits)
+
+    busi = datasets.add_parser(
+        "busi",
+        help="breast ultrasound with benign and malignant lesions, like BUSI",
+        description="B-mode ultrasound: 'benign/benign (N).png' with _mask.png, _mask_1.png; malignant; normal.",
+    )
+    for kind, about in (("benign", "benign lesions"), ("malignant", "malignant lesions"), ("normal", "no lesion")):
+        busi.add_argument(f"--{kind}", type=int, required=True, metavar="N", help=f"pictures with {about}")
+    busi.add_argument(
+        "--size", type=int, metavar="S", help="pixels of the longer side, 64 to 1024 (default: varies as BUSI's does)"
+    )
+    _add_common(busi, "pictures")
+    busi.add_argument(
+        "--near-duplicates", action="store_true", help="every tenth picture repeats the one before, slightly changed"
+    )
+    busi.set_defaults(write=_write_busi)
+
+
+def _add_common(parser: argparse.ArgumentParser, what: str) -> None:
+    """The options of every phantom."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0, help=f"another seed, other {what} (default 0)")
+    parser.add_argument(
         "--num-processes",
         type=int,
         default=os.cpu_count() or 1,
         metavar="P",
         help="cases written at the same time (default: one per core)",
     )
-    lits.add_argument("--file-ending", default=".nii", metavar="END", help=".nii (default, as LiTS) or .nii.gz")
-    lits.set_defaults(write=_write_lits)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,21 +76,45 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_lits(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from nnunet_ext.dataset_conversion.phantom.lits import write_lits
 
-    with tqdm(total=args.cases + args.test_cases, unit="case", desc="phantom lits", disable=None) as bar:
-        new = write_lits(
+    return _write(
+        args,
+        write_lits,
+        total=args.cases + args.test_cases,
+        cases=args.cases,
+        slices=args.slices,
+        test_cases=args.test_cases,
+        file_ending=args.file_ending,
+    )
+
+
+def _write_busi(args: argparse.Namespace) -> int:
+    from nnunet_ext.dataset_conversion.phantom.busi import write_busi
+
+    return _write(
+        args,
+        write_busi,
+        total=args.benign + args.malignant + args.normal,
+        benign=args.benign,
+        malignant=args.malignant,
+        normal=args.normal,
+        near_duplicates=args.near_duplicates,
+    )
+
+
+def _write(args: argparse.Namespace, write: Callable[..., int], *, total: int, **options: object) -> int:
+    """Write under a progress bar, and tell what was new."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="case", desc=f"phantom {args.dataset}", disable=None) as bar:
+        new = write(
             out=args.out,
-            cases=args.cases,
             size=args.size,
             seed=args.seed,
-            slices=args.slices,
-            test_cases=args.test_cases,
             num_processes=args.num_processes,
-            file_ending=args.file_ending,
             progress=lambda done, _total: bar.update(done - bar.n),
+            **options,
         )
-    print(f"{args.out}: {new} cases written, {args.cases + args.test_cases - new} were there already")
+    print(f"{args.out}: {new} cases written, {total - new} were there already")
     return 0

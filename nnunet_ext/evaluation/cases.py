@@ -10,16 +10,25 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.distances import SurfaceDistances
 from nnunet_ext.evaluation.metrics import Overlap
 
 
 class Case(NamedTuple):
-    """One case: its name, both segmentations as (slices, height, width), and one `Overlap` per label."""
+    """One case: its name, both segmentations as (slices, height, width), and one `Overlap` per label.
+
+    `spacing` is the reference's, in mm, in the order of the axes.
+    """
 
     name: str
     prediction: np.ndarray
     reference: np.ndarray
     overlaps: dict[int, Overlap]
+    spacing: tuple[float, ...]
+
+    def surface_distances(self, label: int) -> SurfaceDistances:
+        """Of one label against all else, in mm: for HD95, ASSD and NSD."""
+        return SurfaceDistances.of(self.prediction == label, self.reference == label, self.spacing)
 
 
 def compare(predictions: Path, references: Path, labels: tuple[int, ...], file_ending: str) -> Iterator[Case]:
@@ -40,12 +49,12 @@ def compare(predictions: Path, references: Path, labels: tuple[int, ...], file_e
     if missing:
         raise InputError(*missing, way_out="Predict these cases, or take their references away.")
     for file in files:
-        prediction, reference = (
-            sitk.GetArrayFromImage(sitk.ReadImage(d / file.name)) for d in (predictions, references)
-        )
+        images = [sitk.ReadImage(d / file.name) for d in (predictions, references)]
+        prediction, reference = map(sitk.GetArrayFromImage, images)
         yield Case(
             name=file.name.removesuffix(file_ending),
             prediction=prediction,
             reference=reference,
             overlaps={label: Overlap.of(prediction == label, reference == label) for label in labels},
+            spacing=images[1].GetSpacing()[::-1],
         )

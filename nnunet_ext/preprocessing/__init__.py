@@ -1,1 +1,1 @@
-"""Normalisation classes that plans name; nnU-Net applies them at training and at prediction alike."""
+"""Normalisation classes and resampling functions that plans name; nnU-Net uses them at training and at prediction."""

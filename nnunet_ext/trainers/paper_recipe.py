@@ -62,8 +62,10 @@ class PaperRecipe(PassTrainer):
             )
 
     @classmethod
-    def build_network(cls, in_channels: int, out_channels: int, binary: bool) -> nn.Module:
-        """The paper's network. `binary`: one logit z, emitted as [0, z]."""
+    def build_network(
+        cls, plan: ConfigurationManager, in_channels: int, out_channels: int, has_regions: bool
+    ) -> nn.Module:
+        """The paper's network, with nnU-Net's channels: regions, or classes with the background first."""
         raise NotImplementedError
 
     @classmethod
@@ -75,12 +77,9 @@ class PaperRecipe(PassTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = False,
     ) -> nn.Module:
-        """Called by nnU-Net for training and for prediction.
-
-        Two output channels are background and foreground, one logit, unless the plan says that they are regions.
-        """
+        """Called by nnU-Net for training and for prediction; the plan says whether the channels are regions."""
         has_regions = plans_manager.plans.get(PLANS_KEY, {}).get("has_regions", False)
-        return cls.build_network(num_input_channels, num_output_channels, num_output_channels == 2 and not has_regions)
+        return cls.build_network(configuration_manager, num_input_channels, num_output_channels, has_regions)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """There is none to switch."""
@@ -126,8 +125,10 @@ class PaperRecipe(PassTrainer):
     def _training_memory(self) -> int:
         """Bytes of a training step with the plan's batch and patch."""
         channels = len(self.configuration_manager.normalization_schemes)
+        shape = (self.configuration_manager.batch_size, channels, *self.configuration_manager.patch_size)
+        return training_memory(lambda: self._network_without_prompts(channels), shape)
+
+    def _network_without_prompts(self, channels: int) -> nn.Module:
+        """A network that takes an image alone and costs what the trained one does."""
         heads = self.label_manager.num_segmentation_heads
-        return training_memory(
-            lambda: self.build_network_architecture(self.plans_manager, self.configuration_manager, channels, heads),
-            (self.configuration_manager.batch_size, channels, *self.configuration_manager.patch_size),
-        )
+        return self.build_network_architecture(self.plans_manager, self.configuration_manager, channels, heads)

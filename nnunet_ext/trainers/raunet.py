@@ -10,17 +10,16 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
-from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
-from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_ext.architectures.raunet import UNet, UNet3D
 from nnunet_ext.architectures.raunet.fast import accelerate
 from nnunet_ext.architectures.raunet.layers import Norm
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
+from nnunet_ext.trainers.segmentation_transforms import segmentation_transforms
 
 ROTATION = (-np.pi / 12, np.pi / 12)  # 15 degrees; the paper names rotation, scaling and flip without ranges
 SCALING = (0.9, 1.1)
@@ -48,12 +47,14 @@ class nnUNetTrainerRAUNet(PaperRecipe):
     accelerated = True  # the same function and state dict with less memory and time, see raunet/fast.py
 
     @classmethod
-    def build_network(cls, in_channels: int, out_channels: int, binary: bool) -> nn.Module:
+    def build_network(
+        cls, plan: ConfigurationManager, in_channels: int, out_channels: int, has_regions: bool
+    ) -> nn.Module:
         """`UNet` with the options of this class."""
         net = UNet(
             in_channels=in_channels,
             out_channels=out_channels,
-            binary=binary,
+            binary=out_channels == 2 and not has_regions,
             block=cls.block,
             gates=cls.gates,
             num_3x3=cls.num_3x3,
@@ -105,15 +106,9 @@ class nnUNetTrainerRAUNet(PaperRecipe):
             padding_value_seg=-1,
         )
         in_slice = [Convert3DTo2DTransform(), spatial, Convert2DTo3DTransform()] if do_dummy_2d_data_aug else [spatial]
-        transforms = [*in_slice, MirrorTransform(allowed_axes=tuple(mirror_axes))]
-        if use_mask_for_norm is not None and any(use_mask_for_norm):
-            channels = [i for i, masked in enumerate(use_mask_for_norm) if masked]
-            transforms.append(MaskImageTransform(apply_to_channels=channels, channel_idx_in_seg=0, set_outside_to=0))
-        transforms.append(RemoveLabelTansform(-1, 0))
-        if regions is not None:
-            ignored = [] if ignore_label is None else [ignore_label]
-            transforms.append(ConvertSegmentationToRegionsTransform([*regions, *ignored], channel_in_seg=0))
-        return ComposeTransforms(transforms)
+        mirror = MirrorTransform(allowed_axes=tuple(mirror_axes))
+        common = segmentation_transforms(use_mask_for_norm, regions, ignore_label)
+        return ComposeTransforms([*in_slice, mirror, *common])
 
 
 class nnUNetTrainerUNet(nnUNetTrainerRAUNet):
@@ -154,9 +149,15 @@ class nnUNetTrainerUNet3D(nnUNetTrainerRAUNet):
     paper_patch_size = (64, 128, 128)
 
     @classmethod
-    def build_network(cls, in_channels: int, out_channels: int, binary: bool) -> nn.Module:
+    def build_network(
+        cls, plan: ConfigurationManager, in_channels: int, out_channels: int, has_regions: bool
+    ) -> nn.Module:
         """`UNet3D` with the options of this class."""
         net = UNet3D(
-            in_channels=in_channels, out_channels=out_channels, binary=binary, norm=cls.norm, groups=cls.groups
+            in_channels=in_channels,
+            out_channels=out_channels,
+            binary=out_channels == 2 and not has_regions,
+            norm=cls.norm,
+            groups=cls.groups,
         )
         return accelerate(net, enabled=cls.accelerated)

@@ -1,1 +1,4 @@
-"""Pretrained weights: where they are and whether they are the right ones. No torch here."""
+"""Pretrained weights: where they are, whether they are the right ones, and how they get there.
+
+Only `loading` imports torch.
+"""

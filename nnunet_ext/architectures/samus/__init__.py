@@ -1,0 +1,1 @@
+"""SAMUS and SAMUS-HF: SAM with a convolutional branch, for ultrasound."""

@@ -1,0 +1,69 @@
+"""SAMUS's CNN branch, before it meets the transformer."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import nn
+
+from nnunet_ext.architectures.samus.layer_norm import LayerNorm2d
+
+
+def conv_norm_gelu(in_channels: int, out_channels: int) -> list[nn.Module]:
+    """3x3 convolution without bias, layer norm, GELU."""
+    return [nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), LayerNorm2d(out_channels), nn.GELU()]
+
+
+class CNNBranch(nn.Module):
+    """Local features at 1/8 of the resolution: one convolution, then three times pooling and convolution.
+
+    Args:
+        in_channels: of the image as the network sees it.
+        channels: after each of the four convolutions.
+
+    Shapes: (B, 1 or in_channels, H, W) and, optionally, a summand of the first convolution's output
+    (B, channels[0], H, W) -> (B, channels[-1], H / 8, W / 8), channels_last in memory.
+    """
+
+    def __init__(self, *, in_channels: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.inc = Convolution(in_channels, channels[0])
+        self.downs = nn.ModuleList(Down(a, b) for a, b in itertools.pairwise(channels))
+
+    def forward(self, image: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
+        c = self.inc(image, summand)
+        for down in self.downs:
+            c = down(c)
+        return c
+
+
+class Convolution(nn.Module):
+    """Convolution, layer norm and GELU; a grey image is taken as three equal channels, without making them."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(*conv_norm_gelu(in_channels, out_channels))
+
+    def forward(self, image: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
+        c = grey_convolution(self.conv[0], image)
+        return self.conv[1:](c if summand is None else c + summand)
+
+
+class Down(nn.Module):
+    """2x2 max pooling, convolution, layer norm, GELU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.maxpool_conv = nn.Sequential(nn.MaxPool2d(2), *conv_norm_gelu(in_channels, out_channels))
+
+    def forward(self, c: torch.Tensor) -> torch.Tensor:
+        return self.maxpool_conv(c)
+
+
+def grey_convolution(conv: nn.Conv2d, image: torch.Tensor) -> torch.Tensor:
+    """`conv`, made for RGB, on an RGB image or on one grey channel: equal channels need one convolution, not three."""
+    if image.shape[1] == conv.in_channels:
+        return conv(image)
+    weight = conv.weight.sum(1, keepdim=True)
+    return nn.functional.conv2d(image, weight, conv.bias, conv.stride, conv.padding)

@@ -1,0 +1,137 @@
+"""A prompted model as nnU-Net wants a network: an image of any size in, one channel per class out."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from nnunet_ext.architectures.samus.model import PromptedModel
+from nnunet_ext.errors import InputError
+
+NO_PROMPT = (
+    "This network was trained with clicks only and needs some: nnunet_ext predict -m MODEL_FOLDER -i IN -o OUT "
+    "--prompts prompts.json (or --from-reference DIR)."
+)
+
+
+class LearnedPrompts(nn.Module):
+    """Two tokens per class that stand for "the usual object", so that no click is needed.
+
+    They begin as what a click in the middle of the image would be. nnU-Net leaves `seg_layers` out when pretrained
+    weights are transferred to another number of classes.
+    """
+
+    def __init__(self, *, classes: int, dim: int) -> None:
+        super().__init__()
+        self.seg_layers = nn.ParameterDict({"tokens": nn.Parameter(torch.zeros(classes, 2, dim))})
+
+    def forward(self, batch: int) -> torch.Tensor:
+        """(B, classes, 2, dim)"""
+        return self.seg_layers["tokens"].expand(batch, -1, -1, -1)
+
+    @torch.no_grad()
+    def reset(self, model: PromptedModel) -> None:
+        """Begin anew, with the model's embedding of a click."""
+        middle = self.seg_layers["tokens"].new_full((1, 2), (model.image_size - 1) / 2)
+        self.seg_layers["tokens"].copy_(model.prompt_encoder.points(middle, torch.ones(1, device=middle.device)))
+
+
+class PromptableSegmenter(nn.Module):
+    """Resizes to the model's image size and back, and asks for one mask per class.
+
+    Every class has its own logit z. Where nnU-Net's channels are classes, background included, they are
+    [0, z_1, ..., z_K], so that softmax is sigmoid for one class and argmax is right for more; where they are regions,
+    they are the z alone. However many classes, the image is encoded once.
+
+    Args:
+        model: SAM, SAMUS or SAMUS-HF.
+        in_channels: of the image; 1, or 3 for colour.
+        out_channels: nnU-Net's channels.
+        has_regions: whether these are regions.
+        learned_prompts: answer without a click as well.
+        rescale: bring every sample to [0, 1], for plans whose normalisation does not.
+
+    Raises:
+        InputError: neither 1 nor 3 input channels; or no click where there are no learned prompts.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: PromptedModel,
+        in_channels: int = 1,
+        out_channels: int = 2,
+        has_regions: bool = False,
+        learned_prompts: bool = True,
+        rescale: bool = False,
+    ) -> None:
+        super().__init__()
+        if in_channels not in (1, 3):
+            raise InputError(
+                f"{type(model).__name__} takes one grey channel or three of colour, not {in_channels} channels.",
+                way_out="Make a dataset of one of the channels.",
+            )
+        self.model = model
+        self.has_regions = has_regions
+        self.rescale = rescale
+        self.classes = out_channels if has_regions else out_channels - 1
+        self.prompts = None
+        if learned_prompts:
+            self.prompts = LearnedPrompts(classes=self.classes, dim=model.prompt_encoder.embed_dim)
+            self.prompts.reset(model)
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        points: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        clicked: torch.Tensor | None = None,
+        low_res: bool = False,
+    ) -> torch.Tensor:
+        """Logits.
+
+        Args:
+            image: (B, in_channels, H, W).
+            points: clicks (B, classes, N, 2) as (x, y) in pixels of `image`; None: the learned prompts.
+            labels: (B, classes, N), 1 for foreground and 0 for background.
+            clicked: (B,), where a sample's clicks count and not the learned prompts; None: everywhere. Needs N = 1.
+            low_res: leave the logits at the model's resolution, where SAMUS computes its loss.
+
+        Returns:
+            (B, out_channels, H, W), or (B, out_channels, h, w) with `low_res`.
+        """
+        size = image.shape[-2:]
+        if points is None:
+            tokens = self.learned(len(image))
+        else:
+            tokens = self.model.prompt_encoder.points(self.to_model(points, size), labels)
+            if clicked is not None and self.prompts is not None:
+                tokens = torch.where(clicked[:, None, None, None], tokens, self.prompts(len(image)))
+        z = self.model.decode(self.embed(image), tokens)
+        return self.emit(z, None if low_res else size)
+
+    def embed(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, H, W) -> the model's image embedding."""
+        if self.rescale:
+            low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
+            image = (image - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)
+        size = (self.model.image_size, self.model.image_size)
+        return self.model.encode(F.interpolate(image, size=size, mode="bilinear", align_corners=False))
+
+    def to_model(self, points: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """(x, y) in pixels of an image of `size` (H, W) -> (x, y) in pixels of the model's image."""
+        scale = self.model.image_size / points.new_tensor([size[1], size[0]], dtype=torch.float32)
+        return (points + 0.5) * scale - 0.5
+
+    def learned(self, batch: int) -> torch.Tensor:
+        """The tokens that stand for no click: (B, classes, 2, dim)."""
+        if self.prompts is None:
+            raise InputError(NO_PROMPT)
+        return self.prompts(batch)
+
+    def emit(self, z: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+        """One logit per class, at the model's resolution -> nnU-Net's channels, at `size` unless that is None."""
+        if size is not None:
+            z = F.interpolate(z, size=tuple(size), mode="bilinear", align_corners=False)
+        return z if self.has_regions else torch.cat([torch.zeros_like(z[:, :1]), z], 1)

@@ -1,0 +1,64 @@
+"""Predict with clicks, for the trainers of the SAM family.
+
+  nnunet_ext predict -m MODEL_FOLDER -i imagesTs -o OUT --prompts prompts.json
+  nnunet_ext predict -m MODEL_FOLDER -i imagesTs -o OUT --from-reference labelsTs
+
+prompts.json holds clicks by case, in pixels of the image counted from 0; "foreground" is true unless given, "class" is
+needed with several classes, and a point in a volume is [x, y, z]:
+
+  {"case_1": [{"point": [120, 88]}, {"point": [10, 9], "foreground": false}]}
+
+--from-reference clicks on the middle foreground pixel of every slice and class, as the papers do at test time: an upper
+bound that no automatic method can be compared with. Without either, the learned prompts are used, as nnUNetv2_predict
+does. OUT/prompts_used.json says where the clicks came from and where they were. The same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+HELP = "predict with clicks (SAM, SAMUS, SAMUS-HF)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """nnUNetv2_predict's names where it has the option."""
+    parser.add_argument("-m", type=Path, required=True, metavar="DIR", help="model: TRAINER__PLANS__CONFIGURATION")
+    parser.add_argument("-i", type=Path, required=True, metavar="DIR", help="images, CASE_0000.png or as trained on")
+    parser.add_argument("-o", type=Path, required=True, metavar="DIR", help="folder of the segmentations")
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average; default: all that are there")
+    parser.add_argument("-chk", default="checkpoint_best.pth", metavar="FILE", help="default: %(default)s")
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument("--prompts", type=Path, metavar="FILE", help="clicks, see above")
+    prompts.add_argument("--from-reference", type=Path, metavar="DIR", help="segmentations to take clicks from")
+    parser.add_argument("--npz", action="store_true", help="save probabilities as well, as nnU-Net does")
+    parser.add_argument("--overwrite", action="store_true", help="predict what is there already once more")
+    parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default: %(default)s")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict the folder."""
+    from nnunet_ext.inference.folder import Request, predict
+
+    request = Request(
+        model=args.m,
+        source=args.i,
+        out=args.o,
+        folds=tuple(args.f) if args.f else None,
+        checkpoint=args.chk,
+        prompts=args.prompts,
+        reference=args.from_reference,
+        save_probabilities=args.npz,
+        overwrite=args.overwrite,
+        device=args.device,
+    )
+    done = predict(request, track=_progress_bar)
+    print(f"{args.o}: {done} cases predicted")
+    return 0
+
+
+def _progress_bar(items: Iterable, *, total: int, what: str) -> Iterable:
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=what, unit="case", disable=None)

@@ -1,0 +1,1 @@
+"""Prediction beyond what nnU-Net's own command does."""

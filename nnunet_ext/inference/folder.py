@@ -1,0 +1,207 @@
+"""Predict a folder of images with clicks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.inference.export_prediction import export_prediction_from_logits
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
+
+from nnunet_ext.architectures.samus.promptable import PromptableSegmenter
+from nnunet_ext.errors import InputError
+from nnunet_ext.inference import prompt_file
+from nnunet_ext.inference.prompted import clicks_from_reference, prompted_logits
+from nnunet_ext.losses.foreground import ForegroundMaps
+from nnunet_ext.version import __version__
+
+RECORD = "prompts_used.json"
+Track = Callable[..., Iterable]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to predict; `prompts` is a file, `reference` a folder of segmentations, neither means learned prompts."""
+
+    model: Path
+    source: Path
+    out: Path
+    folds: tuple[int | str, ...] | None = None
+    checkpoint: str = "checkpoint_best.pth"
+    prompts: Path | None = None
+    reference: Path | None = None
+    save_probabilities: bool = False
+    overwrite: bool = False
+    device: str = "cpu"
+
+
+def predict(request: Request, *, track: Track = lambda items, **_: items) -> int:
+    """Write one segmentation per image, and ``prompts_used.json``: where each click came from and where it was.
+
+    Cases that are there already are skipped unless `overwrite`.
+
+    Returns:
+        the number of cases that were predicted.
+
+    Raises:
+        InputError: before anything is written, everything that is wrong with the request.
+    """
+    predictor = _load(request)
+    network = predictor.network
+    dataset, ending = predictor.dataset_json, predictor.dataset_json["file_ending"]
+    cases = _cases(request, ending)
+    labels = predictor.plans_manager.get_label_manager(dataset)
+    names = [name for name, value in dataset["labels"].items() if name not in ("background", "ignore") and value != 0]
+    maps = ForegroundMaps(labels=tuple(labels.foreground_labels), has_regions=network.has_regions)
+    given = {}
+    if request.prompts is not None:
+        ndim = 2 if ending in (".png", ".bmp", ".tif", ".jpg") else 3
+        given = prompt_file.read(request.prompts, cases=list(cases), classes=names, ndim=ndim)
+    if network.prompts is None and request.prompts is None and request.reference is None:
+        raise InputError(
+            f"{request.model} was trained with clicks only.", way_out="Add --prompts FILE or --from-reference DIR."
+        )
+    request.out.mkdir(parents=True, exist_ok=True)
+    record = _Record(request, dataset, predictor)
+    plan = predictor.configuration_manager
+    preprocessor = plan.preprocessor_class(verbose=False)
+    done = 0
+    for case, files in track(cases.items(), total=len(cases), what="predict"):
+        target = request.out / f"{case}{ending}"
+        if target.exists() and not request.overwrite and case in record.cases:
+            continue
+        segmentation = str(request.reference / f"{case}{ending}") if request.reference else None
+        data, seg, properties = preprocessor.run_case(files, segmentation, predictor.plans_manager, plan, dataset)
+        prompts: dict = {}
+        if request.reference is not None:
+            regions = labels.foreground_regions if labels.has_regions else None
+            prompts = clicks_from_reference(torch.from_numpy(seg), maps, regions)
+        elif given:
+            prompts = prompt_file.to_preprocessed(
+                given[case],
+                classes=names,
+                properties=properties,
+                shape=data.shape[1:],
+                transpose_forward=predictor.plans_manager.transpose_forward,
+                name=case,
+            )
+        logits = _ensemble(predictor, torch.from_numpy(data), prompts)
+        export_prediction_from_logits(
+            logits.numpy(),
+            properties,
+            plan,
+            predictor.plans_manager,
+            dataset,
+            str(request.out / case),
+            request.save_probabilities,
+            num_threads_torch=torch.get_num_threads(),
+        )
+        record.add(case, prompts, names, properties, data.shape[1:])
+        done += 1
+    return done
+
+
+def _load(request: Request) -> nnUNetPredictor:
+    files = [request.model / name for name in ("plans.json", "dataset.json")]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise InputError(
+            f"{request.model} is no trained model: {' and '.join(missing)} missing.",
+            way_out="-m is a folder like nnUNet_results/Dataset030_BUSI/nnUNetTrainerSAMUSHF__nnUNetSAMUSPlans__2d.",
+        )
+    folds = request.folds or tuple(
+        f.parent.name.removeprefix("fold_") for f in sorted(request.model.glob(f"fold_*/{request.checkpoint}"))
+    )
+    absent = [str(f) for f in folds if not (request.model / f"fold_{f}" / request.checkpoint).is_file()]
+    if absent or not folds:
+        raise InputError(
+            f"{request.model}: no {request.checkpoint} of fold {', '.join(absent) or 'any'}.",
+            way_out="Choose another with -f or -chk.",
+        )
+    device = torch.device(request.device)
+    predictor = nnUNetPredictor(device=device, perform_everything_on_device=device.type == "cuda")
+    predictor.initialize_from_trained_model_folder(str(request.model), folds, request.checkpoint)
+    if not isinstance(predictor.network, PromptableSegmenter):
+        raise InputError(
+            f"{request.model} takes no prompts ({predictor.trainer_name}).", way_out="Predict with nnUNetv2_predict."
+        )
+    return predictor
+
+
+def _cases(request: Request, ending: str) -> dict[str, list[str]]:
+    """Case -> its channel files; InputError for what is missing."""
+    names = get_identifiers_from_splitted_dataset_folder(str(request.source), ending) if request.source.is_dir() else []
+    if not len(names):
+        raise InputError(
+            f"{request.source} holds no image called CASE_0000{ending}.", way_out="Name the folder of images with -i."
+        )
+    if request.reference is not None:
+        missing = [name for name in names if not (request.reference / f"{name}{ending}").is_file()]
+        if missing:
+            raise InputError(
+                f"{request.reference} lacks the reference of {', '.join(missing[:5])}"
+                + (f" and {len(missing) - 5} more." if len(missing) > 5 else "."),
+                way_out="Every image needs one to take clicks from.",
+            )
+    return {name: sorted(map(str, request.source.glob(f"{name}_[0-9][0-9][0-9][0-9]{ending}"))) for name in names}
+
+
+def _ensemble(predictor: nnUNetPredictor, data: torch.Tensor, prompts: dict) -> torch.Tensor:
+    """Logits averaged over the folds, as nnU-Net averages them."""
+    total = 0
+    for parameters in predictor.list_of_parameters:
+        if len(predictor.list_of_parameters) > 1:
+            predictor.network.load_state_dict(parameters)
+        network = predictor.network.to(predictor.device).eval()
+        patch_size = predictor.configuration_manager.patch_size
+        total = total + prompted_logits(network, data, prompts, patch_size=patch_size, device=predictor.device)
+    return total / len(predictor.list_of_parameters)
+
+
+class _Record:
+    """``prompts_used.json``, written after every case, so that an interrupted prediction keeps what it has."""
+
+    def __init__(self, request: Request, dataset: dict, predictor: nnUNetPredictor) -> None:
+        self.file = request.out / RECORD
+        self.backward = predictor.plans_manager.transpose_backward
+        source = "reference" if request.reference else "file" if request.prompts else "none"
+        self.head = {
+            "source": source,
+            "from": str(request.reference or request.prompts or "learned prompts"),
+            "model": str(request.model),
+            "checkpoint": request.checkpoint,
+            "nnunet_ext": __version__,
+        }
+        if source == "reference":
+            self.head["warning"] = "clicks were taken from the reference: not comparable with automatic methods"
+        self.cases: dict[str, Any] = {}
+        if self.file.is_file() and not request.overwrite:
+            there = json.loads(self.file.read_text())
+            if {k: v for k, v in there.items() if k != "cases"} != self.head:
+                raise InputError(
+                    f"{request.out} holds predictions of another request.",
+                    way_out="Name another folder with -o, or add --overwrite.",
+                )
+            self.cases = there["cases"]
+
+    def add(self, case: str, prompts: dict, names: Sequence[str], properties: dict, shape: Sequence[int]) -> None:
+        """Note the clicks of a case in pixels of the original image, [x, y, z]."""
+        self.cases[case] = [
+            {
+                "class": names[k],
+                "point": prompt_file.to_original(
+                    xy, z, properties=properties, shape=shape, transpose_backward=self.backward
+                ),
+                "foreground": bool(label),
+            }
+            for (z, k), clicks in prompts.items()
+            for xy, label in zip(clicks.xy.tolist(), clicks.labels.tolist(), strict=True)
+        ]
+        partial = self.file.with_suffix(".partial")
+        partial.write_text(json.dumps({**self.head, "cases": self.cases}, indent=1))
+        partial.replace(self.file)

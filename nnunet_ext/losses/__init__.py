@@ -1,0 +1,1 @@
+"""Losses that nnU-Net does not have."""

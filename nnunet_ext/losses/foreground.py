@@ -1,0 +1,90 @@
+"""Losses of SAMUS: every class, or region, is a map of its own against everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from nnunet_ext.architectures.samus.precision import full_precision
+
+SMOOTH = 1e-5
+Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForegroundMaps:
+    """Takes nnU-Net's segmentations apart into one map per foreground class or region.
+
+    Args:
+        labels: the foreground classes, where the segmentation holds labels.
+        has_regions: the segmentation holds one channel per region already.
+        ignore_label: its pixels count nowhere; with regions nnU-Net passes them as the last channel.
+    """
+
+    labels: Sequence[int]
+    has_regions: bool = False
+    ignore_label: int | None = None
+
+    def __call__(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Shapes: (B, 1 or regions, H, W) -> maps (B, K, H, W) and valid pixels (B, 1, H, W), both bool."""
+        if self.has_regions:
+            ignored = target[:, -1:] > 0 if self.ignore_label is not None else torch.zeros_like(target[:, :1]) > 0
+            maps = target[:, :-1] > 0 if self.ignore_label is not None else target > 0
+            return maps, ~ignored
+        labels = torch.tensor(self.labels, device=target.device).view(1, -1, 1, 1)
+        return target == labels, target != (-1 if self.ignore_label is None else self.ignore_label)
+
+
+def dice_loss(z: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """1 - (2 sum(p t) + s) / (sum(p^2) + sum(t^2) + s), with one sum over all pixels of the batch (SAMUS's code)."""
+    p, t = torch.sigmoid(z) * valid, t * valid
+    dims = (0, 2, 3)
+    dice = (2 * (p * t).sum(dims) + SMOOTH) / ((p * p).sum(dims) + (t * t).sum(dims) + SMOOTH)
+    return 1 - dice.mean()
+
+
+def dice_mse(z: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Dice + mean squared error of the probabilities: the loss of the SAMUS-HF paper.
+
+    Shapes: logits z, maps t (B, K, H, W), valid (B, 1, H, W), all float.
+    """
+    return dice_loss(z, t, valid) + _mean((torch.sigmoid(z) - t) ** 2, valid)
+
+
+def dice_bce(z: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """0.8 Dice + 0.2 binary cross-entropy with foreground counted twice: the loss of SAMUS's official code.
+
+    Shapes: as `dice_mse`.
+    """
+    bce = F.binary_cross_entropy_with_logits(z, t, pos_weight=z.new_tensor(2.0), reduction="none")
+    return 0.8 * dice_loss(z, t, valid) + 0.2 * _mean(bce, valid)
+
+
+def _mean(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    return (x * valid).sum() / (valid.sum() * x.shape[1]).clamp_min(1)
+
+
+class ForegroundLoss(nn.Module):
+    """A criterion on the logits that a `PromptableSegmenter` emits, in full precision.
+
+    The target is resized to the logits, nearest neighbour, as SAMUS does for its loss at 128 x 128.
+
+    Args:
+        criterion: `dice_mse` or `dice_bce`.
+        maps: how nnU-Net's segmentations are to be read.
+    """
+
+    def __init__(self, *, criterion: Criterion, maps: ForegroundMaps) -> None:
+        super().__init__()
+        self.criterion, self.maps = criterion, maps
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Shapes: (B, C, h, w) logits, (B, 1 or regions, H, W) segmentation -> scalar."""
+        maps, valid = (F.interpolate(m.float(), size=output.shape[-2:], mode="nearest") for m in self.maps(target))
+        with full_precision(output.device):
+            z = output.float()
+            return self.criterion(z if self.maps.has_regions else z[:, 1:], maps, valid)

@@ -1,0 +1,256 @@
+"""What the ultrasound trainers share: prompts, SAM's weights, and the paper's way to choose a model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunet_ext.architectures.samus import checkpoint
+from nnunet_ext.architectures.samus.model import PromptedModel
+from nnunet_ext.architectures.samus.promptable import LearnedPrompts, PromptableSegmenter
+from nnunet_ext.architectures.samus.vit import VIT_B, ViT
+from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
+from nnunet_ext.losses.foreground import ForegroundLoss, ForegroundMaps, dice_bce, dice_mse
+from nnunet_ext.trainers.augmentation import samus_transforms
+from nnunet_ext.trainers.paper_recipe import PaperRecipe
+from nnunet_ext.trainers.pass_trainer import CUDA
+from nnunet_ext.trainers.segmentation_transforms import segmentation_transforms
+from nnunet_ext.trainers.slim_checkpoints import SlimCheckpoints
+from nnunet_ext.weights import sam
+
+LOSSES = {"dice_mse": dice_mse, "dice_bce": dice_bce}
+UNIT_RANGE = {"RGBTo01Normalization", "RescaleTo01Normalization"}  # nnU-Net's schemes that end in [0, 1]
+CLICKS = 2**32 - 3  # stands where an epoch stands in the entropy of a seed
+
+
+class PromptedRecipe(PaperRecipe):
+    """A prompted model under nnU-Net's conventions: 256 x 256, batch 4, Adam at a constant 5e-4, 400 passes.
+
+    With `prompts` = "mixed" (the default) half of the samples train with a click on each class, as SAMUS does, and
+    the other half with trained tokens in its place, so that nnUNetv2_predict needs no click; validation uses the
+    tokens. With "click" all samples train and validate with clicks from the reference, as the papers do, and only
+    ``nnunet_ext predict`` can predict.
+
+    ``checkpoint_best`` is the epoch of the lowest validation loss, as the paper selects its model.
+    """
+
+    paper = "SAMUS-HF"
+    learning_rate = 5e-4
+    num_passes = 400
+    checkpoint_interval = 10
+    paper_patch_size = (256, 256)
+    paper_batch_size = 4
+
+    model: type[PromptedModel]
+    vit: ViT = VIT_B
+    image_size = 256
+    pretrained = True  # begins with SAM's weights
+    prompts: Literal["mixed", "click"] = "mixed"
+    loss_name: Literal["dice_mse", "dice_bce"] = "dice_mse"
+    best_by: Literal["val_loss", "ema_dice"] = "val_loss"
+    model_options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = CUDA,
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self._state_loaded = False
+        self._click_generator = torch.Generator()
+        manager = self.label_manager
+        self.maps = ForegroundMaps(
+            labels=() if manager.has_regions else tuple(manager.foreground_labels),
+            has_regions=manager.has_regions,
+            ignore_label=manager.ignore_label,
+        )
+
+    @classmethod
+    def build_model(cls) -> PromptedModel:
+        """The paper's network."""
+        return cls.model(vit=cls.vit, image_size=cls.image_size, **cls.model_options)
+
+    @classmethod
+    def build_network(
+        cls, plan: ConfigurationManager, in_channels: int, out_channels: int, has_regions: bool
+    ) -> nn.Module:
+        """The model in a `PromptableSegmenter`, which rescales where the plan's normalisation does not give [0, 1]."""
+        return PromptableSegmenter(
+            model=cls.build_model(),
+            in_channels=in_channels,
+            out_channels=out_channels,
+            has_regions=has_regions,
+            learned_prompts=cls.prompts == "mixed",
+            rescale=not set(plan.normalization_schemes) <= UNIT_RANGE,
+        )
+
+    @property
+    def segmenter(self) -> PromptableSegmenter:
+        """The network without what DDP and compilation wrap around it."""
+        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    def initialize(self) -> None:
+        """Build, and notice from then on whether a checkpoint fills the network."""
+        super().initialize()
+        self.segmenter.register_load_state_dict_post_hook(self._note_loaded_state)
+        self.slim = SlimCheckpoints(self.segmenter, Path(self.output_folder))
+
+    def _note_loaded_state(self, *_: object) -> None:
+        self._state_loaded = True
+
+    def _build_loss(self) -> nn.Module:
+        return ForegroundLoss(criterion=LOSSES[self.loss_name], maps=self.maps)
+
+    def on_train_start(self) -> None:
+        """Begin with SAM's weights, unless a checkpoint has been loaded."""
+        if not self.was_initialized:
+            self.initialize()
+        if not self._state_loaded:
+            self._load_sam()
+        super().on_train_start()
+
+    def _load_sam(self) -> None:
+        if not self.pretrained:
+            self.print_to_log_file(f"{type(self).__name__} begins with random weights: there are no pretrained ones.")
+            return
+        path = sam.require()
+        if path is None:
+            self.print_to_log_file(
+                f"{sam.VARIABLE}={sam.RANDOM}: training begins with a RANDOM image encoder, most of which stays "
+                "frozen. This tries the software; it does not reproduce the paper."
+            )
+            return
+        checkpoint.load(self.segmenter.model, checkpoint.read(path), path)
+        if self.segmenter.prompts is not None:
+            self.segmenter.prompts.reset(self.segmenter.model)
+        self.print_to_log_file(f"Training begins with {path}")
+
+    def plan_note(self) -> str:
+        """Also whether samples are rescaled."""
+        note = super().plan_note()
+        if self.segmenter.rescale:
+            schemes = ", ".join(sorted(set(self.configuration_manager.normalization_schemes)))
+            note += f" The plan's {schemes} does not give [0, 1]: every sample is rescaled to it in the network."
+        return note
+
+    def _network_without_prompts(self, channels: int) -> nn.Module:
+        network = super()._network_without_prompts(channels)
+        if network.prompts is None:  # learned prompts cost what clicks cost
+            network.prompts = LearnedPrompts(classes=network.classes, dim=network.model.prompt_encoder.embed_dim)
+        return network
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
+        """No mirroring, in training nor at test time; patches are drawn as large as they are trained on."""
+        self.inference_allowed_mirroring_axes = None
+        return (0.0, 0.0), False, np.array(self.configuration_manager.patch_size), ()
+
+    @staticmethod
+    def get_training_transforms(
+        patch_size: np.ndarray | Sequence[int],
+        rotation_for_DA: tuple[float, float],  # noqa: N803  (nnU-Net's name)
+        deep_supervision_scales: Sequence | None,
+        mirror_axes: Sequence[int],
+        do_dummy_2d_data_aug: bool,
+        use_mask_for_norm: Sequence[bool] | None = None,
+        is_cascaded: bool = False,
+        foreground_labels: Sequence[int] | None = None,
+        regions: Sequence | None = None,
+        ignore_label: int | None = None,
+    ) -> BasicTransform:
+        """SAMUS's augmentation, then what nnU-Net does to every segmentation."""
+        return ComposeTransforms(
+            [*samus_transforms(patch_size), *segmentation_transforms(use_mask_for_norm, regions, ignore_label)]
+        )
+
+    def on_train_epoch_start(self) -> None:
+        """Also the clicks follow from the seed, and from nothing else that is random."""
+        super().on_train_epoch_start()
+        if self.seed is None:
+            self._click_generator.seed()
+        else:
+            entropy = (self.seed, CLICKS, self.current_epoch, self.local_rank)
+            self._click_generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def train_step(self, batch: dict) -> dict:
+        """nnU-Net's, with clicks and at the model's resolution."""
+        maps, _ = self.maps(batch["target"])
+        points, labels = random_clicks(maps, self._click_generator)
+        clicked = torch.rand(len(maps), generator=self._click_generator) < 0.5
+        if self.prompts == "click":
+            clicked[:] = True
+        with self._prompted(points=points, labels=labels, clicked=clicked, low_res=True):
+            return super().train_step(batch)
+
+    def validation_step(self, batch: dict) -> dict:
+        """nnU-Net's; with the papers' fixed clicks where the network takes nothing else."""
+        if self.prompts == "mixed":
+            return super().validation_step(batch)
+        points, labels = fixed_clicks(self.maps(batch["target"])[0])
+        with self._prompted(points=points, labels=labels):
+            return super().validation_step(batch)
+
+    @contextlib.contextmanager
+    def _prompted(self, **prompts: Any) -> Iterator[None]:
+        """nnU-Net's steps call the network with an image alone: give it the prompts along."""
+        network = self.network
+        on_device = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in prompts.items()}
+        self.network = _Prompted(network, on_device)
+        try:
+            yield
+        finally:
+            self.network = network
+
+    def on_epoch_end(self) -> None:
+        """nnU-Net's, with `checkpoint_best` by validation loss."""
+        if self.best_by == "ema_dice":
+            super().on_epoch_end()
+            return
+        losses = self.logger.get_value("val_losses", step=None)
+        best = not np.isnan(losses[-1]) and not any(loss <= losses[-1] for loss in losses[:-1])
+        self._best_ema = np.inf  # nnU-Net's own choice never applies
+        super().on_epoch_end()
+        if best:
+            self.print_to_log_file(f"Lowest validation loss so far: {losses[-1]:.4f}")
+            self.current_epoch -= 1  # as in nnU-Net, which saves before it counts
+            self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_best.pth"))
+            self.current_epoch += 1
+
+    def save_checkpoint(self, filename: str) -> None:
+        """checkpoint_latest without the frozen tensors, if NNUNET_EXT_SLIM_CHECKPOINTS says so."""
+        with self.slim.saving(filename) if self.local_rank == 0 else contextlib.nullcontext():
+            super().save_checkpoint(filename)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's; a network that needs clicks gets them from the reference, which is written down."""
+        if self.prompts == "mixed":
+            super().perform_actual_validation(save_probabilities)
+            return
+        from nnunet_ext.trainers.click_validation import validate_with_clicks
+
+        validate_with_clicks(self, save_probabilities=save_probabilities)
+
+
+class _Prompted:
+    """A network with its prompts, called as nnU-Net calls a network."""
+
+    def __init__(self, network: nn.Module, prompts: dict[str, Any]) -> None:
+        self._network, self._prompts = network, prompts
+        self.parameters: Callable = network.parameters
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        return self._network(image, **self._prompts)

@@ -1,0 +1,66 @@
+"""checkpoint_latest without what never changes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nnunet_ext import environment
+
+FROZEN = "frozen_weights.pth"
+
+
+class SlimCheckpoints:
+    """Leaves frozen tensors out of ``checkpoint_latest.pth`` and puts them back when it is loaded.
+
+    They are written once, to ``frozen_weights.pth`` beside it. Of SAMUS 375 MB stay out of every checkpoint; the best
+    and the final one, which are predicted with, are always whole. Off unless NNUNET_EXT_SLIM_CHECKPOINTS is 1.
+
+    Args:
+        network: whose state dict nnU-Net saves and loads.
+        folder: of the checkpoints.
+    """
+
+    def __init__(self, network: nn.Module, folder: Path) -> None:
+        self.network, self.file = network, folder / FROZEN
+        self.enabled = environment.integer(environment.SLIM_CHECKPOINTS, minimum=0) == 1
+        self._written = False
+        network.register_load_state_dict_pre_hook(self._complete)
+
+    @contextlib.contextmanager
+    def saving(self, filename: str) -> Iterator[None]:
+        """What is saved to `filename` meanwhile is slim, if it is checkpoint_latest."""
+        if not (self.enabled and Path(filename).name == "checkpoint_latest.pth"):
+            yield
+            return
+        frozen = self._frozen()
+        if not self._written:
+            partial = self.file.with_name(f"{FROZEN}.partial")
+            torch.save(frozen, partial)
+            os.replace(partial, self.file)
+            self._written = True
+
+        def drop(_module: nn.Module, state: dict, _prefix: str, _metadata: dict) -> None:
+            for name in frozen:
+                del state[name]
+
+        handle = self.network.register_state_dict_post_hook(drop)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _frozen(self) -> dict[str, torch.Tensor]:
+        trained = {name for name, p in self.network.named_parameters() if p.requires_grad}
+        return {name: t for name, t in self.network.state_dict().items() if name not in trained}
+
+    def _complete(self, _module: nn.Module, state: dict, *_: object) -> None:
+        missing = [name for name in self._frozen() if name not in state]
+        if missing and self.file.is_file():
+            stored = torch.load(self.file, map_location="cpu", weights_only=True)
+            state.update({name: stored[name] for name in missing})

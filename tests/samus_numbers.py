@@ -1,9 +1,10 @@
-"""What SAMUS must give on the deterministic weights: the official code's numbers, thinned out.
+"""What SAMUS must give on the deterministic weights of `samus_weights`, thinned out.
 
-    python tests/samus_numbers.py ../shared/oracle/samus    # write data/samus.json anew
+    python tests/samus_numbers.py ../shared/oracle/samus    # write data/samus.json anew: two minutes, 3 GB
 
-`vit_b` holds values of the official code (see `samus_reference`) for `samus_weights.Batch()`; `tiny` those of
-`ReferenceSAMUS(**TINY)` for `Batch(64)`.
+`official`: the official code (see `samus_reference`) on the oracle's weights; of low-res logits and gradients only the
+first digits mean something. `vit_b` and `tiny`: `ReferenceSAMUS()`, which agrees with the official code as far as that
+goes, and `ReferenceSAMUS(**TINY)`, both on calm weights.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def sample(part: str, thinned: torch.Tensor) -> dict[str, object]:
 
 
 def numbers(name: str) -> dict[str, dict]:
-    """`outputs` (by part: max and values) and `gradient_norms` (by parameter) of `vit_b` or `tiny`."""
+    """`outputs` (by part: max and values) and `gradient_norms` (by parameter) of `official`, `vit_b` or `tiny`."""
     return json.loads(FILE.read_text())[name]
 
 
@@ -59,23 +60,31 @@ def gradient_errors(norms: Mapping[str, float], expected: Mapping[str, float]) -
     return {n: abs(norms[n] / known - 1) for n, known in expected.items() if not n.endswith(DEAD)}
 
 
+def official_numbers(oracle: Path) -> dict[str, dict]:
+    """Thinned out from the official code's output."""
+    arrays = np.load(oracle / "outputs.npz")
+    parts = {part.removeprefix("at_"): part for part in arrays.files if part.startswith("at_")}
+    parts["low_res_logits"] = "low_res_logits"
+    outputs = {part: sample(part, torch.from_numpy(arrays[key])) for part, key in parts.items()}
+    return {"outputs": outputs, "gradient_norms": json.loads((oracle / "grad_norms.json").read_text())}
+
+
+def reference_numbers(batch: Batch, **sizes: object) -> dict[str, dict]:
+    """From the reference on calm weights."""
+    net = fill_(ReferenceSAMUS(**sizes))
+    outputs = intermediates(net, batch)
+    return {
+        "outputs": {part: sample(part, thin(part, t)) for part, t in outputs.items()},
+        "gradient_norms": gradient_norms(net, batch, outputs["low_res_logits"]),
+    }
+
+
 def main(oracle: Path) -> None:
     """Write the file."""
-    arrays = np.load(oracle / "outputs.npz")
-    official = {part.removeprefix("at_"): torch.from_numpy(arrays[part]) for part in arrays.files if "at_" in part}
-    official["low_res_logits"] = torch.from_numpy(arrays["low_res_logits"])
-    net, batch = fill_(ReferenceSAMUS(**TINY)), Batch(64)
-    outputs = intermediates(net, batch)
-    norms = gradient_norms(net, batch, outputs["low_res_logits"])
     content = {
-        "vit_b": {
-            "outputs": {part: sample(part, t) for part, t in official.items()},
-            "gradient_norms": json.loads((oracle / "grad_norms.json").read_text()),
-        },
-        "tiny": {
-            "outputs": {part: sample(part, thin(part, t)) for part, t in outputs.items()},
-            "gradient_norms": norms,
-        },
+        "official": official_numbers(oracle),
+        "vit_b": reference_numbers(Batch()),
+        "tiny": reference_numbers(Batch(TINY["image_size"]), **TINY),
     }
     FILE.parent.mkdir(exist_ok=True)
     FILE.write_text(json.dumps(content, indent=1) + "\n")

@@ -36,46 +36,76 @@ class Attention(nn.Module):
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid - 1, self.head_dim))
         steps = torch.arange(grid)
         self.register_buffer("offsets", steps[:, None] - steps + grid - 1, persistent=False)
-        rows, columns = torch.eye(grid).repeat_interleave(grid, 0), torch.eye(grid).repeat(grid, 1)
-        self.register_buffer("place", torch.cat([rows, columns], 1), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.proj(self.attend(self.qkv(x)))
 
     def attend(self, qkv: torch.Tensor) -> torch.Tensor:
-        """Shapes: (B, grid, grid, 3 dim) -> (B, grid, grid, dim)."""
-        batch, n = len(qkv), self.grid * self.grid
-        q, k, v = qkv.reshape(batch, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        on_grid = q.unflatten(2, (self.grid, self.grid))
-        of_rows = torch.einsum("bnhwc,hkc->bnhwk", on_grid, self.rel_pos_h[self.offsets]).flatten(2, 3)
-        of_columns = torch.einsum("bnhwc,wkc->bnhwk", on_grid, self.rel_pos_w[self.offsets]).flatten(2, 3)
-        place = self.place.to(k.dtype).expand(batch, self.num_heads, -1, -1)
-        out = F.scaled_dot_product_attention(
-            torch.cat([q * self.head_dim**-0.5, of_rows.to(q.dtype), of_columns.to(q.dtype)], -1),
-            torch.cat([k, place], -1),
-            F.pad(v, (0, 2 * self.grid)),
-            scale=1.0,
+        """Attention among the tokens of a grid, or of the upper left part of one whose rest is padding.
+
+        SAM pads with zeros before the projection, so that all padding tokens have the same key and value, those of
+        the projection's bias, and no mask. Their exponentials are summed up here in two keys: one for what is missing
+        to the right, one for the rows below.
+
+        Shapes: (B, height, width, 3 dim) -> (B, height, width, dim), height and width at most `grid`.
+        """
+        batch, height, width = qkv.shape[:3]
+        q, k, v = self._heads(qkv)
+        on_grid = q.unflatten(2, (height, width))
+        of_rows = torch.einsum("bnhwc,hkc->bnhwk", on_grid, self.rel_pos_h[self.offsets[:height]]).flatten(2, 3)
+        of_columns = torch.einsum("bnhwc,wkc->bnhwk", on_grid, self.rel_pos_w[self.offsets[:width]]).flatten(2, 3)
+        padding = []
+        if width < self.grid:
+            padding.append(of_rows[..., :height].logsumexp(-1) + of_columns[..., width:].logsumexp(-1))
+        if height < self.grid:
+            padding.append(of_rows[..., height:].logsumexp(-1) + of_columns.logsumexp(-1))
+        extra = len(padding)
+        q = torch.cat(
+            [q * self.head_dim**-0.5, of_rows[..., :height], of_columns[..., :width], *(p[..., None] for p in padding)],
+            -1,
         )
-        return out[..., : self.head_dim].transpose(1, 2).reshape(batch, self.grid, self.grid, -1)
+        if extra:
+            _, k_padding, v_padding = self._heads(self.qkv.bias.expand(batch, 1, extra, -1))
+            k, v = torch.cat([k, k_padding.to(k.dtype)], 2), torch.cat([v, v_padding.to(v.dtype)], 2)
+        place = _one_hot_places(height, width, extra, k).expand(batch, self.num_heads, -1, -1)
+        out = F.scaled_dot_product_attention(
+            q.to(k.dtype), torch.cat([k, place], -1), F.pad(v, (0, place.shape[-1])), scale=1.0
+        )
+        return out[..., : self.head_dim].transpose(1, 2).reshape(batch, height, width, -1)
+
+    def _heads(self, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, height, width, 3 dim) -> q, k and v, each (B, heads, height width, head_dim)."""
+        return qkv.flatten(1, 2).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind()
+
+
+def _one_hot_places(height: int, width: int, extra: int, like: torch.Tensor) -> torch.Tensor:
+    """One-hot row and column of every token, then the extra keys: (height width + extra, height + width + extra)."""
+    rows = torch.eye(height, dtype=like.dtype, device=like.device).repeat_interleave(width, 0)
+    columns = torch.eye(width, dtype=like.dtype, device=like.device).repeat(height, 1)
+    return torch.block_diag(torch.cat([rows, columns], 1), torch.eye(extra, dtype=like.dtype, device=like.device))
 
 
 class WindowAttention(Attention):
-    """Attention within windows of `grid` x `grid` tokens of a larger map.
-
-    SAM pads the map with zeros to whole windows, and the padding takes part as keys: after the projection it is the
-    projection's bias. So only real tokens are projected, before and after.
+    """Attention within windows of `grid` x `grid` tokens of a larger map; windows at its far edges may be smaller.
 
     Shapes: (B, H, W, dim) -> (B, H, W, dim).
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        batch, height, width, _ = x.shape
         qkv = self.qkv(x)
-        missing = -height % self.grid, -width % self.grid
-        rows, columns = (height + missing[0]) // self.grid, (width + missing[1]) // self.grid
-        qkv = torch.cat([qkv, self.qkv.bias.to(qkv.dtype).expand(batch, height, missing[1], -1)], 2)
-        qkv = torch.cat([qkv, self.qkv.bias.to(qkv.dtype).expand(batch, missing[0], qkv.shape[2], -1)], 1)
-        windows = qkv.unflatten(2, (columns, self.grid)).unflatten(1, (rows, self.grid)).transpose(2, 3)
+        bands = [torch.cat([self._windows(part) for part in self._parts(band, 2)], 2) for band in self._parts(qkv, 1)]
+        return self.proj(torch.cat(bands, 1))
+
+    def _parts(self, x: torch.Tensor, dim: int) -> list[torch.Tensor]:
+        """What whole windows cover along an axis, and what is left."""
+        whole = x.shape[dim] // self.grid * self.grid
+        return [part for part in x.tensor_split([whole], dim) if part.shape[dim]]
+
+    def _windows(self, qkv: torch.Tensor) -> torch.Tensor:
+        """Attention in each of the equal windows that make up a part: (B, H, W, 3 dim) -> (B, H, W, dim)."""
+        batch, height, width, _ = qkv.shape
+        h, w = min(height, self.grid), min(width, self.grid)
+        rows, columns = height // h, width // w
+        windows = qkv.unflatten(2, (columns, w)).unflatten(1, (rows, h)).transpose(2, 3)
         out = self.attend(windows.flatten(0, 2))
-        out = out.unflatten(0, (batch, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        return self.proj(out[:, :height, :width])
+        return out.unflatten(0, (batch, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)

@@ -1,0 +1,38 @@
+"""How an ultrasound image or its label map is written: picklable, so that worker processes can do it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nnunet_ext.dataset_conversion import png
+from nnunet_ext.dataset_conversion.png import PngFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteGrey:
+    """The image in one 8-bit channel, at its own size."""
+
+    source: PngFile
+
+    def __call__(self, target: Path) -> None:
+        png.write(png.grey(self.source.decode()), target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteLesion:
+    """The union of all masks of an image as `label`, 0 elsewhere."""
+
+    sources: tuple[PngFile, ...]
+    label: int
+
+    def __call__(self, target: Path) -> None:
+        png.write(Image.fromarray(union(self.sources).astype(np.uint8) * np.uint8(self.label)), target)
+
+
+def union(masks: tuple[PngFile, ...]) -> np.ndarray:
+    """(height, width) bool: where any of the masks, all of one size, marks a lesion."""
+    return np.logical_or.reduce([png.lesion(mask.decode()) for mask in masks])

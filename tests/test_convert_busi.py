@@ -1,4 +1,4 @@
-"""``nnunet_ext convert busi`` from download to nnUNet_raw: layouts, modes, targets, near-duplicates, the command line."""
+"""``nnunet_ext convert busi`` from download to nnUNet_raw: layouts, modes, targets, duplicates, the command line."""
 
 from __future__ import annotations
 
@@ -43,8 +43,11 @@ def record_of(folder: Path) -> dict:
 def test_published_layout(nnunet_folders: Path) -> None:
     source = published(nnunet_folders / "in" / "Dataset_BUSI_with_GT", benign=12, malignant=8, normal=2)
     (source / "README.txt").write_text("hello")
+    save(ultrasound(), source / "benign" / "benign (99).jpg")
     (source / "benign" / "._benign (1).png").write_bytes(b"AppleDouble")
-    folder = convert(source.parent).folder
+    outcome = convert(source.parent)
+    assert any("1 images are no PNG files and were left alone: benign (99).jpg" in n for n in outcome.plan.notes)
+    folder = outcome.folder
     assert folder == nnunet_folders / "nnUNet_raw" / DATASET
     assert len(list(folder.glob("imagesTr/*"))) == len(list(folder.glob("labelsTr/*"))) == 16
     assert len(list(folder.glob("imagesTs/*"))) == len(list(folder.glob("labelsTs/*"))) == 4

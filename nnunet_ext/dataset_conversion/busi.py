@@ -23,6 +23,7 @@ LESION_CLASSES = CLASSES[:2]
 
 _CLASS = re.compile(rf"({'|'.join(CLASSES)})(?![a-z])", re.I)
 _MASK = re.compile(r"(.+?)_mask(?:_\d+)?", re.I)
+_OTHER_FORMATS = (".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _FOLDERS = {*CLASSES, "images", "masks"}
 
 
@@ -50,10 +51,11 @@ def find(source: Path, classes: Sequence[str]) -> Found:
     """Pair the images of some classes with their masks by name. What does not pair up is a problem of that case."""
     if not source.is_dir():
         return Found(files=(), cases=(), problems=(Problem(message=f"--source {source}: is not a folder."),))
-    problems, unreadable, strange = [], [], defaultdict(list)
+    problems, unreadable, ignored, strange = [], [], [], defaultdict(list)
     by_id: dict[str, dict[str, _Files]] = defaultdict(dict)
     for path in source_files(source, unreadable.append):
         if path.suffix.lower() != ".png":
+            ignored += [path.name] if path.suffix.lower() in _OTHER_FORMATS else []
             continue
         folders = [folder.lower() for folder in path.parent.parts[-2:]]
         if _FOLDERS.isdisjoint(folders):
@@ -89,7 +91,7 @@ def find(source: Path, classes: Sequence[str]) -> Found:
         files=tuple(sorted(paths)),
         cases=tuple(cases),
         problems=tuple(problems),
-        notes=tuple(_missing_note(cases, classes)),
+        notes=(*_ignored_note(ignored), *_missing_note(cases, classes)),
     )
 
 
@@ -141,6 +143,11 @@ def _faults(id_: str, by_name: dict[str, _Files]) -> Iterator[str]:
             )
         elif not files.images:
             yield f"{', '.join(map(str, files.masks))}: the image is missing; no {name}.png was found."
+
+
+def _ignored_note(ignored: Sequence[str]) -> list[str]:
+    shown = ", ".join(sorted(ignored)[:3]) + (", ..." if len(ignored) > 3 else "")
+    return [f"{len(ignored)} images are no PNG files and were left alone: {shown}"] if ignored else []
 
 
 def _missing_note(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[str]:

@@ -64,7 +64,7 @@ class BusiReader:
     """
 
     planner: ClassVar[str] = "SAMUSPlanner"
-    packages: ClassVar[tuple[str, ...]] = ("nnunetv2", "numpy", "pillow")
+    packages: ClassVar[tuple[str, ...]] = ("nnunetv2", "numpy", "pillow", "opencv-python-headless")
 
     classes: tuple[str, ...] = busi.LESION_CLASSES
     target: str = "lesion"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from nnunet_ext.dataset_conversion import png
 from nnunet_ext.dataset_conversion.png import PngFile
@@ -19,7 +18,7 @@ class WriteGrey:
     source: PngFile
 
     def __call__(self, target: Path) -> None:
-        png.write(png.grey(self.source.decode()), target)
+        png.write(np.asarray(png.grey(self.source.decode())), target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +29,5 @@ class WriteLesion:
     label: int
 
     def __call__(self, target: Path) -> None:
-        png.write(Image.fromarray(union(self.sources).astype(np.uint8) * np.uint8(self.label)), target)
-
-
-def union(masks: tuple[PngFile, ...]) -> np.ndarray:
-    """(height, width) bool: where any of the masks, all of one size, marks a lesion."""
-    return np.logical_or.reduce([png.lesion(mask.decode()) for mask in masks])
+        union = np.logical_or.reduce([png.lesion(source.decode()) for source in self.sources])
+        png.write(union * np.uint8(self.label), target)

@@ -62,22 +62,21 @@ VARIANTS = {
 }
 
 
+@pytest.fixture(scope="module")
 def real(shared_data: Path) -> dict[str, Image.Image]:
     paths = sorted(p for p in (shared_data / BUSI).glob("*/*.png") if "_mask" not in p.name)
     return {path.stem: Image.open(path).convert("L") for path in paths}
 
 
-def test_real_groups_are_those_seen_by_eye(shared_data: Path) -> None:
-    images = real(shared_data)
-    names = list(images)
-    found = [{names[i] for i in group.members} for group in find([thumbnail(image) for image in images.values()])]
+def test_real_groups_are_those_seen_by_eye(real: dict[str, Image.Image]) -> None:
+    names = list(real)
+    found = [{names[i] for i in group.members} for group in find([thumbnail(image) for image in real.values()])]
     assert sorted(map(sorted, found)) == sorted(map(sorted, REAL_GROUPS))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_real_images_are_found_again(shared_data: Path, variant: str) -> None:
-    images = list(real(shared_data).values())[::10]
-    pairs = [t for image in images for t in (thumbnail(image), thumbnail(VARIANTS[variant](image)))]
+def test_real_images_are_found_again(real: dict[str, Image.Image], variant: str) -> None:
+    pairs = [t for image in list(real.values())[::10] for t in (thumbnail(image), thumbnail(VARIANTS[variant](image)))]
     assert [group.members for group in find(pairs)] == [(i, i + 1) for i in range(0, len(pairs), 2)]
 
 

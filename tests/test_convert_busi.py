@@ -116,7 +116,7 @@ def test_masks_are_united(nnunet_folders: Path) -> None:
 
 def paletted(mask: np.ndarray) -> Image.Image:
     """Index 0 is the lesion, 1 to 3 are black."""
-    image = Image.fromarray(np.where(mask, 0, np.random.RandomState(0).randint(1, 4, mask.shape)).astype(np.uint8), "P")
+    image = Image.fromarray(np.where(mask, 0, np.random.RandomState(0).randint(1, 4, mask.shape)).astype(np.uint8))
     image.putpalette([200, 0, 0] + [0, 0, 0] * 3)
     return image
 
@@ -330,7 +330,7 @@ def test_command_line_reports_and_returns(nnunet_folders: Path, capsys: pytest.C
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "next: nnUNetv2_plan_and_preprocess -d 30 -c 2d -pl SAMUSPlanner --verify_dataset_integrity" in out
-    assert "3 benign ones here, 437 published" in out
+    assert "3 benign (published: 437)" in out
     assert "near-duplicates: 0 groups" in out
     assert main(command) == 0
     assert "nothing to do" in capsys.readouterr().out

@@ -91,7 +91,7 @@ def find(source: Path, classes: Sequence[str]) -> Found:
         files=tuple(sorted(paths)),
         cases=tuple(cases),
         problems=tuple(problems),
-        notes=(*_ignored_note(ignored), *_missing_note(cases, classes)),
+        notes=(*_ignored_note(ignored), *_number_note(cases, classes)),
     )
 
 
@@ -150,8 +150,8 @@ def _ignored_note(ignored: Sequence[str]) -> list[str]:
     return [f"{len(ignored)} images are no PNG files and were left alone: {shown}"] if ignored else []
 
 
-def _missing_note(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[str]:
+def _number_note(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[str]:
     counts = Counter(case.diagnosis for case in cases)
-    differing = [f"{counts[c]} {c} ones here, {PUBLISHED[c]} published" for c in classes if counts[c] != PUBLISHED[c]]
+    differing = [f"{counts[c]} {c} (published: {PUBLISHED[c]})" for c in classes if counts[c] != PUBLISHED[c]]
     if differing:
-        yield f"not all of BUSI's images: {'; '.join(differing)}."
+        yield f"not as many images as BUSI has: {', '.join(differing)}"

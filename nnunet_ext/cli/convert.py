@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nnunet_ext.dataset_conversion.conversion import Outcome
+    from nnunet_ext.dataset_conversion.conversion import Outcome, Reader
 
 HELP = "convert a downloaded dataset into nnU-Net's raw format"
 
@@ -22,6 +22,14 @@ _LITS = """LiTS liver tumours in CT, from CodaLab, Kaggle or the Medical Segment
 Reads volume-N.nii[.gz] with segmentation-N.nii[.gz], and test-volume-N.nii[.gz], in any sub-folders of DIR, or
 Task03_Liver as it is or as nnU-Net converts it. Images keep their HU values and are linked, not copied, where their
 bytes are right already.
+"""
+
+_BUSI = """BUSI lesions in breast ultrasound, as published or flattened.
+
+Reads benign/benign (1).png with benign (1)_mask.png, _mask_1.png and so on, or images/NAME.png with masks/0/NAME.png,
+masks/1/NAME.png and so on, in any sub-folders of DIR. Images become one 8-bit channel at their own size, the masks of
+an image one label map. BUSI holds images more than once, some under two classes: near-duplicates are found and each
+group of them is kept on one side of every split.
 """
 
 
@@ -43,11 +51,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lits.add_argument(
         "--file-ending", choices=(".nii", ".nii.gz"), help="of all files; default: that of most image bytes"
     )
-    _add_common_arguments(lits, dataset_id=29, name="LiTS")
+    _add_common_arguments(lits, dataset_id=29, name="LiTS", paper_split="8:1:1 by patient")
     lits.set_defaults(convert=_convert_lits)
+    busi = datasets.add_parser(
+        "busi",
+        help="lesions in breast ultrasound (as published, or flattened)",
+        description=_BUSI,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    busi.add_argument(
+        "--classes",
+        nargs="+",
+        choices=("benign", "malignant", "normal"),
+        default=("benign", "malignant"),
+        metavar="CLASS",
+        help="of benign, malignant and normal; default: benign malignant",
+    )
+    busi.add_argument(
+        "--target",
+        choices=("lesion", "class"),
+        default="lesion",
+        help="lesion: lesion against all else (default); class: benign 1, malignant 2",
+    )
+    duplicates = busi.add_mutually_exclusive_group()
+    duplicates.add_argument(
+        "--drop-duplicates",
+        dest="duplicates",
+        action="store_const",
+        const="drop",
+        default="group",
+        help="keep one image of each group of near-duplicates: that of most pixels, of equal ones the first",
+    )
+    duplicates.add_argument(
+        "--ignore-duplicates",
+        dest="duplicates",
+        action="store_const",
+        const="ignore",
+        help="split image by image, as published random splits do; near-duplicates are only reported",
+    )
+    _add_common_arguments(busi, dataset_id=30, name="BUSI", paper_split="7:1:2 by group of near-duplicates")
+    busi.set_defaults(convert=_convert_busi, file_ending=None)
 
 
-def _add_common_arguments(parser: argparse.ArgumentParser, *, dataset_id: int, name: str) -> None:
+def _add_common_arguments(parser: argparse.ArgumentParser, *, dataset_id: int, name: str, paper_split: str) -> None:
     """What every dataset's conversion takes."""
     parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="folder of the download")
     parser.add_argument("--dataset-id", type=int, default=dataset_id, metavar="N", help="default: %(default)s")
@@ -56,7 +102,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser, *, dataset_id: int, n
         "--split",
         choices=("paper", "cv5"),
         default="paper",
-        help="paper: 8:1:1 by patient, test cases held out (default); cv5: 5 folds over all cases",
+        help=f"paper: {paper_split}, test cases held out (default); cv5: 5 folds over all cases",
     )
     parser.add_argument("--seed", type=int, default=12345, help="of the split, default: %(default)s")
     parser.add_argument(
@@ -84,8 +130,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _convert_lits(args: argparse.Namespace) -> int:
-    from nnunet_ext.dataset_conversion import conversion
     from nnunet_ext.dataset_conversion.lits_plan import LitsReader
+
+    return _convert(LitsReader(target=args.target), args)
+
+
+def _convert_busi(args: argparse.Namespace) -> int:
+    from nnunet_ext.dataset_conversion.busi_plan import BusiReader
+
+    return _convert(BusiReader(classes=tuple(args.classes), target=args.target, duplicates=args.duplicates), args)
+
+
+def _convert(reader: Reader, args: argparse.Namespace) -> int:
+    from nnunet_ext.dataset_conversion import conversion
 
     settings = conversion.Settings(
         source=args.source,
@@ -102,11 +159,13 @@ def _convert_lits(args: argparse.Namespace) -> int:
         dry_run=args.dry_run,
         num_processes=max(1, args.num_processes),
     )
-    _report(conversion.run(LitsReader(target=args.target), settings, track=_progress_bar), args.dataset_id)
+    outcome = conversion.run(reader, settings, track=_progress_bar)
+    _report(outcome, f"-d {args.dataset_id} -c 2d -pl {reader.planner}")
     return 0
 
 
-def _report(outcome: Outcome, dataset_id: int) -> None:
+def _report(outcome: Outcome, planning: str) -> None:
+    """Print what was done; `planning` is how nnU-Net's planning is to go on."""
     if outcome.plan is None:
         print(f"{outcome.folder} is finished and nothing has changed: nothing to do.")
         return
@@ -125,7 +184,7 @@ def _report(outcome: Outcome, dataset_id: int) -> None:
     for how in ("hard", "symlink"):
         if outcome.made[how]:
             print(f"note: {outcome.made[how]} {_HOW[how]} files share their bytes with the download{_SHARED[how]}")
-    print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} -c 2d -pl RAUNetPlanner --verify_dataset_integrity")
+    print(f"next: nnUNetv2_plan_and_preprocess {planning} --verify_dataset_integrity")
 
 
 _HOW = {

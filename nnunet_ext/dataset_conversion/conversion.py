@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from nnunet_ext.dataset_conversion import stale
 from nnunet_ext.dataset_conversion.fingerprint import fingerprint, same_content
@@ -22,7 +22,6 @@ from nnunet_ext.version import __version__
 
 FORMAT = 2  # raise it when the same request would be converted differently
 _LEAVE_DATA = ("source", "link", "checksum", "skip_bad")  # options that, on the same sources, give the same voxels
-_VERSIONS_OF = ("nnunetv2", "numpy", "nibabel", "SimpleITK")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,14 @@ class Plan:
 
 
 class Reader(Protocol):
-    """One dataset's own part of a conversion."""
+    """One dataset's own part of a conversion.
+
+    `planner` is the nnU-Net planner that the paper's trainers go with, `packages` those whose versions may change what
+    is written.
+    """
+
+    planner: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
 
     def options(self) -> dict[str, Any]:
         """Choices beyond `Settings` that change what is written."""
@@ -145,7 +151,7 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
             **plan.dataset.documents,
             RECORD: {
                 "request": request,
-                "versions": _versions(),
+                "versions": _versions(reader.packages),
                 **plan.dataset.documents[RECORD],
                 "skipped": skipped,
                 "notes": notes,
@@ -241,9 +247,9 @@ def _raise(blocking: Sequence[str], problems: Sequence[Problem], settings: Setti
     raise InputError(*fatal, way_out=way_out)
 
 
-def _versions() -> dict[str, str]:
+def _versions(packages: Sequence[str]) -> dict[str, str]:
     versions = {"nnunet_ext": __version__, "python": platform.python_version()}
-    for package in _VERSIONS_OF:
+    for package in packages:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

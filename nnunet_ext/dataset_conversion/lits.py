@@ -8,15 +8,15 @@ nnU-Net's own conversion made of it, ``liver_N_0000.nii.gz``. One volume is take
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.dataset_conversion.conversion import Found, Problem
+from nnunet_ext.dataset_conversion.source_files import source_files
 
 DATASET_ID, NAME = 29, "LiTS"
 REFERENCE = "Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84 (2023) 102680"
@@ -66,7 +66,7 @@ def find(source: Path) -> Found:
         return Found(files=(), cases=(), problems=(Problem(message=f"--source {source}: is not a folder."),))
     roles: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     ignored, unreadable = [], []
-    paths = list(_files(source, unreadable.append))
+    paths = list(source_files(source, unreadable.append))
     for path in paths:
         case, role = _classify(path)
         if case:
@@ -95,19 +95,6 @@ def find(source: Path) -> Found:
         problems=tuple(problems),
         notes=(*_ignored_note(ignored), *_missing_notes(paths, roles)),
     )
-
-
-def _files(source: Path, onerror: Callable[[OSError], None]) -> Iterator[Path]:
-    """All files below, through links to folders too, each folder once; hidden ones (macOS's ``._*``) left out."""
-    seen = set()
-    for folder, subfolders, names in os.walk(source, onerror=onerror, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and s != "__MACOSX")
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _classify(path: Path) -> tuple[str, str]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nnunet_ext.dataset_conversion import lits, nifti
 from nnunet_ext.dataset_conversion.checks import CheckedImage, CheckedLabel, check_image, check_label
 from nnunet_ext.dataset_conversion.conversion import Found, Plan, Problem, Settings
 from nnunet_ext.dataset_conversion.lits import Case, Target
 from nnunet_ext.dataset_conversion.nifti import NII, NII_GZ, NiftiFile, header_bytes, label_header
+from nnunet_ext.dataset_conversion.plan_parts import check_all, files_summary, linked, split_record, split_summary
 from nnunet_ext.dataset_conversion.raw_folder import RECORD
 from nnunet_ext.dataset_conversion.recipes import RewriteImage, WriteLabel
 from nnunet_ext.dataset_conversion.splits import Split, make_split
@@ -39,6 +39,9 @@ class CheckedCase:
 class LitsReader:
     """LiTS for `conversion.run`; `target` is a key of `lits.TARGETS`."""
 
+    planner: ClassVar[str] = "RAUNetPlanner"
+    packages: ClassVar[tuple[str, ...]] = ("nnunetv2", "numpy", "nibabel", "SimpleITK")
+
     target: str = "tumour"
 
     def options(self) -> dict[str, Any]:
@@ -49,15 +52,7 @@ class LitsReader:
 
     def plan(self, found: Found, settings: Settings, prints: Mapping[str, Any], track: Track) -> Plan:
         """Read all labels and headers (in threads: numpy and zlib let go of the GIL), then lay out what is good."""
-        good, problems = [], []
-        with ThreadPoolExecutor(max(1, settings.num_processes)) as pool:
-            futures: dict[Future, Case] = {pool.submit(_check, case): case for case in found.cases}
-            for future in track(as_completed(futures), total=len(futures), what="checking"):
-                checked, faults = future.result()
-                problems += [Problem(message=fault, case=futures[future].id) for fault in faults]
-                good += [checked] if checked and not faults else []
-        good.sort(key=lambda case: case.id)
-        problems.sort(key=lambda problem: problem.case or "")
+        good, problems = check_all(_check, found.cases, settings, track)
         if not any(case.label for case in good):
             problems += [Problem(message=f"{settings.source}: no usable case is left.")] if found.cases else []
             return Plan(dataset=RawDataset(files=(), documents={RECORD: {}}), problems=tuple(problems))
@@ -107,12 +102,7 @@ class _Layout:
         files = tuple(file for case in cases for file in self._outputs(case, subsets[case.id]))
         outputs = {file.source: file for file in files}
         record = {
-            "split": {
-                "kind": self.settings.split,
-                "seed": self.settings.seed,
-                "test": list(self.split.test),
-                "folds": self.split.splits_final(),
-            },
+            "split": split_record(self.split, self.settings),
             "cases": {case.id: self._case_record(case, subsets[case.id], outputs) for case in cases},
         }
         documents = {
@@ -165,9 +155,7 @@ class _Layout:
         return self._written(recipe, target, label.file.voxels.count, _GZIPPED_LABEL)
 
     def _linked(self, file: NiftiFile, target: str, *, share: bool) -> OutputFile:
-        size = file.path.stat().st_size
-        key = f"{self.settings.link} {file.path} {self.prints[str(file.path)]}"
-        return OutputFile(target=target, source=file.path, key=key, size=size, estimate=size, share=share)
+        return linked(file.path, target, self.prints[str(file.path)], self.settings, share=share)
 
     def _written(self, recipe: RewriteImage | WriteLabel, target: str, voxel_bytes: int, gzipped: float) -> OutputFile:
         source = recipe.source.path
@@ -223,10 +211,5 @@ class _Layout:
             f"{counts['train']} training cases, {counts['test']} held-out test cases, "
             f"{counts['unlabelled']} unlabelled; file ending {self.ending}"
         )
-        sizes = [f"fold {i}: {len(train)} + {len(val)}" for i, (train, val) in enumerate(self.split.folds)]
-        yield f"split {self.settings.split}, seed {self.settings.seed} (training + validation): {', '.join(sizes)}"
-        written = [file for file in files if file.recipe]
-        yield (
-            f"{len(files) - len(written)} files unchanged (--link {self.settings.link}), {len(written)} to be "
-            f"written, about {sum(file.estimate for file in written) / 1e9:.2f} GB"
-        )
+        yield split_summary(self.split, self.settings)
+        yield files_summary(files, self.settings)

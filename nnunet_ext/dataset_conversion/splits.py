@@ -1,4 +1,4 @@
-"""Who trains, who validates, who is held out: seeded, by patient, five folds always.
+"""Who trains, who validates, who is held out: seeded, by patient or other group, stratified, five folds always.
 
 nnU-Net silently makes up a random split for a fold that splits_final.json lacks, hence five even where five disjoint
 validation sets cannot be had.
@@ -7,11 +7,11 @@ validation sets cannot be had.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 FOLDS = 5
 SPLITS = ("paper", "cv5")
@@ -30,40 +30,76 @@ class Split:
         return [{"train": list(train), "val": list(val)} for train, val in self.folds]
 
 
-def make_split(patients: Mapping[str, Sequence[str]], *, kind: str, seed: int) -> Split:
-    """Split patients (patient -> case ids); the order they come in does not matter.
+def make_split(
+    groups: Mapping[str, Sequence[str]],
+    *,
+    kind: str,
+    seed: int,
+    strata: Mapping[str, str] | None = None,
+    tenths: tuple[int, int] = (1, 1),
+    unit: str = "patient",
+) -> Split:
+    """Split groups (patient or other group -> case ids) that nothing may tear apart; their order does not matter.
 
-    `paper` is 8:1:1: a tenth of the patients is held out, and each fold validates on another tenth, fold 0 being the
-    paper's one. `cv5` holds nobody out and validates everybody once. ValueError for an unknown kind or no patient.
+    `paper` holds out so many `tenths` of the cases, and each fold validates on so many others, fold 0 being the paper's
+    one: 8:1:1 unless told. `cv5` holds nobody out and validates everybody once. `strata` (group -> stratum, a class for
+    example) have the same shares of every side, as nearly as whole groups allow. `unit` is what a group is in `notes`.
+    ValueError for an unknown kind or no group.
     """
-    if kind not in SPLITS or not patients:
-        raise ValueError(f"kind is one of {', '.join(SPLITS)} and there is at least one patient")
-    # each patient's place depends on nobody else, so that one patient more or less does not reshuffle the others
-    order = sorted(patients, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest())
-    tenth = max(1, int(len(order) / 10 + 0.5))
-    held_out = tenth if kind == "paper" and len(order) >= 3 else 0
+    if kind not in SPLITS or not groups:
+        raise ValueError(f"kind is one of {', '.join(SPLITS)} and there is at least one group")
+    order = _order(groups, seed, strata or {})
+    sizes = [len(groups[group]) for group in order]
+    test_size, val_size = (max(1, int(sum(sizes) * share / 10 + 0.5)) for share in tenths)
+    held_out = _first(sizes, test_size, leave=2) if kind == "paper" and len(order) >= 3 else 0
     test, rest = order[:held_out], order[held_out:]
     folds, notes = [], []
-    for val in _validation_groups(rest, tenth if kind == "paper" else None):
-        train = [p for p in rest if p not in val] or val
-        folds.append((_cases(patients, train), _cases(patients, val)))
+    for val in _validation_groups(rest, sizes[held_out:], val_size if kind == "paper" else None):
+        train = [group for group in rest if group not in val] or val
+        folds.append((_cases(groups, train), _cases(groups, val)))
     if kind == "paper" and not held_out:
-        notes.append(f"{len(order)} patients are too few to hold any out: there is no test set.")
+        notes.append(f"{len(order)} {unit}s are too few to hold any out: there is no test set.")
     if len(rest) == 1:
-        notes.append("Only one patient to train on: training and validation are the same.")
+        notes.append(f"Only one {unit} to train on: training and validation are the same.")
     elif len(rest) < FOLDS:
-        notes.append(f"Only {len(rest)} patients to train on: folds {len(rest)} to {FOLDS - 1} repeat earlier ones.")
-    return Split(test=_cases(patients, test), folds=tuple(folds), notes=tuple(notes))
+        notes.append(f"Only {len(rest)} {unit}s to train on: folds {len(rest)} to {FOLDS - 1} repeat earlier ones.")
+    return Split(test=_cases(groups, test), folds=tuple(folds), notes=tuple(notes))
 
 
-def _validation_groups(rest: Sequence[str], size: int | None) -> list[list[str]]:
-    """Five disjoint groups of `size` patients (None: all patients dealt out), cycling where there are too few."""
+def _order(groups: Mapping[str, Sequence[str]], seed: int, strata: Mapping[str, str]) -> list[str]:
+    """Shuffled, the strata mixed so evenly that any stretch holds its share of each."""
+    # each group's place depends on nobody else, so that one group more or less does not reshuffle the others
+    order = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+    totals: Counter[str | None] = Counter()
+    middles = {}
+    for group in order:
+        stratum = strata.get(group)
+        middles[group] = totals[stratum] + len(groups[group]) / 2
+        totals[stratum] += len(groups[group])
+    return sorted(order, key=lambda group: middles[group] / totals[strata.get(group)])
+
+
+def _first(sizes: Sequence[int], cases: int, *, leave: int) -> int:
+    """How many groups from the front come nearest to so many cases: at least one, and some are left."""
+    count, total = 1, sizes[0]
+    while count < len(sizes) - leave and abs(total + sizes[count] - cases) < abs(total - cases):
+        total += sizes[count]
+        count += 1
+    return count
+
+
+def _validation_groups(rest: Sequence[str], sizes: Sequence[int], val_size: int | None) -> list[list[str]]:
+    """Five disjoint stretches of `val_size` cases (None: all dealt out), cycling where there are too few groups."""
     if len(rest) < FOLDS:
         return [[rest[fold % len(rest)]] for fold in range(FOLDS)]
-    if size is None:
-        return [list(group) for group in np.array_split(np.array(rest, dtype=object), FOLDS)]
-    return [list(rest[fold * size : (fold + 1) * size]) for fold in range(FOLDS)]
+    stretches, start = [], 0
+    for left in range(FOLDS, 0, -1):
+        cases = val_size or math.ceil(sum(sizes[start:]) / left)
+        end = start + _first(sizes[start:], cases, leave=left - 1)
+        stretches.append(list(rest[start:end]))
+        start = end
+    return stretches
 
 
-def _cases(patients: Mapping[str, Sequence[str]], chosen: Sequence[str]) -> tuple[str, ...]:
-    return tuple(sorted(case for patient in chosen for case in patients[patient]))
+def _cases(groups: Mapping[str, Sequence[str]], chosen: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(case for group in chosen for case in groups[group]))

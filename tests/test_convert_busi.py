@@ -1,0 +1,385 @@
+"""``nnunet_ext convert busi`` from download to nnUNet_raw: layouts, modes, targets, duplicates, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from busi_source import (
+    DATASET,
+    SIZE,
+    convert,
+    flattened,
+    image_of,
+    label_of,
+    lesion,
+    mask_image,
+    published,
+    save,
+    ultrasound,
+)
+from lits_source import tree, verify
+from PIL import Image
+
+from nnunet_ext.cli import main
+from nnunet_ext.dataset_conversion import busi, writer
+from nnunet_ext.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def record_of(folder: Path) -> dict:
+    return json.loads((folder / "conversion.json").read_text())
+
+
+def test_published_layout(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in" / "Dataset_BUSI_with_GT", benign=12, malignant=8, normal=2)
+    (source / "README.txt").write_text("hello")
+    save(ultrasound(), source / "benign" / "benign (99).jpg")
+    (source / "benign" / "._benign (1).png").write_bytes(b"AppleDouble")
+    outcome = convert(source.parent)
+    assert any("1 images are no PNG files and were left alone: benign (99).jpg" in n for n in outcome.plan.notes)
+    folder = outcome.folder
+    assert folder == nnunet_folders / "nnUNet_raw" / DATASET
+    assert len(list(folder.glob("imagesTr/*"))) == len(list(folder.glob("labelsTr/*"))) == 16
+    assert len(list(folder.glob("imagesTs/*"))) == len(list(folder.glob("labelsTs/*"))) == 4
+    content = json.loads((folder / "dataset.json").read_text())
+    assert content["numTraining"] == 16
+    assert content["labels"] == {"background": 0, "lesion": 1}
+    assert content["channel_names"] == {"0": "ultrasound"}
+    assert content["file_ending"] == ".png"
+    np.testing.assert_array_equal(image_of(folder, "benign_0002"), np.asarray(ultrasound(2)))
+    np.testing.assert_array_equal(label_of(folder, "malignant_0001"), lesion())
+    splits = json.loads((folder / "splits_final.json").read_text())
+    trained_on = {p.stem for p in folder.glob("labelsTr/*")}
+    assert len(splits) == 5
+    assert all({*fold["train"], *fold["val"]} == trained_on for fold in splits)
+    validated = [case for fold in splits for case in fold["val"]]
+    assert len(validated) == len(set(validated)) == 10
+    verify(folder)
+
+
+def test_every_side_holds_its_share_of_the_classes(nnunet_folders: Path) -> None:
+    folder = convert(published(nnunet_folders / "in", benign=20, malignant=10)).folder
+    held_out = [p.stem.split("_")[0] for p in folder.glob("labelsTs/*")]
+    assert (held_out.count("benign"), held_out.count("malignant")) == (4, 2)
+    for fold in json.loads((folder / "splits_final.json").read_text()):
+        assert sorted(case.split("_")[0] for case in fold["val"]) == ["benign", "benign", "malignant"]
+
+
+@pytest.mark.parametrize("suffix", ["", "_mask"])
+def test_flattened_layout_gives_the_same_dataset(nnunet_folders: Path, suffix: str) -> None:
+    source = published(nnunet_folders / "in", normal=1)
+    expected = tree(convert(source, classes=busi.CLASSES).folder)
+    flat = flattened(source, nnunet_folders / "flat", suffix=suffix)
+    assert (flat / "masks" / "1").is_dir()
+    assert main(["convert", "busi", "--source", str(flat), "--classes", *busi.CLASSES, "--overwrite"]) == 0
+    found = tree(nnunet_folders / "nnUNet_raw" / DATASET)
+    assert expected.pop("conversion.json") != found.pop("conversion.json")
+    assert found == expected
+
+
+def test_names_are_safe_and_the_way_back_is_recorded(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in", benign=2)
+    save(ultrasound(50), source / "images" / "Benign-17 left.png")
+    save(mask_image(lesion()), source / "masks" / "0" / "Benign-17 left.png")
+    save(ultrasound(51), source / "malignant" / "x7.PNG")
+    save(mask_image(lesion()), source / "malignant" / "x7_MASK.PNG")
+    cases = record_of(convert(source).folder)["cases"]
+    assert {id_: case["name"] for id_, case in cases.items()} == {
+        "benign_0001": "benign (1)",
+        "benign_0002": "benign (2)",
+        "benign_0017_left": "Benign-17 left",
+        "malignant_0001": "malignant (1)",
+        "malignant_0002": "malignant (2)",
+        "malignant_x_0007": "x7",
+    }
+    assert cases["benign_0002"]["image"]["source"] == str(source / "benign" / "benign (2).png")
+
+
+def test_masks_are_united(nnunet_folders: Path) -> None:
+    outcome = convert(published(nnunet_folders / "in"))
+    both = lesion() | lesion(left=40)
+    np.testing.assert_array_equal(label_of(outcome.folder, "benign_0003"), both)
+    label = record_of(outcome.folder)["cases"]["benign_0003"]["label"]
+    assert [Path(part["source"]).name for part in label["sources"]] == ["benign (3)_mask.png", "benign (3)_mask_1.png"]
+    assert label["lesion_pixels"] == both.sum() == 300
+
+
+def paletted(mask: np.ndarray) -> Image.Image:
+    """Index 0 is the lesion, 1 to 3 are black."""
+    image = Image.fromarray(np.where(mask, 0, np.random.RandomState(0).randint(1, 4, mask.shape)).astype(np.uint8), "P")
+    image.putpalette([200, 0, 0] + [0, 0, 0] * 3)
+    return image
+
+
+def transparent(mode: str, mask: np.ndarray) -> Image.Image:
+    """Opacity that has nothing to do with the lesion: opaque in one half, transparent in the other."""
+    image = mask_image(mask).convert(mode)
+    alpha = np.zeros_like(mask, np.uint8)
+    alpha[:, ::2] = 255
+    image.putalpha(Image.fromarray(alpha))
+    return image
+
+
+def one_channel(mask: np.ndarray) -> Image.Image:
+    zero = np.zeros_like(mask, np.uint8)
+    return Image.fromarray(np.stack([zero, zero, mask.astype(np.uint8)], -1))
+
+
+MASKS = {
+    "1": lambda mask: mask_image(mask).convert("1"),
+    "L with 255": mask_image,
+    "L with 1": lambda mask: Image.fromarray(mask.astype(np.uint8)),
+    "LA": lambda mask: transparent("LA", mask),
+    "RGB": lambda mask: mask_image(mask).convert("RGB"),
+    "RGB with 1 in blue": one_channel,
+    "RGBA": lambda mask: transparent("RGBA", mask),
+    "palette": paletted,
+}
+
+
+@pytest.mark.parametrize("mode", MASKS)
+def test_mask_modes(nnunet_folders: Path, mode: str) -> None:
+    source = published(nnunet_folders / "in")
+    path = save(MASKS[mode](lesion(left=33)), source / "benign" / "benign (1)_mask.png")
+    with Image.open(path) as stored:
+        assert stored.mode == mode.split()[0].replace("palette", "P")
+    np.testing.assert_array_equal(label_of(convert(source).folder, "benign_0001"), lesion(left=33))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P"])
+def test_image_modes(nnunet_folders: Path, mode: str) -> None:
+    source = published(nnunet_folders / "in")
+    image = ultrasound(1).convert(mode)
+    save(image, source / "benign" / "benign (1).png")
+    expected = np.asarray(ultrasound(1).convert("1"), np.uint8) * 255 if mode == "1" else np.asarray(ultrasound(1))
+    np.testing.assert_array_equal(image_of(convert(source).folder, "benign_0001"), expected)
+
+
+def test_colour_becomes_luma_and_is_told(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in")
+    image = ultrasound(1).convert("RGB")
+    image.putpixel((3, 2), (255, 0, 0))
+    path = save(image, source / "benign" / "benign (1).png")
+    outcome = convert(source)
+    assert outcome.plan.repairs == (f"{path}: coloured pixels became grey",)
+    assert image_of(outcome.folder, "benign_0001")[2, 3] == round(0.299 * 255)
+
+
+def test_grey_images_are_linked(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in")
+    path = save(ultrasound(1), source / "benign" / "benign (1).png")
+    save(ultrasound(2), source / "benign" / "benign (2).png")
+    with Image.open(path) as image:
+        image.save(source / "benign" / "benign (2).png", transparency=7)  # which some readers make a channel of
+    outcome = convert(source, link="hard")
+    assert outcome.made == {"hard": 1, "written": 9}
+    assert path.samefile(next(outcome.folder.glob("imagesT?/benign_0001_0000.png")))
+
+
+def test_targets_and_classes(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in", normal=2)
+    outcome = convert(source, classes=("normal", "malignant", "benign"), target="class")
+    labels = {case: set(np.unique(label_of(outcome.folder, case))) for case in record_of(outcome.folder)["cases"]}
+    assert len(labels) == 7
+    values = {"benign": {0, 1}, "malignant": {0, 2}, "normal": {0}}
+    assert all(found == values[case.split("_")[0]] for case, found in labels.items())
+    content = json.loads((outcome.folder / "dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "benign": 1, "malignant": 2}
+    verify(outcome.folder)
+    outcome = convert(source, classes=("malignant",), target="class", overwrite=True)
+    assert json.loads((outcome.folder / "dataset.json").read_text())["labels"] == {"background": 0, "malignant": 1}
+    assert set(record_of(outcome.folder)["cases"]) == {"malignant_0001", "malignant_0002"}
+    assert set(np.unique(label_of(outcome.folder, "malignant_0001"))) == {0, 1}
+
+
+def twins(source: Path) -> Path:
+    """benign 1 again: smaller as benign 9, with burnt-in text as malignant 9."""
+    published(source, benign=8, malignant=8)
+    save(ultrasound(1).resize((50, 40)), source / "benign" / "benign (9).png")
+    save(mask_image(lesion((50, 40))), source / "benign" / "benign (9)_mask.png")
+    written = ultrasound(1)
+    written.paste(255, (5, 40, 20, 43))
+    save(written, source / "malignant" / "malignant (9).png")
+    save(mask_image(lesion()), source / "malignant" / "malignant (9)_mask.png")
+    return source
+
+
+TWINS = ["benign_0001", "benign_0009", "malignant_0009"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("split", ["paper", "cv5"])
+def test_near_duplicates_stay_together(nnunet_folders: Path, split: str, seed: int) -> None:
+    outcome = convert(twins(nnunet_folders / "in"), split=split, seed=seed, dry_run=True)
+    record = outcome.plan.dataset.documents["conversion.json"]
+    (group,) = record["near_duplicates"]["groups"]
+    assert group["cases"] == TWINS
+    assert group["label_conflict"] is True
+    assert 0.8 <= group["similarity"] < 1
+    assert "1 groups of 3 images" in " ".join(outcome.plan.summary)
+    assert any("label conflict: benign_0001, benign_0009, malignant_0009" in note for note in outcome.plan.notes)
+    split_ = record["split"]
+    for side in (split_["test"], *(fold[part] for fold in split_["folds"] for part in ("train", "val"))):
+        assert len(set(TWINS) & set(side)) in (0, 3)
+
+
+def test_duplicates_dropped(nnunet_folders: Path) -> None:
+    outcome = convert(twins(nnunet_folders / "in"), duplicates="drop")
+    record = record_of(outcome.folder)
+    assert set(TWINS) & set(record["cases"]) == {"benign_0001"}  # as large as malignant_0009, and before it
+    assert record["near_duplicates"]["groups"][0]["kept"] == "benign_0001"
+    assert any("benign_0001 is kept" in note for note in outcome.plan.notes)
+    assert len(list(outcome.folder.glob("imagesT?/*"))) == 16
+
+
+def test_duplicates_ignored_give_the_split_by_image(nnunet_folders: Path) -> None:
+    source = twins(nnunet_folders / "in")
+    torn = []
+    for seed in range(4):
+        plan = convert(source, duplicates="ignore", seed=seed, dry_run=True).plan
+        record = plan.dataset.documents["conversion.json"]
+        assert record["near_duplicates"]["groups"][0]["cases"] == TWINS
+        sides = [record["split"]["test"], *(fold["val"] for fold in record["split"]["folds"])]
+        torn.append(any(0 < len(set(TWINS) & set(side)) < 3 for side in sides))
+        assert any(f"{int(torn[-1])} of 1 groups" in note for note in plan.notes)
+    assert any(torn)
+
+
+def test_same_again_is_nothing_and_another_needs_overwrite(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in")
+    folder = convert(source).folder
+    before = tree(folder)
+    assert convert(source).plan is None
+    assert convert(source, classes=("malignant", "benign", "benign")).plan is None
+    with pytest.raises(InputError, match=r"--drop-duplicates \(False then, True now\).*--overwrite"):
+        convert(source, duplicates="drop")
+    assert tree(folder) == before
+    convert(source, overwrite=True)
+    assert tree(folder) == before
+
+
+def test_more_processes_give_the_same_bytes(nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_SECONDS_PER_WORKER", 1e-9)
+    source = published(nnunet_folders / "in")
+    folder = convert(source).folder
+    one = tree(folder)
+    convert(source, overwrite=True, num_processes=2)
+    assert tree(folder) == one
+
+
+def test_killed_at_random_moments_it_completes_with_the_same_bytes(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in", benign=30, malignant=10)
+    program = (
+        "import sys, time; from nnunet_ext.cli import main; from nnunet_ext.dataset_conversion import png; "
+        "write = png.write; png.write = lambda *args: (write(*args), time.sleep(0.01)); sys.exit(main())"
+    )  # long enough to be hit in the middle
+    command = [sys.executable, "-c", program, "convert", "busi", "--source", str(source), "--num-processes", "1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    expected = tree(convert(source).folder)
+    final = nnunet_folders / "nnUNet_raw" / DATASET
+    final.rename(nnunet_folders / "reference")
+    work = final.with_name(f".{DATASET}.partial")
+    moments, hits = random.Random(0), 0
+    for _ in range(3):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        made = len(list(work.glob("new/*/*.png")))
+        deadline = time.monotonic() + 30
+        wanted = made + moments.randrange(5, 20)
+        while len(list(work.glob("new/*/*.png"))) < wanted and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        hits += work.exists() and not final.exists()
+    assert hits == 3
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert "kept from an interrupted run" in done.stdout
+    assert tree(final) == expected
+    assert os.listdir(nnunet_folders / "nnUNet_raw") == [DATASET]
+
+
+def test_command_line_reports_and_returns(nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = published(nnunet_folders / "in", normal=1)
+    command = ["convert", "busi", "--source", str(source), "--num-processes", "1"]
+    assert main([*command, "--dry-run"]) == 0
+    assert "would be written" in capsys.readouterr().out
+    assert not os.listdir(nnunet_folders / "nnUNet_raw")
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "next: nnUNetv2_plan_and_preprocess -d 30 -c 2d -pl SAMUSPlanner --verify_dataset_integrity" in out
+    assert "3 benign ones here, 437 published" in out
+    assert "near-duplicates: 0 groups" in out
+    assert main(command) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert main([*command, "--classes", "benign", "malignant", "normal"]) == 2
+    assert "--classes" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--drop-duplicates", "--ignore-duplicates"])
+
+
+@pytest.fixture(scope="module")
+def real_busi(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The download and what becomes of it, all three classes."""
+    root = tmp_path_factory.mktemp("real")
+    source = shared_data / "busi"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_raw", str(root / "nnUNet_raw"))
+        patch.delenv("nnUNet_preprocessed", raising=False)
+        return source / "Dataset_BUSI_with_GT", convert(source, classes=busi.CLASSES).folder
+
+
+def test_real_images_keep_size_and_grey_values(real_busi: tuple[Path, Path]) -> None:
+    source, folder = real_busi
+    cases = record_of(folder)["cases"]
+    assert len(cases) == 190
+    for id_, case in list(cases.items())[::10]:
+        with Image.open(source / case["class"] / f"{case['name']}.png") as image:
+            rgb = np.asarray(image.convert("RGB")).astype(int)
+        assert label_of(folder, id_).shape == rgb.shape[:2]
+        np.testing.assert_allclose(image_of(folder, id_), rgb @ [0.299, 0.587, 0.114], atol=0.51)
+        marked = sum(
+            np.asarray(Image.open(path).convert("RGB"), int).max(-1)
+            for path in (source / case["class"]).glob(f"{case['name'].replace('(', '[(]')}_mask*.png")
+        )
+        np.testing.assert_array_equal(label_of(folder, id_), np.asarray(marked) > 0)
+
+
+def test_real_quirks(real_busi: tuple[Path, Path]) -> None:
+    _, folder = real_busi
+    record = record_of(folder)
+    several = [id_ for id_, case in record["cases"].items() if len(case["label"]["sources"]) > 1]
+    assert several == ["benign_0004", "benign_0058", "benign_0100", "benign_0195", "malignant_0053"]
+    label = label_of(folder, "benign_0004")  # one of its masks is RGBA
+    assert 0 < label.sum() < 0.5 * label.size
+    assert set(np.unique(label)) == {0, 1}
+    groups = {tuple(group["cases"]): group for group in record["near_duplicates"]["groups"]}
+    assert groups["benign_0433", "malignant_0145"]["label_conflict"]
+    assert groups["benign_0433", "malignant_0145"]["similarity"] == 1
+    assert not groups["benign_0233", "benign_0299"]["label_conflict"]
+    assert ("malignant_0018", "malignant_0116") in groups
+    verify(folder)
+
+
+def test_real_colours_are_told(shared_data: Path, nnunet_folders: Path) -> None:
+    plan = convert(shared_data / "busi", classes=busi.CLASSES, dry_run=True).plan
+    coloured = {Path(repair.split(": ")[0]).stem for repair in plan.repairs}
+    assert {"benign (13)", "malignant (65)", "normal (113)"} <= coloured
+    assert len(coloured) < 20
+
+
+def test_size_is_the_native_one(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in")
+    save(ultrasound(77, (101, 37)), source / "benign" / "benign (1).png")
+    save(mask_image(lesion((101, 37))), source / "benign" / "benign (1)_mask.png")
+    folder = convert(source).folder
+    assert image_of(folder, "benign_0001").shape == label_of(folder, "benign_0001").shape == (37, 101)
+    assert image_of(folder, "benign_0002").shape == SIZE[::-1]

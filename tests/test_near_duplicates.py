@@ -1,0 +1,149 @@
+"""Near-duplicates are found through size, crop, brightness and burnt-in text, and unlike images are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from busi_source import ultrasound
+from PIL import Image, ImageDraw
+
+from nnunet_ext.dataset_conversion import duplicate_groups, near_duplicates
+from nnunet_ext.dataset_conversion.near_duplicates import near_duplicates as find
+from nnunet_ext.dataset_conversion.near_duplicates import thumbnail
+
+BUSI = "busi/Dataset_BUSI_with_GT"
+# looked at by eye, all pairs near the threshold among them
+REAL_GROUPS = [
+    {"benign (11)", "benign (328)"},
+    {"benign (108)", "benign (94)"},
+    {"benign (119)", "benign (122)"},
+    {"benign (131)", "malignant (51)"},
+    {"benign (133)", "benign (51)"},
+    {"benign (15)", "benign (332)"},
+    {"benign (219)", "benign (272)"},
+    {"benign (225)", "benign (292)"},
+    {"benign (231)", "benign (295)"},
+    {"benign (233)", "benign (299)"},
+    {"benign (235)", "benign (294)"},
+    {"benign (269)", "normal (1)"},
+    {"benign (321)", "benign (4)"},
+    {"benign (433)", "malignant (145)"},
+    {"malignant (116)", "malignant (18)"},
+    {"malignant (4)", "malignant (5)", "malignant (9)"},
+    {"normal (45)", "normal (62)"},
+    {"normal (51)", "normal (54)"},
+    {"normal (55)", "normal (68)"},
+]
+
+
+def with_text(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    width, height = image.size
+    draw = ImageDraw.Draw(image)
+    draw.text((width // 5, int(height * 0.8)), "LT BREAST 3 OC", fill=255, font_size=height // 16)
+    draw.line((width * 0.3, height * 0.4, width * 0.6, height * 0.45), fill=255, width=2)
+    return image
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    return image.crop((width // 50, height // 50, width - width // 50, height - height // 50))
+
+
+VARIANTS = {
+    "text": with_text,
+    "half the size": lambda image: image.resize((image.width // 2, image.height // 2)),
+    "another aspect": lambda image: image.resize((image.width, image.height * 3 // 4)),
+    "brighter": lambda image: image.point([round(255 * (i / 255) ** 0.8) for i in range(256)]),
+    "cropped": cropped,
+    "text and cropped": lambda image: cropped(with_text(image)),
+}
+
+
+def real(shared_data: Path) -> dict[str, Image.Image]:
+    paths = sorted(p for p in (shared_data / BUSI).glob("*/*.png") if "_mask" not in p.name)
+    return {path.stem: Image.open(path).convert("L") for path in paths}
+
+
+def test_real_groups_are_those_seen_by_eye(shared_data: Path) -> None:
+    images = real(shared_data)
+    names = list(images)
+    found = [{names[i] for i in group.members} for group in find([thumbnail(image) for image in images.values()])]
+    assert sorted(map(sorted, found)) == sorted(map(sorted, REAL_GROUPS))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_real_images_are_found_again(shared_data: Path, variant: str) -> None:
+    images = list(real(shared_data).values())[::10]
+    pairs = [t for image in images for t in (thumbnail(image), thumbnail(VARIANTS[variant](image)))]
+    assert [group.members for group in find(pairs)] == [(i, i + 1) for i in range(0, len(pairs), 2)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_drawn_images_are_found_again(variant: str) -> None:
+    image = ultrasound(1, (300, 240))
+    others = [ultrasound(n, (300, 240)) for n in range(2, 20)]
+    (group,) = find([thumbnail(i) for i in (image, *others, VARIANTS[variant](image))])
+    assert group.members == (0, 19)
+    assert near_duplicates.THRESHOLD < group.similarity < 1
+
+
+def test_groups_are_connected_components_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """a is like b and b like c, though a is not like c; whatever the length of the blocks."""
+    rng = np.random.RandomState(0)
+    a, c = (rng.randn(16, 16).astype(np.float32) for _ in range(2))
+    others = list(rng.randn(7, 16, 16).astype(np.float32))
+    chain = [*others[:3], a, *others[3:5], (a + 0.7 * c) / 2, *others[5:], 0.5 * a + 1.2 * c]
+    whole = find(chain)
+    assert len(find([a, c])) == len(find([a, chain[-1]])) == 0
+    assert [group.members for group in whole] == [(3, 6, 9)]
+    features = near_duplicates._features(np.stack(chain))
+    assert whole[0].similarity == pytest.approx(min(features[3] @ features[6], features[6] @ features[9]))
+    for rows in (1, 2, 3, 4, 7):
+        monkeypatch.setattr(near_duplicates, "_ROWS", rows)
+        assert [group.members for group in find(chain)] == [(3, 6, 9)]
+
+
+def test_even_images_and_none() -> None:
+    assert find([]) == []
+    assert find([np.full((16, 16), value, np.float32) for value in (0, 7, 7)]) == []
+    assert find([thumbnail(ultrasound(1))]) == []
+
+
+def test_similarity_against_its_definition() -> None:
+    """Pearson's correlation of thumbnails whose row and column means count a quarter."""
+    one, other = (np.asarray(thumbnail(ultrasound(n)), float) for n in (1, 2))
+
+    def parts(t: np.ndarray) -> np.ndarray:
+        t = t - t.mean()
+        trend = t.mean(0, keepdims=True) + t.mean(1, keepdims=True)
+        return (t - trend + near_duplicates._MEANS_WEIGHT * trend).ravel()
+
+    features = near_duplicates._features(np.stack([one, other]).astype(np.float32))
+    assert features[0] @ features[1] == pytest.approx(np.corrcoef(parts(one), parts(other))[0, 1], abs=1e-5)
+
+
+class Shot:
+    """What `duplicate_groups` wants to know of an image."""
+
+    def __init__(self, id_: str, number: int, size: tuple[int, int] = (64, 48)) -> None:
+        self.id, self.diagnosis, self.size = id_, id_.split("_")[0], size
+        self.thumbnail = thumbnail(ultrasound(number, size))
+
+
+def test_the_largest_is_kept_and_conflicts_are_seen() -> None:
+    shots = [Shot("normal_1", 1), Shot("benign_2", 1, (96, 72)), Shot("benign_1", 1), Shot("benign_3", 5)]
+    shots += [Shot("malignant_2", 7), Shot("malignant_1", 7)]
+    one, other = duplicate_groups.duplicate_groups(shots)
+    assert (one.ids, one.kept, one.conflict) == (("benign_1", "benign_2", "normal_1"), "benign_2", True)
+    assert (other.ids, other.kept, other.conflict) == (("malignant_1", "malignant_2"), "malignant_1", False)
+    assert duplicate_groups.dropped([one, other], "drop") == {"benign_1", "normal_1", "malignant_2"}
+    ids = [shot.id for shot in shots]
+    assert duplicate_groups.split_units(ids, [one, other], "group") == {
+        "benign_1": ["benign_1", "benign_2", "normal_1"],
+        "benign_3": ["benign_3"],
+        "malignant_1": ["malignant_1", "malignant_2"],
+    }
+    assert duplicate_groups.split_units(ids, [one, other], "ignore") == {id_: [id_] for id_ in ids}

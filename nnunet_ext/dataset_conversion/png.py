@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,37 +21,29 @@ from nnunet_ext.errors import InputError
 
 MAX_PIXELS = 50_000_000  # fifty times the largest image of BUSI; a bomb claims far more than its bytes could hold
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_IHDR = struct.Struct(">8sI4sIIBB")  # signature, length, name, width, height, bit depth, colour type
+_IHDR = struct.Struct(">8sI4sIIB")  # signature, length, name, width, height, bit depth
 
 
 @dataclass(frozen=True, kw_only=True)
 class PngFile:
-    """What the header says; `size` is (width, height) in pixels."""
+    """A file whose bytes are whole; `size` is (width, height) in pixels."""
 
     path: Path
     size: tuple[int, int]
-    bit_depth: int
-    colour_type: int
 
     @property
     def pixels(self) -> int:
         return self.size[0] * self.size[1]
 
     def decode(self) -> Image.Image:
-        """The picture as it is stored; InputError where a byte is missing or wrong."""
-        try:
-            with Image.open(self.path, formats=["PNG"]) as image:
-                image.verify()  # every chunk's checksum; the picture has to be opened again after that
-            with Image.open(self.path, formats=["PNG"]) as image:
-                image.load()
-                return image
-        except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as e:
-            reason = "not decodable" if isinstance(e, UnidentifiedImageError) else e
-            raise InputError(f"{self.path}: is truncated or damaged ({reason}); download it again.") from e
+        """The picture as it is stored; InputError where pixels are missing."""
+        with _opened(self.path) as image:
+            image.load()
+            return image
 
 
 def read(path: Path) -> PngFile:
-    """The header alone: a file that would fill the memory is refused before a pixel is decoded. InputError if unfit."""
+    """The header, before decoding can fill the memory, and the checksums of all bytes; InputError if unfit."""
     try:
         with path.open("rb") as stream:
             head = stream.read(_IHDR.size)
@@ -59,7 +53,7 @@ def read(path: Path) -> PngFile:
         raise InputError(f"{path}: is not a PNG file{_actual_format(path)}; save it as 8-bit grey or RGB PNG.")
     if len(head) < _IHDR.size or head[12:16] != b"IHDR":
         raise InputError(f"{path}: is truncated or damaged (no header); download it again.")
-    *_, width, height, bit_depth, colour_type = _IHDR.unpack(head)
+    *_, width, height, bit_depth = _IHDR.unpack(head)
     if not 0 < width * height <= MAX_PIXELS:
         raise InputError(
             f"{path}: claims {width:,} x {height:,} pixels, where {MAX_PIXELS:,} are allowed: it is damaged or a "
@@ -67,7 +61,20 @@ def read(path: Path) -> PngFile:
         )
     if bit_depth > 8:
         raise InputError(f"{path}: has {bit_depth} bits per channel; save it with 8.")
-    return PngFile(path=path, size=(width, height), bit_depth=bit_depth, colour_type=colour_type)
+    with _opened(path) as image:
+        image.verify()
+    return PngFile(path=path, size=(width, height))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """For Pillow, which tells damage in many ways."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            yield image
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as e:
+        reason = "not decodable" if isinstance(e, UnidentifiedImageError) else e
+        raise InputError(f"{path}: is truncated or damaged ({reason}); download it again.") from e
 
 
 def _actual_format(path: Path) -> str:
@@ -100,7 +107,7 @@ def grey(image: Image.Image) -> Image.Image:
 def lesion(image: Image.Image) -> np.ndarray:
     """(height, width) bool: where the picture is not black, in whatever mode; transparency does not count."""
     if image.mode in ("1", "L"):
-        return np.asarray(image) > 0
+        return np.asarray(image.convert("L")) > 0
     return np.asarray(image.convert("RGB")).any(axis=-1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,14 @@ from nnunet_ext.dataset_conversion.png import PngFile
 
 @dataclass(frozen=True, kw_only=True)
 class WriteGrey:
-    """The image in one 8-bit channel, at its own size."""
+    """The image in one 8-bit channel, at its own size; `pixels` saves decoding it where that was done before."""
 
     source: PngFile
+    pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, target: Path) -> None:
-        png.write(np.asarray(png.grey(self.source.decode())), target)
+        pixels = np.asarray(png.grey(self.source.decode())) if self.pixels is None else self.pixels
+        png.write(pixels, target)
 
 
 @dataclass(frozen=True, kw_only=True)

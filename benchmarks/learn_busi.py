@@ -97,8 +97,8 @@ def protocol(place: Workplace, passes: int, args: argparse.Namespace) -> list[st
         "",
         f"The comparison is by samples: {passes} passes of {sizes['train']} images in batches of {batch} for every "
         f"model, seed {args.seed}, one run each. Loss, optimiser, schedule, augmentation and mirroring in prediction "
-        "are each recipe's own. Minutes are those of all epochs with their validation; they are given beside, not "
-        "equalised.",
+        "are each recipe's own. Minutes, and seconds per iteration, are those of all epochs with their validation; "
+        "they are given beside, not equalised.",
         "",
         "Test images are predicted at their own size, and HD95 is in pixels of that size (BUSI has no pixel spacing). "
         "It is undefined where nothing is predicted; such images are counted and are in no mean of HD95, while their "

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,8 +234,6 @@ def predict(model: Path, checkpoint: str, place: Workplace, folder: Path) -> Non
 @contextmanager
 def output_in(file: Path) -> Iterator[None]:
     """All that nnU-Net prints goes to the end of a file."""
-    from contextlib import redirect_stdout
-
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as stream, redirect_stdout(stream):
         yield

@@ -13,13 +13,14 @@ from segment_anything.modeling import ImageEncoderViT, PromptEncoder
 from segment_anything.modeling.mask_decoder import MaskDecoder as SAMMaskDecoder
 from torch import nn
 
+from nnunet_ext.architectures.samus import checkpoint
 from nnunet_ext.architectures.samus.attention import Attention, WindowAttention
 from nnunet_ext.architectures.samus.model import PromptedModel
 from nnunet_ext.architectures.samus.promptable import PromptableSegmenter
 from nnunet_ext.architectures.samus.sam import SAM
 from nnunet_ext.architectures.samus.samus import SAMUS
 from nnunet_ext.architectures.samus.samus_hf import SAMUSHF
-from nnunet_ext.architectures.samus.vit import VIT_H, VIT_L, ViT
+from nnunet_ext.architectures.samus.vit import VIT_B, VIT_H, VIT_L, ViT
 from nnunet_ext.errors import InputError
 
 SMALL = ViT(
@@ -276,6 +277,13 @@ def test_from_a_sam_checkpoint(tmp_path: Path) -> None:
             torch.testing.assert_close(own[name], resized)
         else:
             assert torch.equal(own[name], tensor), name
+
+
+@pytest.mark.parametrize("vit", [VIT_B, VIT_L, VIT_H], ids=["b", "l", "h"])
+def test_sizes_are_read_from_sams_checkpoints(vit: ViT) -> None:
+    with torch.device("meta"):
+        state = SAM(vit=vit, image_size=1024).state_dict()
+    assert checkpoint.infer(state, "sam.pth") == vit
 
 
 def test_from_a_samus_checkpoint() -> None:

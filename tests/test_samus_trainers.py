@@ -11,7 +11,17 @@ import tiny
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import run_training
-from test_trainers import CPU, checkpoint, images, make, model_folder, predict, train, two_processes
+from test_trainers import (
+    CPU,
+    checkpoint,
+    images,
+    make,
+    model_folder,
+    predict,
+    resumed_equals_whole,
+    train,
+    two_processes,
+)  # fmt: skip
 
 from nnunet_ext import registry
 from nnunet_ext.architectures.samus.sam import SAM
@@ -146,44 +156,14 @@ def test_one_seed_pairs_the_ablation(datasets: Path, monkeypatch: pytest.MonkeyP
         assert all(torch.equal(state[n], t) for n, t in first.items())
 
 
-@pytest.mark.parametrize("slim", ["0", "1"])
+@pytest.mark.parametrize("slim", [False, True])
 def test_interrupted_and_resumed_equals_uninterrupted(
-    slim: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slim: bool, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NNUNET_EXT_EPOCHS", "3")
-    monkeypatch.setenv("NNUNET_EXT_SEED", "7")
-    monkeypatch.setenv("NNUNET_EXT_SLIM_CHECKPOINTS", slim)
+    monkeypatch.setenv("NNUNET_EXT_SLIM_CHECKPOINTS", str(int(slim)))
     monkeypatch.setattr(PromptedRecipe, "checkpoint_interval", 1)
-    train(HF, BUSI, plans=PLANS)
-    whole = checkpoint(model_folder(datasets, HF, PLANS, dataset=BUSI))
-
-    again = tmp_path / "again"
-    again.mkdir()
-    monkeypatch.setenv("nnUNet_results", str(again))
-    step, steps = PromptedRecipe.train_step, []
-
-    def interrupted(self, batch: dict) -> dict:
-        steps.append(1)
-        if len(steps) == 3:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PromptedRecipe, "train_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(HF, BUSI, plans=PLANS)
-    folder = model_folder(again, HF, PLANS, dataset=BUSI)
-    latest = checkpoint(folder, "latest")["network_weights"]
-    assert (len(latest) < len(whole["network_weights"])) == (slim == "1")
-    torch.manual_seed(99)  # whatever state the generators are in
-    train(HF, BUSI, plans=PLANS, continue_training=True)
-    resumed = checkpoint(folder)
-
-    assert resumed["network_weights"].keys() == whole["network_weights"].keys()
-    for key, tensor in whole["network_weights"].items():
-        assert torch.equal(tensor, resumed["network_weights"][key]), key
-    for key in ("train_losses", "val_losses", "mean_fg_dice"):
-        assert whole["logging"][key] == resumed["logging"][key]
+    latest, final = resumed_equals_whole(HF, BUSI, PLANS, datasets, tmp_path / "again", monkeypatch)
+    assert (len(latest["network_weights"]) < len(final["network_weights"])) == slim
 
 
 def test_best_checkpoint_is_that_of_the_lowest_validation_loss(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

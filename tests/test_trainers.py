@@ -243,14 +243,20 @@ def test_a_new_training_sets_the_finished_one_aside(datasets: Path, monkeypatch:
 def test_interrupted_and_resumed_equals_uninterrupted(
     datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    resumed_equals_whole("nnUNetTrainerRAUNet", 29, PLANS, datasets, tmp_path / "again", monkeypatch)
+
+
+def resumed_equals_whole(
+    trainer: str, dataset: int, plans: str, results: Path, again: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict, dict]:
+    """Train three epochs, and again with an interruption in the third; the latter's checkpoint_latest and final one."""
     from nnunet_ext.trainers.pass_trainer import PassTrainer
 
     monkeypatch.setenv("NNUNET_EXT_EPOCHS", "3")
     monkeypatch.setenv("NNUNET_EXT_SEED", "7")
-    train("nnUNetTrainerRAUNet")
-    whole = checkpoint(model_folder(datasets, "nnUNetTrainerRAUNet"))
+    train(trainer, dataset, plans=plans)
+    whole = checkpoint(model_folder(results, trainer, plans, dataset=dataset))
 
-    again = tmp_path / "again"
     again.mkdir()
     monkeypatch.setenv("nnUNet_results", str(again))
     step, steps = PassTrainer.train_step, []
@@ -264,15 +270,19 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     with monkeypatch.context() as patch:
         patch.setattr(PassTrainer, "train_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train("nnUNetTrainerRAUNet")
+            train(trainer, dataset, plans=plans)
+    folder = model_folder(again, trainer, plans, dataset=dataset)
+    latest = checkpoint(folder, "latest")
     torch.manual_seed(99)  # whatever state the generators are in
-    train("nnUNetTrainerRAUNet", continue_training=True)
-    resumed = checkpoint(model_folder(again, "nnUNetTrainerRAUNet"))
+    train(trainer, dataset, plans=plans, continue_training=True)
+    resumed = checkpoint(folder)
 
+    assert resumed["network_weights"].keys() == whole["network_weights"].keys()
     for key, tensor in whole["network_weights"].items():
         assert torch.equal(tensor, resumed["network_weights"][key]), key
     for key in ("train_losses", "val_losses", "mean_fg_dice"):
         assert whole["logging"][key] == resumed["logging"][key]
+    return latest, resumed
 
 
 def test_seed_decides(datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from nnunet_ext.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from nnunet_ext.dataset_conversion.conversion import Outcome, Reader
@@ -159,7 +160,7 @@ def _convert(reader: Reader, args: argparse.Namespace) -> int:
         dry_run=args.dry_run,
         num_processes=max(1, args.num_processes),
     )
-    outcome = conversion.run(reader, settings, track=_progress_bar)
+    outcome = conversion.run(reader, settings, track=progress_bar)
     _report(outcome, f"-d {args.dataset_id} -c 2d -pl {reader.planner}")
     return 0
 
@@ -200,12 +201,6 @@ _SHARED = {
     "hard": "; editing one edits the other",
     "symlink": ", which has to stay where it is; editing one edits the other",
 }
-
-
-def _progress_bar(items: Iterable, *, total: int, what: str) -> Iterable:
-    from tqdm import tqdm
-
-    return tqdm(items, total=total, desc=what, unit="file", disable=None if total else True)
 
 
 def _cpus() -> int:

@@ -16,8 +16,9 @@ does. OUT/prompts_used.json says where the clicks came from and where they were.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
+
+from nnunet_ext.cli.progress import progress_bar
 
 HELP = "predict with clicks (SAM, SAMUS, SAMUS-HF)"
 
@@ -53,12 +54,6 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         device=args.device,
     )
-    done = predict(request, track=_progress_bar)
+    done = predict(request, track=progress_bar)
     print(f"{args.o}: {done} cases predicted")
     return 0
-
-
-def _progress_bar(items: Iterable, *, total: int, what: str) -> Iterable:
-    from tqdm import tqdm
-
-    return tqdm(items, total=total, desc=what, unit="case", disable=None)

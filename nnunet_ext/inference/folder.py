@@ -71,7 +71,7 @@ def predict(request: Request, *, track: Track = lambda items, **_: items) -> int
     plan = predictor.configuration_manager
     preprocessor = plan.preprocessor_class(verbose=False)
     done = 0
-    for case, files in track(cases.items(), total=len(cases), what="predict"):
+    for case, files in track(cases.items(), total=len(cases), what="predict", unit="case"):
         target = request.out / f"{case}{ending}"
         if target.exists() and not request.overwrite and case in record.cases:
             continue

@@ -16,6 +16,7 @@ from nnunet_ext.cli import main
 from nnunet_ext.errors import InputError
 from nnunet_ext.inference import prompt_file
 from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
+from nnunet_ext.inference.folder import _class_names
 from nnunet_ext.inference.prompted import prompted_logits
 from nnunet_ext.losses.foreground import ForegroundLoss, ForegroundMaps, dice_bce, dice_loss, dice_mse
 
@@ -215,7 +216,7 @@ def test_click_outside_of_the_image(trained: Path) -> None:
 def test_fixed_click_is_the_middle_of_the_foreground() -> None:
     mask = torch.zeros(1, 2, 6, 7, dtype=torch.bool)
     mask[0, 0, 1, 2:5] = mask[0, 0, 4, 0:3] = True
-    points, labels = fixed_clicks(mask)
+    points, labels = fixed_clicks(mask, torch.ones_like(mask[:, :1]))
     places = mask[0, 0].nonzero()
     assert points[0, 0, 0].tolist() == places[len(places) // 2].flip(0).tolist()
     background = (~mask[0, 1]).nonzero()
@@ -227,13 +228,30 @@ def test_random_clicks_are_uniform_over_the_foreground() -> None:
     mask = torch.zeros(1, 1, 5, 5, dtype=torch.bool)
     mask[0, 0, [0, 2, 4], [1, 3, 4]] = True
     generator = torch.Generator().manual_seed(0)
-    points, labels = random_clicks(mask.expand(3000, -1, -1, -1), generator)
+    mask = mask.expand(3000, -1, -1, -1)
+    points, labels = random_clicks(mask, mask | True, generator)
     assert labels.all()
     places, counts = points[:, 0, 0].unique(dim=0, return_counts=True)
     assert places.tolist() == [[1, 0], [3, 2], [4, 4]]
     assert counts.min() > 900
-    again, _ = random_clicks(mask.expand(3000, -1, -1, -1), torch.Generator().manual_seed(0))
+    again, _ = random_clicks(mask, mask | True, torch.Generator().manual_seed(0))
     assert torch.equal(points, again)
+
+
+def test_no_click_on_a_pixel_that_does_not_count() -> None:
+    mask, valid = torch.zeros(50, 1, 4, 4, dtype=torch.bool), torch.zeros(50, 1, 4, 4, dtype=torch.bool)
+    mask[:, :, 0], valid[:, :, 3, 2] = True, True
+    for points, labels in (random_clicks(mask, valid, torch.Generator()), fixed_clicks(mask, valid)):
+        assert (points == torch.tensor([2.0, 3.0])).all()
+        assert not labels.any()
+    points, _ = random_clicks(mask, valid & False, torch.Generator())
+    assert points.shape == (50, 1, 1, 2)
+
+
+def test_classes_are_named_in_the_order_of_their_values() -> None:
+    labels = {"tumour": 2, "background": 0, "liver": 1, "ignore": 3}
+    assert _class_names(labels, False) == ["liver", "tumour"]
+    assert _class_names({"background": 0, "b": [2, 1], "a": 2}, True) == ["b", "a"]
 
 
 def test_losses_are_the_formulas() -> None:

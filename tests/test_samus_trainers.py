@@ -140,7 +140,7 @@ def test_one_seed_pairs_the_ablation(datasets: Path, monkeypatch: pytest.MonkeyP
         trainer.on_train_start()
         trainer.on_train_epoch_start()
         batches = [next(trainer.dataloader_train) for _ in range(2)]
-        points, _ = random_clicks(trainer.maps(batches[0]["target"])[0], trainer._click_generator)
+        points, _ = random_clicks(*trainer.maps(batches[0]["target"]), trainer._click_generator)
         trainer.on_train_epoch_start()
         loss = trainer.train_step(batches[0])["loss"]
         seen.append((trainer.network.state_dict(), batches[1]["data"], points, loss))

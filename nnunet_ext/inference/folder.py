@@ -56,8 +56,10 @@ def predict(request: Request, *, track: Track = lambda items, **_: items) -> int
     dataset, ending = predictor.dataset_json, predictor.dataset_json["file_ending"]
     cases = _cases(request, ending)
     labels = predictor.plans_manager.get_label_manager(dataset)
-    names = [name for name, value in dataset["labels"].items() if name not in ("background", "ignore") and value != 0]
-    maps = ForegroundMaps(labels=tuple(labels.foreground_labels), has_regions=network.has_regions)
+    names = _class_names(dataset["labels"], labels.has_regions)
+    maps = ForegroundMaps(
+        labels=tuple(labels.foreground_labels), has_regions=network.has_regions, ignore_label=labels.ignore_label
+    )
     given = {}
     if request.prompts is not None:
         ndim = 2 if ending in (".png", ".bmp", ".tif", ".jpg") else 3
@@ -104,6 +106,12 @@ def predict(request: Request, *, track: Track = lambda items, **_: items) -> int
         record.add(case, prompts, names, properties, data.shape[1:])
         done += 1
     return done
+
+
+def _class_names(labels: dict, has_regions: bool) -> list[str]:
+    """In the order of the network's masks, which is nnU-Net's: regions as listed, classes by their values."""
+    names = [name for name in labels if name not in ("background", "ignore")]
+    return names if has_regions else sorted(names, key=labels.__getitem__)
 
 
 def _load(request: Request) -> nnUNetPredictor:

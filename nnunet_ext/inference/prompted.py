@@ -39,13 +39,15 @@ def clicks_from_reference(seg: torch.Tensor, maps: ForegroundMaps, regions: Sequ
     Returns:
         `Prompts`
     """
-    slices = seg.transpose(0, 1).clamp_min(0)
+    slices = seg.transpose(0, 1)
     if maps.has_regions:
-        slices = torch.cat([torch.isin(slices, torch.tensor(region)) for region in regions], 1)
-        found = slices
+        found = torch.cat([torch.isin(slices, torch.tensor(region)) for region in regions], 1)
     else:
         found, _ = maps(slices)
-    points, labels = fixed_clicks(found)
+    inside = slices >= 0
+    if maps.ignore_label is not None:
+        inside &= slices != maps.ignore_label
+    points, labels = fixed_clicks(found, inside)
     return {
         (z, k): Clicks(xy=points[z, k], labels=labels[z, k]) for z in range(len(points)) for k in range(points.shape[1])
     }

@@ -188,8 +188,8 @@ class PromptedRecipe(PaperRecipe):
 
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's, with clicks and at the model's resolution."""
-        maps, _ = self.maps(batch["target"])
-        points, labels = random_clicks(maps, self._click_generator)
+        maps, valid = self.maps(batch["target"])
+        points, labels = random_clicks(maps, valid, self._click_generator)
         clicked = torch.rand(len(maps), generator=self._click_generator) < 0.5
         if self.prompts == "click":
             clicked[:] = True
@@ -200,7 +200,7 @@ class PromptedRecipe(PaperRecipe):
         """nnU-Net's; with the papers' fixed clicks where the network takes nothing else."""
         if self.prompts == "mixed":
             return super().validation_step(batch)
-        points, labels = fixed_clicks(self.maps(batch["target"])[0])
+        points, labels = fixed_clicks(*self.maps(batch["target"]))
         with self._prompted(points=points, labels=labels):
             return super().validation_step(batch)
 

@@ -10,14 +10,15 @@ import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 import tiny
 import torch
-from test_trainers import train
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from test_trainers import CPU, train
 
 from nnunet_ext.cli import main
 from nnunet_ext.errors import InputError
 from nnunet_ext.inference import prompt_file
 from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
 from nnunet_ext.inference.folder import _class_names
-from nnunet_ext.inference.prompted import prompted_logits
+from nnunet_ext.inference.prompted import Clicks, prompted_logits
 from nnunet_ext.losses.foreground import ForegroundLoss, ForegroundMaps, dice_bce, dice_loss, dice_mse
 
 PLANS = "nnUNetSAMUSPlans"
@@ -80,10 +81,8 @@ def test_one_checkpoint_with_and_without_clicks(trained: Path, tmp_path: Path) -
 
 
 def test_without_clicks_it_is_what_nnunet_predicts(trained: Path, tmp_path: Path) -> None:
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
     predict(trained, tmp_path / "out")
-    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+    predictor = nnUNetPredictor(device=CPU, perform_everything_on_device=False)
     predictor.initialize_from_trained_model_folder(str(model(trained)), (0,), "checkpoint_best.pth")
     image = str(raw(trained, "imagesTr") / "case_1_0000.png")
     [expected] = predictor.predict_from_files_sequential([[image]], None)
@@ -94,8 +93,7 @@ def test_clicks_from_the_reference_are_on_the_lesion(trained: Path, tmp_path: Pa
     predict(trained, tmp_path / "out", "--from-reference", raw(trained, "labelsTr"))
     for case, clicks in record(tmp_path / "out")["cases"].items():
         [click] = clicks
-        x, y, z = (round(v) for v in click["point"])
-        assert z == 0
+        x, y = (round(v) for v in click["point"])
         assert click["foreground"]
         assert read(raw(trained, "labelsTr") / f"{case}.png")[y, x] == 1
 
@@ -152,8 +150,13 @@ def test_continues_and_refuses_to_mix(trained: Path, tmp_path: Path, capsys: pyt
     predict(trained, tmp_path / "out")
     assert "1 cases predicted" in capsys.readouterr().out
     assert (tmp_path / "out" / "case_0.png").stat().st_mtime_ns == before
-    assert predict(trained, tmp_path / "out", "--from-reference", raw(trained, "labelsTr")) == 2
-    assert "another request" in capsys.readouterr().err
+    for other in (("--from-reference", raw(trained, "labelsTr")), ("--npz",), ("-chk", "checkpoint_final.pth")):
+        assert predict(trained, tmp_path / "out", *other) == 2
+        assert "another request" in capsys.readouterr().err
+    assert predict(trained, tmp_path / "out", "--npz", "--overwrite") == 0
+    assert (tmp_path / "out" / "case_0.npz").exists()
+    for name in ("plans.json", "dataset.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (model(trained) / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -180,6 +183,15 @@ def test_wrong_prompt_files(
     assert not (tmp_path / "out").exists()
 
 
+def test_edited_clicks_are_another_request(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "prompts.json"
+    for x in (10, 20):
+        file.write_text(json.dumps({f"case_{i}": [{"point": [x, 20]}] for i in range(4)}))
+        done = predict(trained, tmp_path / "out", "--prompts", file)
+    assert done == 2
+    assert "another request" in capsys.readouterr().err
+
+
 def test_wrong_folders(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     images, out = raw(trained, "imagesTr"), tmp_path / "out"
     for options, message in (
@@ -193,9 +205,16 @@ def test_wrong_folders(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         assert not out.exists()
 
 
-def test_image_larger_than_the_patch(trained: Path) -> None:
-    with pytest.raises(InputError, match=r"9 x 8 pixels(.|\n)*SAMUSPlanner"):
-        prompted_logits(None, torch.rand(1, 1, 9, 8), {}, patch_size=(8, 8), device=torch.device("cpu"))
+def test_image_larger_than_the_patch_is_taken_whole(trained: Path) -> None:
+    predictor = nnUNetPredictor(device=CPU, perform_everything_on_device=False)
+    predictor.initialize_from_trained_model_folder(str(model(trained)), (0,), "checkpoint_best.pth")
+    network, click = predictor.network.eval(), Clicks(xy=torch.tensor([[200.0, 30.0]]), labels=torch.ones(1))
+    data = torch.rand(1, 2, 300, 280)
+    logits = prompted_logits(network, data, {(0, 0): click}, patch_size=(256, 256), device=CPU)
+    assert logits.shape == (2, 2, 300, 280)
+    with torch.no_grad():
+        expected = network(data[:, 0][None], click.xy[None, None], click.labels[None, None])
+    torch.testing.assert_close(logits[:, 0], expected[0])
 
 
 def test_click_outside_of_the_image(trained: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.run.run_training import run_training
+from nnunetv2.run.run_training import maybe_load_checkpoint, run_training
 from test_trainers import (
     CPU,
     checkpoint,
@@ -156,14 +156,47 @@ def test_one_seed_pairs_the_ablation(datasets: Path, monkeypatch: pytest.MonkeyP
         assert all(torch.equal(state[n], t) for n, t in first.items())
 
 
-@pytest.mark.parametrize("slim", [False, True])
+@pytest.mark.parametrize(
+    ("trainer", "slim"),
+    [(HF, False), (HF, True), ("nnUNetTrainerSAMUSHFLiteralGate", True)],
+    ids=["whole", "slim", "norm"],
+)
 def test_interrupted_and_resumed_equals_uninterrupted(
-    slim: bool, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: str, slim: bool, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NNUNET_EXT_SLIM_CHECKPOINTS", str(int(slim)))
     monkeypatch.setattr(PromptedRecipe, "checkpoint_interval", 1)
-    latest, final = resumed_equals_whole(HF, BUSI, PLANS, datasets, tmp_path / "again", monkeypatch)
+    latest, final = resumed_equals_whole(trainer, BUSI, PLANS, datasets, tmp_path / "again", monkeypatch)
     assert (len(latest["network_weights"]) < len(final["network_weights"])) == slim
+
+
+def test_slim_checkpoint_without_its_other_part(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNUNET_EXT_SLIM_CHECKPOINTS", "1")
+    trainer = initialized(HF)
+    latest = str(Path(trainer.output_folder) / "checkpoint_latest.pth")
+    trainer.save_checkpoint(latest)
+    initialized(HF).load_checkpoint(latest)
+    trainer.slim.file.unlink()
+    with pytest.raises(InputError, match=r"checkpoint_frozen\.pth is gone"):
+        initialized(HF).load_checkpoint(latest)
+
+
+def test_validation_takes_the_same_samples_in_every_epoch(datasets: Path) -> None:
+    trainer = initialized(HF)
+    trainer.on_train_start()
+    passes = []
+    for _ in range(2):
+        trainer.on_validation_epoch_start()
+        drawn = np.random.get_state()[1].copy()
+        batch = next(trainer.dataloader_val)
+        assert np.array_equal(drawn, np.random.get_state()[1])
+        passes.append((list(batch["keys"]), batch["data"]))
+        np.random.rand()
+    assert passes[0][0] == passes[1][0] == ["case_2", "case_3", "case_2", "case_3"]
+    assert torch.equal(passes[0][1], passes[1][1])
+    trainer.on_train_end()
 
 
 def test_best_checkpoint_is_that_of_the_lowest_validation_loss(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +253,20 @@ def test_training_begins_with_sams_weights(datasets: Path, prepared: Path, sam_f
     other = checkpoint(model_folder(datasets, "nnUNetTrainerSAMUS", PLANS, dataset=36))["network_weights"]
     name = "model.image_encoder.blocks.0.attn.qkv.weight"
     assert torch.equal(other[name], state[name])
+
+
+def test_pretrained_weights_bring_the_prompts_that_belong_to_them(datasets: Path) -> None:
+    train("nnUNetTrainerSAMUSHFTiny", BUSI, plans=PLANS)
+    pretrained = (
+        model_folder(datasets, "nnUNetTrainerSAMUSHFTiny", PLANS, dataset=BUSI) / "fold_0" / "checkpoint_final.pth"
+    )
+    trainer = make("nnUNetTrainerSAMUSHFTiny", 36, plans=PLANS)
+    maybe_load_checkpoint(trainer, False, False, str(pretrained))
+    trainer.on_train_start()
+    model, prompts = trainer.segmenter.model, trainer.segmenter.prompts
+    end = model.prompt_encoder.not_a_point_embed.weight[0]
+    assert all(torch.equal(tokens[1], end) for tokens in prompts.seg_layers["tokens"])
+    trainer.on_train_end()
 
 
 def test_learned_prompts_begin_at_sams_click_in_the_middle(datasets: Path, sam_file: Path) -> None:

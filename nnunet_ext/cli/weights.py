@@ -94,6 +94,8 @@ def _download(args: argparse.Namespace) -> int:
         if problem is None:
             print(f"{path} is there and right: nothing to do.")
             return 0
+        if os.environ.get(sam.VARIABLE):  # a file of the user's own is never replaced
+            raise InputError(f"{problem}.", way_out=sam.way_out(path, checkpoint))
         if not args.overwrite:
             raise InputError(f"{problem}.", way_out="Add --overwrite to replace it.")
     with tqdm(total=checkpoint.size, desc=checkpoint.file, unit="B", unit_scale=True, disable=None) as bar:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
@@ -19,8 +21,10 @@ from nnunet_ext.inference import prompt_file
 from nnunet_ext.inference.prompted import clicks_from_reference, prompted_logits
 from nnunet_ext.losses.foreground import ForegroundMaps
 from nnunet_ext.version import __version__
+from nnunet_ext.weights.sam import sha256
 
 RECORD = "prompts_used.json"
+MODEL_FILES = ("plans.json", "dataset.json")
 Track = Callable[..., Iterable]
 
 
@@ -49,10 +53,11 @@ def predict(request: Request, *, track: Track = lambda items, **_: items) -> int
         the number of cases that were predicted.
 
     Raises:
-        InputError: before anything is written, everything that is wrong with the request.
+        InputError: before anything is written, everything that is wrong with model, folders and the file of clicks;
+            later, a click outside of its image.
     """
     predictor = _load(request)
-    network = predictor.network
+    network = segmenter(predictor)
     dataset, ending = predictor.dataset_json, predictor.dataset_json["file_ending"]
     cases = _cases(request, ending)
     labels = predictor.plans_manager.get_label_manager(dataset)
@@ -62,14 +67,16 @@ def predict(request: Request, *, track: Track = lambda items, **_: items) -> int
     )
     given = {}
     if request.prompts is not None:
-        ndim = 2 if ending in (".png", ".bmp", ".tif", ".jpg") else 3
+        ndim = 2 if issubclass(predictor.plans_manager.image_reader_writer_class, NaturalImage2DIO) else 3
         given = prompt_file.read(request.prompts, cases=list(cases), classes=names, ndim=ndim)
     if network.prompts is None and request.prompts is None and request.reference is None:
         raise InputError(
             f"{request.model} was trained with clicks only.", way_out="Add --prompts FILE or --from-reference DIR."
         )
     request.out.mkdir(parents=True, exist_ok=True)
-    record = _Record(request, dataset, predictor)
+    record = _Record(request, predictor)
+    for name in MODEL_FILES:  # nnU-Net's ensembles and evaluation look for them among the predictions
+        shutil.copyfile(request.model / name, request.out / name)
     plan = predictor.configuration_manager
     preprocessor = plan.preprocessor_class(verbose=False)
     done = 0
@@ -115,16 +122,15 @@ def _class_names(labels: dict, has_regions: bool) -> list[str]:
 
 
 def _load(request: Request) -> nnUNetPredictor:
-    files = [request.model / name for name in ("plans.json", "dataset.json")]
-    missing = [str(file) for file in files if not file.is_file()]
+    missing = [str(request.model / name) for name in MODEL_FILES if not (request.model / name).is_file()]
     if missing:
         raise InputError(
             f"{request.model} is no trained model: {' and '.join(missing)} missing.",
             way_out="-m is a folder like nnUNet_results/Dataset030_BUSI/nnUNetTrainerSAMUSHF__nnUNetSAMUSPlans__2d.",
         )
-    folds = request.folds or tuple(
-        f.parent.name.removeprefix("fold_") for f in sorted(request.model.glob(f"fold_*/{request.checkpoint}"))
-    )
+    there = [f.parent.name.removeprefix("fold_") for f in sorted(request.model.glob(f"fold_*/{request.checkpoint}"))]
+    numbered = [fold for fold in there if fold != "all"]  # nnU-Net's choice as well
+    folds = request.folds or tuple(numbered or there)
     absent = [str(f) for f in folds if not (request.model / f"fold_{f}" / request.checkpoint).is_file()]
     if absent or not folds:
         raise InputError(
@@ -134,11 +140,17 @@ def _load(request: Request) -> nnUNetPredictor:
     device = torch.device(request.device)
     predictor = nnUNetPredictor(device=device, perform_everything_on_device=device.type == "cuda")
     predictor.initialize_from_trained_model_folder(str(request.model), folds, request.checkpoint)
-    if not isinstance(predictor.network, PromptableSegmenter):
+    predictor.used_checkpoints = [request.model / f"fold_{f}" / request.checkpoint for f in folds]
+    if not isinstance(segmenter(predictor), PromptableSegmenter):
         raise InputError(
             f"{request.model} takes no prompts ({predictor.trainer_name}).", way_out="Predict with nnUNetv2_predict."
         )
     return predictor
+
+
+def segmenter(predictor: nnUNetPredictor) -> PromptableSegmenter:
+    """The network without what compilation wraps around it."""
+    return getattr(predictor.network, "_orig_mod", predictor.network)
 
 
 def _cases(request: Request, ending: str) -> dict[str, list[str]]:
@@ -160,12 +172,13 @@ def _cases(request: Request, ending: str) -> dict[str, list[str]]:
 
 
 def _ensemble(predictor: nnUNetPredictor, data: torch.Tensor, prompts: dict) -> torch.Tensor:
-    """Logits averaged over the folds, as nnU-Net averages them."""
-    total = 0
+    """Logits averaged over the folds, as nnU-Net averages them; without clicks, by nnU-Net itself."""
+    if not prompts:
+        return predictor.predict_logits_from_preprocessed_data(data).float()
+    network, total = segmenter(predictor), 0
     for parameters in predictor.list_of_parameters:
-        if len(predictor.list_of_parameters) > 1:
-            predictor.network.load_state_dict(parameters)
-        network = predictor.network.to(predictor.device).eval()
+        network.load_state_dict(parameters)
+        network.to(predictor.device).eval()
         patch_size = predictor.configuration_manager.patch_size
         total = total + prompted_logits(network, data, prompts, patch_size=patch_size, device=predictor.device)
     return total / len(predictor.list_of_parameters)
@@ -174,17 +187,24 @@ def _ensemble(predictor: nnUNetPredictor, data: torch.Tensor, prompts: dict) -> 
 class _Record:
     """``prompts_used.json``, written after every case, so that an interrupted prediction keeps what it has."""
 
-    def __init__(self, request: Request, dataset: dict, predictor: nnUNetPredictor) -> None:
+    def __init__(self, request: Request, predictor: nnUNetPredictor) -> None:
         self.file = request.out / RECORD
         self.backward = predictor.plans_manager.transpose_backward
+        self.flat = issubclass(predictor.plans_manager.image_reader_writer_class, NaturalImage2DIO)
         source = "reference" if request.reference else "file" if request.prompts else "none"
         self.head = {
             "source": source,
             "from": str(request.reference or request.prompts or "learned prompts"),
             "model": str(request.model),
-            "checkpoint": request.checkpoint,
+            "checkpoints": [
+                {"file": f"{f.parent.name}/{f.name}", "bytes": f.stat().st_size, "modified": f.stat().st_mtime_ns}
+                for f in predictor.used_checkpoints
+            ],
+            "probabilities": request.save_probabilities,
             "nnunet_ext": __version__,
         }
+        if request.prompts:
+            self.head["sha256"] = sha256(request.prompts)
         if source == "reference":
             self.head["warning"] = "clicks were taken from the reference: not comparable with automatic methods"
         self.cases: dict[str, Any] = {}
@@ -198,13 +218,13 @@ class _Record:
             self.cases = there["cases"]
 
     def add(self, case: str, prompts: dict, names: Sequence[str], properties: dict, shape: Sequence[int]) -> None:
-        """Note the clicks of a case in pixels of the original image, [x, y, z]."""
+        """Note the clicks of a case as a file for --prompts has them."""
         self.cases[case] = [
             {
                 "class": names[k],
                 "point": prompt_file.to_original(
                     xy, z, properties=properties, shape=shape, transpose_backward=self.backward
-                ),
+                )[: 2 if self.flat else 3],
                 "foreground": bool(label),
             }
             for (z, k), clicks in prompts.items()

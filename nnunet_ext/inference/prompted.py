@@ -9,7 +9,6 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 
 from nnunet_ext.architectures.samus.promptable import PromptableSegmenter
-from nnunet_ext.errors import InputError
 from nnunet_ext.inference.clicks import fixed_clicks
 from nnunet_ext.losses.foreground import ForegroundMaps
 
@@ -64,6 +63,8 @@ def prompted_logits(
 ) -> torch.Tensor:
     """Logits of a case, slice by slice; a class without clicks is asked for with the learned prompt.
 
+    A click belongs to a whole image, which is therefore never cut into patches but resized by the network.
+
     Args:
         network: in evaluation mode, on `device`.
         data: preprocessed image (c, z, y, x).
@@ -74,14 +75,8 @@ def prompted_logits(
         (channels, z, y, x), on the CPU.
 
     Raises:
-        InputError: the image is larger than the patch; no click and no learned prompt.
+        InputError: no click and no learned prompt.
     """
-    if any(s > p for s, p in zip(data.shape[2:], patch_size, strict=True)):
-        raise InputError(
-            f"A click belongs to a whole image, and this one of {_by(data.shape[2:])} pixels is cut into patches of "
-            f"{_by(patch_size)} by its plan.",
-            way_out="Train on plans of the SAMUSPlanner (-p nnUNetSAMUSPlans), whose patch is the whole image.",
-        )
     padded, inner = pad_nd_image(data, list(patch_size), "constant", {"value": 0}, True)
     top, left = inner[-2].start, inner[-1].start
     size = tuple(padded.shape[-2:])
@@ -100,7 +95,3 @@ def prompted_logits(
             masks.append(network.model.decode(embedding, tokens))
         out.append(network.emit(torch.cat(masks, 1), size)[0].float().cpu())
     return torch.stack(out, 1)[(slice(None), *inner[1:])]
-
-
-def _by(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))

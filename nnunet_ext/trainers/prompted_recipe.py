@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
@@ -23,6 +24,7 @@ from nnunet_ext.architectures.samus.vit import VIT_B, ViT
 from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
 from nnunet_ext.losses.foreground import ForegroundLoss, ForegroundMaps, dice_bce, dice_mse
 from nnunet_ext.trainers.augmentation import samus_transforms
+from nnunet_ext.trainers.ordered_validation import ordered_validation
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
 from nnunet_ext.trainers.pass_trainer import CUDA
 from nnunet_ext.trainers.segmentation_transforms import segmentation_transforms
@@ -122,7 +124,27 @@ class PromptedRecipe(PaperRecipe):
             self.initialize()
         if not self._state_loaded:
             self._load_sam()
+        elif self.current_epoch == 0 and self.segmenter.prompts is not None:  # -pretrained_weights leaves them out
+            self.segmenter.prompts.reset(self.segmenter.model)
         super().on_train_start()
+
+    def on_train_end(self) -> None:
+        """nnU-Net's, which removes checkpoint_latest; also what was left out of it."""
+        super().on_train_end()
+        if self.local_rank == 0:
+            self.slim.file.unlink(missing_ok=True)
+
+    def get_dataloaders(self) -> tuple:
+        """Validation takes the same samples in every epoch: its loss chooses the model."""
+        train, drawn = super().get_dataloaders()
+        if not isinstance(drawn, SingleThreadedAugmenter):
+            drawn._finish()  # its worker processes
+        return train, ordered_validation(self)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin with the first validation case."""
+        super().on_validation_epoch_start()
+        self.dataloader_val.data_loader.restart()
 
     def _load_sam(self) -> None:
         if not self.pretrained:
@@ -232,7 +254,8 @@ class PromptedRecipe(PaperRecipe):
 
     def save_checkpoint(self, filename: str) -> None:
         """checkpoint_latest without the frozen tensors, if NNUNET_EXT_SLIM_CHECKPOINTS says so."""
-        with self.slim.saving(filename) if self.local_rank == 0 else contextlib.nullcontext():
+        written = self.local_rank == 0 and not self.disable_checkpointing
+        with self.slim.saving(filename) if written else contextlib.nullcontext():
             super().save_checkpoint(filename)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:

@@ -11,15 +11,16 @@ import torch
 from torch import nn
 
 from nnunet_ext import environment
+from nnunet_ext.errors import InputError
 
-FROZEN = "frozen_weights.pth"
+FROZEN = "checkpoint_frozen.pth"
 
 
 class SlimCheckpoints:
     """Leaves frozen tensors out of ``checkpoint_latest.pth`` and puts them back when it is loaded.
 
-    They are written once, to ``frozen_weights.pth`` beside it. Of SAMUS 375 MB stay out of every checkpoint; the best
-    and the final one, which are predicted with, are always whole. Off unless NNUNET_EXT_SLIM_CHECKPOINTS is 1.
+    They are written once, to ``checkpoint_frozen.pth`` beside it. Of SAMUS 375 MB stay out of every checkpoint_latest;
+    the best and the final one, which are predicted with, are always whole. Off unless NNUNET_EXT_SLIM_CHECKPOINTS is 1.
 
     Args:
         network: whose state dict nnU-Net saves and loads.
@@ -56,11 +57,17 @@ class SlimCheckpoints:
             handle.remove()
 
     def _frozen(self) -> dict[str, torch.Tensor]:
-        trained = {name for name, p in self.network.named_parameters() if p.requires_grad}
-        return {name: t for name, t in self.network.state_dict().items() if name not in trained}
+        """Frozen parameters. Buffers count as trained: those of a batch norm change."""
+        frozen = {name for name, p in self.network.named_parameters() if not p.requires_grad}
+        return {name: t for name, t in self.network.state_dict().items() if name in frozen}
 
     def _complete(self, _module: nn.Module, state: dict, *_: object) -> None:
         missing = [name for name in self._frozen() if name not in state]
-        if missing and self.file.is_file():
-            stored = torch.load(self.file, map_location="cpu", weights_only=True)
-            state.update({name: stored[name] for name in missing})
+        if not missing or len(missing) < len(self._frozen()):
+            return  # whole, or not one of ours
+        if not self.file.is_file():
+            raise InputError(
+                f"checkpoint_latest.pth was written without the frozen weights, and {self.file} is gone.",
+                way_out="Put it back beside the checkpoint, or train anew.",
+            )
+        state.update(torch.load(self.file, map_location="cpu", weights_only=True))

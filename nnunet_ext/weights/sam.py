@@ -91,7 +91,9 @@ def problem(path: Path, checkpoint: Checkpoint = VIT_B) -> str | None:
 
 
 def way_out(path: Path, checkpoint: Checkpoint = VIT_B) -> str:
-    """What to do about a missing or wrong file."""
+    """What to do about a missing or wrong file; nothing that would overwrite a file of the user's own."""
+    if os.environ.get(VARIABLE) and path.exists():
+        return f"Unset {VARIABLE} or point it to the official file ({checkpoint.url})."
     command = f"nnunet_ext weights download {checkpoint.name}{' --overwrite' if path.exists() else ''}"
     return f"Run: {command} (or download {checkpoint.url} and put it there)."
 

@@ -24,6 +24,10 @@ class PositionAdapter(nn.Module):
         super().__init__()
         self.downs = nn.ModuleList([PooledConvolution(dim, factor)])
         self._kept: tuple[tuple, torch.Tensor] | None = None
+        self.register_load_state_dict_post_hook(self._forget)
+
+    def _forget(self, *_: object) -> None:
+        self._kept = None
 
     def forward(self, pos_embed: torch.Tensor) -> torch.Tensor:
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():

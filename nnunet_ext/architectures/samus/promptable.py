@@ -116,8 +116,12 @@ class PromptableSegmenter(nn.Module):
         if self.rescale:
             low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
             image = (image - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)
-        size = (self.model.image_size, self.model.image_size)
-        return self.model.encode(F.interpolate(image, size=size, mode="bilinear", align_corners=False))
+        inner = self.model.image_size
+        shrunk = any(s > inner for s in image.shape[-2:])  # then antialiased, as the SAMUSPlanner's plans resize
+        size = (inner, inner)
+        return self.model.encode(
+            F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=shrunk)
+        )
 
     def to_model(self, points: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """(x, y) in pixels of an image of `size` (H, W) -> (x, y) in pixels of the model's image."""

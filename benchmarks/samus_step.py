@@ -26,7 +26,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import interleaved, machine, medians, peak_bytes, printed_by_child, save, saved_bytes, torch_facts
+from common import (
+    give_memory_back,
+    interleaved,
+    machine,
+    medians,
+    peak_bytes,
+    printed_by_child,
+    save,
+    saved_bytes,
+    torch_facts,
+)  # fmt: skip
 from torch import nn
 
 from nnunet_ext.architectures.samus.samus import SAMUS
@@ -173,6 +183,7 @@ def shares(runs: dict[str, Training], repeats: int) -> dict[str, dict[str, dict[
         for mode, forward in (("evaluation", run.evaluate), ("training", run.loss)):
             forward()  # the warm-up, which also fills what a network keeps between passes
             passes = [run.seconds_of_parts(forward) for _ in range(repeats)]
+            give_memory_back()
             seconds = {part: statistics.median(p[part] for p in passes) for part in passes[0]}
             result[name][mode] = {part: value / sum(seconds.values()) for part, value in seconds.items()}
     return result
@@ -222,6 +233,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for name, run in runs.items():
             rows[name]["difference_to_reference"] = ((logits[name] - logits["reference"]).abs().max() / largest).item()
             rows[name]["saved_bytes"] = saved_bytes(run.loss, run.net)
+            give_memory_back()
         for mode in MODES:
             times = interleaved({name: partial(run.run, mode) for name, run in runs.items()}, args.runs)
             for name, median in medians(times).items():
@@ -231,7 +243,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         run.take(1)
     results["shares"] = shares({name: runs[name] for name in ("reference", "SAMUS", "SAMUS-HF")}, args.runs)
     results["request_to_encoder"] = request_to_encoder(runs["SAMUS"], args.runs)
-    del runs, run  # room for the children
+    del runs, run
+    give_memory_back()  # room for the children
     options = ("--device", args.device, "--threads", args.threads, *["--amp"] * args.amp, *["--quick"] * args.quick)
     for batch, rows in results["batches"].items():
         for name, row in rows.items():

@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import machine, peak_bytes, printed_by_child, save, saved_bytes, torch_facts
+from common import give_memory_back, machine, peak_bytes, printed_by_child, save, saved_bytes, torch_facts
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -138,15 +138,18 @@ def measure(size: int, repeats: int, args: argparse.Namespace) -> dict[str, dict
     rows: dict[str, dict[str, Any]] = {name: {"wall": [], "cpu": []} for name in runs}
     for name, run in runs.items():  # one forward at full size: the warm-up
         rows[name]["saved_bytes"] = saved_bytes(partial(run.forward, x, target), run.net)
+        give_memory_back()
     for name in PAPER_ROWS:
         rows[f"{name}, fast"]["difference_to_plain"] = difference(networks[name], networks[f"{name}, fast"], args)
     for repeat in range(repeats):
         for name, run in runs.items():
             wall, cpu = run.timed_step(x, target)
+            give_memory_back()
             rows[name]["wall"].append(wall)
             rows[name]["cpu"].append(cpu)
             print(f"{size} repeat {repeat + 1}/{repeats} {name}: {wall:.2f} s, {cpu:.2f} CPU s", flush=True)
     del runs, networks
+    give_memory_back()
     child = (__file__, "--device", args.device, "--threads", args.threads, *["--amp"] * args.amp, "--child")
     for name, row in rows.items():
         row["peak_bytes"] = printed_by_child(*child, name, size)

@@ -22,7 +22,7 @@ from common import machine, save
 
 BIN = Path(sys.executable).parent
 PLANS = "nnUNetSAMUSPlans"
-TRAINERS = ("nnUNetTrainerSAMUSHF", "nnUNetTrainerSAMUS", "nnUNetTrainerSAM", "nnUNetTrainerMatchedBudget400")
+TRAINERS = ("nnUNetTrainerSAMUSHF", "nnUNetTrainerMatchedBudget400")
 DATASET = "Dataset030_BUSI"
 
 

@@ -13,7 +13,7 @@ from segment_anything.modeling import ImageEncoderViT, PromptEncoder
 from segment_anything.modeling.mask_decoder import MaskDecoder as SAMMaskDecoder
 from torch import nn
 
-from nnunet_ext.architectures.samus import checkpoint
+from nnunet_ext.architectures.samus import checkpoint, linear
 from nnunet_ext.architectures.samus.attention import Attention, WindowAttention
 from nnunet_ext.architectures.samus.model import PromptedModel
 from nnunet_ext.architectures.samus.promptable import PromptableSegmenter
@@ -353,3 +353,27 @@ def test_without_learned_prompts_a_click_is_needed() -> None:
 def test_logits_at_the_models_resolution() -> None:
     out = segmenter("SAMUS")(torch.rand(2, 1, 40, 30), low_res=True)
     assert out.shape == (2, 2, 32, 32)
+
+
+@pytest.mark.parametrize(("bias", "trained"), [(True, True), (True, False), (False, True)])
+def test_onednn_computes_what_the_plain_layer_computes(
+    bias: bool, trained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The branch that AMD processors take, forced: outputs and gradients."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(linear, "SMALLEST", 0)
+    layer = linear.Linear(24, 40, bias=bias).requires_grad_(trained)
+    x, weight = torch.randn(2, 3, 5, 24), torch.randn(2, 3, 5, 40)
+    results = []
+    for better in (False, True):
+        monkeypatch.setattr(linear, "onednn_is_better", lambda better=better: better)
+        seen = x.clone().requires_grad_()
+        layer.zero_grad()
+        out = layer(seen)
+        assert ("OneDNN" in type(out.grad_fn).__name__) == better
+        (out * weight).sum().backward()
+        results.append([out.detach(), seen.grad, *(p.grad for p in layer.parameters() if trained)])
+    for plain, onednn in zip(*results, strict=True):
+        torch.testing.assert_close(onednn, plain, rtol=1e-4, atol=1e-5)
+    assert all(p.grad is None for p in layer.parameters()) != trained

@@ -94,10 +94,15 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
     return resident("VmHWM") - before
 
 
+def child_output(*arguments: object) -> str:
+    """The last line that a new Python process with these arguments prints."""
+    output = subprocess.check_output([sys.executable, *map(str, arguments)], text=True)
+    return output.splitlines()[-1]
+
+
 def printed_by_child(*arguments: object) -> int:
     """The number that a new Python process with these arguments prints last."""
-    output = subprocess.check_output([sys.executable, *map(str, arguments)], text=True)
-    return int(output.split()[-1])
+    return int(child_output(*arguments).split()[-1])
 
 
 def machine(**facts: object) -> dict[str, object]:

@@ -4,10 +4,10 @@
     python benchmarks/training_step.py --device cuda --amp
     python benchmarks/training_step.py --quick     # does it run? narrow look at 64 x 64, nothing written
 
-A step is forward, cross-entropy, backward, Adam. All networks share a process and take turns, so that a busy machine
-slows them alike; the tables give medians. CPU seconds (user and system time of the process) are given beside wall
-seconds because they suffer less from neighbours. Peak memory is that of a child process that takes one step with one
-network, less what it held before (on the CPU this needs Linux).
+A step is forward, cross-entropy, backward, Adam. Every repeat of every network is a process of its own, in which one
+step has warmed up; the networks take turns, so that a busy machine slows them alike, and the tables give medians. CPU
+seconds (user and system time of the process) are given beside wall seconds because they suffer less from neighbours.
+Peak memory is by how much the first step raises the process's (on the CPU this needs Linux).
 
 nnU-Net's own network is the one its default planner makes of a plan with this patch: `PlainConvUNet`, features 32 to
 512, two convolutions per stage, 7 stages at 256 and 8 at 512, trained with deep supervision (its default) and without.
@@ -16,16 +16,15 @@ nnU-Net's own network is the one its default planner makes of a plan with this p
 from __future__ import annotations
 
 import argparse
-import copy
+import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
-from common import give_memory_back, machine, peak_bytes, printed_by_child, save, saved_bytes, torch_facts
+from common import child_output, give_memory_back, machine, peak_bytes, save, saved_bytes, torch_facts
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -120,39 +119,37 @@ def batch(size: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     return x.to(device), torch.randint(0, 2, (2, size, size), generator=generator).to(device)
 
 
-def peak_of_one_step(name: str, size: int, device: str, amp: bool) -> int:
-    """Bytes by which one step raises this process's peak; for a child process that does nothing else."""
-    training = Training(builders()[name](size), device=device, amp=amp)
-    data = batch(size, device)
-    return peak_bytes(lambda: training.step(*data), device)
+def figures(name: str, size: int, device: str, amp: bool) -> dict[str, float]:
+    """Everything about one network at one size, for a child process that does nothing else."""
+    torch.manual_seed(0)
+    net = builders()[name](size)
+    x, target = batch(size, device)
+    found: dict[str, float] = {}
+    if name.endswith(", fast"):
+        plain = builders()[name.removesuffix(", fast")](size)
+        net.load_state_dict(plain.state_dict())
+        found["difference_to_plain"] = difference(plain.to(device), net.to(device), x[:1])
+        del plain
+    training = Training(net, device=device, amp=amp)
+    found["saved_bytes"] = saved_bytes(lambda: training.forward(x, target), net)
+    give_memory_back()
+    found["peak_bytes"] = peak_bytes(lambda: training.step(x, target), device)  # also the warm-up
+    found["wall"], found["cpu"] = training.timed_step(x, target)
+    return found
 
 
 def measure(size: int, repeats: int, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """All rows at one image size."""
-    torch.manual_seed(0)
-    networks = {name: build(size) for name, build in builders().items()}
-    for name in PAPER_ROWS:
-        networks[f"{name}, fast"].load_state_dict(networks[name].state_dict())
-    x, target = batch(size, args.device)
-    runs = {name: Training(net, device=args.device, amp=args.amp) for name, net in networks.items()}
-    rows: dict[str, dict[str, Any]] = {name: {"wall": [], "cpu": []} for name in runs}
-    for name, run in runs.items():  # one forward at full size: the warm-up
-        rows[name]["saved_bytes"] = saved_bytes(partial(run.forward, x, target), run.net)
-        give_memory_back()
-    for name in PAPER_ROWS:
-        rows[f"{name}, fast"]["difference_to_plain"] = difference(networks[name], networks[f"{name}, fast"], x[:1])
-    for repeat in range(repeats):
-        for name, run in runs.items():
-            wall, cpu = run.timed_step(x, target)
-            give_memory_back()
-            rows[name]["wall"].append(wall)
-            rows[name]["cpu"].append(cpu)
-            print(f"{size} repeat {repeat + 1}/{repeats} {name}: {wall:.2f} s, {cpu:.2f} CPU s", flush=True)
-    del runs, networks
-    give_memory_back()
+    """All rows at one image size; every repeat of every network is a process of its own, in turns."""
+    rows: dict[str, dict[str, Any]] = {name: {"wall": [], "cpu": []} for name in builders()}
     child = (__file__, "--device", args.device, "--threads", args.threads, *["--amp"] * args.amp, "--child")
-    for name, row in rows.items():
-        row["peak_bytes"] = printed_by_child(*child, name, size)
+    for repeat in range(repeats):
+        for name, row in rows.items():
+            found = json.loads(child_output(*child, name, size))
+            for clock in ("wall", "cpu"):
+                row[clock].append(found.pop(clock))
+            row |= found
+            print(f"{size} repeat {repeat + 1}/{repeats} {name}: {row['wall'][-1]:.2f} s", flush=True)
+    for row in rows.values():
         row |= {f"median_{clock}": statistics.median(row[clock]) for clock in ("wall", "cpu")}
     return rows
 
@@ -160,10 +157,8 @@ def measure(size: int, repeats: int, args: argparse.Namespace) -> dict[str, dict
 @torch.no_grad()
 def difference(plain: nn.Module, fast: nn.Module, x: torch.Tensor) -> float:
     """Largest difference of the outputs of two networks with the same weights, relative to the largest output."""
-    twin = copy.deepcopy(fast)
-    twin.load_state_dict(plain.state_dict())
     expected = plain(x)
-    return ((twin(x) - expected).abs().max() / expected.abs().max()).item()
+    return ((fast(x) - expected).abs().max() / expected.abs().max()).item()
 
 
 def report(
@@ -224,7 +219,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.child:
-        print(peak_of_one_step(args.child[0], int(args.child[1]), args.device, args.amp))
+        print(json.dumps(figures(args.child[0], int(args.child[1]), args.device, args.amp)))
         return
     sizes = {64: 1} if args.quick else dict(zip((256, 512), args.repeats, strict=True))
     where, results = machine(**torch_facts(args.device, args.amp)), {}

@@ -29,8 +29,9 @@ def nnunet_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def fork_pools(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nnU-Net's spawned pools forked: the same code without five seconds of imports per worker."""
-    get_context = multiprocessing.get_context
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: get_context("fork"))
+    import tiny
+
+    monkeypatch.setattr(multiprocessing, "get_context", tiny.forked)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from nnunet_ext.architectures.samus.adapter import Adapter
 from nnunet_ext.architectures.samus.attention import Attention, WindowAttention
+from nnunet_ext.architectures.samus.cnn_branch import conv_norm_gelu
 from nnunet_ext.architectures.samus.cross_branch_attention import CrossBranchAttention
-from nnunet_ext.architectures.samus.layer_norm import LayerNorm2d
 from nnunet_ext.architectures.samus.linear import Linear
 from nnunet_ext.architectures.samus.vit import ViT
 
@@ -84,7 +84,7 @@ class Refine(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, bias=False), LayerNorm2d(dim), nn.GELU())
+        self.conv = nn.Sequential(*conv_norm_gelu(dim, dim))
 
     def forward(self, c: torch.Tensor) -> torch.Tensor:
         return self.conv(c)

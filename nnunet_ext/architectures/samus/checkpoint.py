@@ -20,8 +20,9 @@ Source = str | Path | State
 
 def read(source: Source) -> dict[str, torch.Tensor]:
     """The tensors of a file, or a mapping as it is; InputError where a value is not finite."""
-    state = dict(source) if isinstance(source, Mapping) else read_state_dict(Path(source))
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}  # saved by nn.DataParallel
+    if not isinstance(source, Mapping):
+        return read_state_dict(Path(source))  # which checks the values as well
+    state = {name.removeprefix("module."): tensor for name, tensor in source.items()}  # saved by nn.DataParallel
     bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
         raise InputError(f"{_name(source)}: {_some(bad)} holds values that are not finite.", way_out=_FETCH)

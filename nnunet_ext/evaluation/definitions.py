@@ -1,0 +1,100 @@
+"""THE list of metrics: names, units, directions, definitions. Tables, statistics, reports and tests derive from it.
+
+Torch-free and numpy-free, so that a command line can list it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Quantity = Literal["ratio", "length", "volume", "count"]
+
+
+class Metric(NamedTuple):
+    """One number per case and structure.
+
+    Args:
+        key: name in code, and the column's name up to the unit.
+        label: name in tables and pictures.
+        quantity: what is measured; says which unit is appended to the column's name.
+        better: +1 where larger is better, -1 where smaller is, 0 where the number only describes.
+        definition: one sentence.
+        undefined: where it is NaN; empty if nowhere.
+        ranked: whether models may be ranked by it.
+    """
+
+    key: str
+    label: str
+    quantity: Quantity
+    better: Literal[-1, 0, 1]
+    definition: str
+    undefined: str = ""
+    ranked: bool = True
+
+
+BOTH_EMPTY = "both masks empty"
+ONE_EMPTY = "either mask empty"
+REFERENCE_EMPTY = "reference empty"
+PREDICTION_EMPTY = "prediction empty"
+
+METRICS = (
+    Metric("dice", "Dice", "ratio", 1, "2 TP / (2 TP + FP + FN) over the voxels of the case", BOTH_EMPTY),
+    Metric("iou", "IoU", "ratio", 1, "TP / (TP + FP + FN), Jaccard index", BOTH_EMPTY),
+    Metric("precision", "precision", "ratio", 1, "TP / (TP + FP)", PREDICTION_EMPTY),
+    Metric("recall", "recall", "ratio", 1, "TP / (TP + FN), sensitivity", REFERENCE_EMPTY),
+    Metric("specificity", "specificity", "ratio", 1, "TN / (TN + FP); close to 1 wherever the background is large",
+           "no background in the reference", ranked=False),
+    Metric("hd95", "HD95", "length", -1,
+           "the greater of the two directed 95th percentiles of distances from surface voxel to nearest surface voxel",
+           ONE_EMPTY),
+    Metric("hd", "HD", "length", -1,
+           "Hausdorff distance: the greatest distance from a foreground voxel of one mask to the nearest of the other",
+           ONE_EMPTY),
+    Metric("assd", "ASSD", "length", -1,
+           "average symmetric surface distance: the mean over the surface voxels of both masks", ONE_EMPTY),
+    Metric("nsd", "NSD", "ratio", 1,
+           "normalised surface distance: the part of both surfaces within the tolerance of the other, in surface voxels",
+           ONE_EMPTY),
+    Metric("lesion_precision", "lesion precision", "ratio", 1,
+           "predicted lesions that touch a reference lesion / predicted lesions", PREDICTION_EMPTY),
+    Metric("lesion_recall", "lesion recall", "ratio", 1,
+           "reference lesions that a prediction touches / reference lesions", REFERENCE_EMPTY),
+    Metric("lesion_f1", "lesion F1", "ratio", 1,
+           "harmonic mean of lesion precision and lesion recall; 0 where one of the masks is empty", BOTH_EMPTY),
+    Metric("volume_error", "volume error", "volume", 0, "predicted minus reference volume", ranked=False),
+    Metric("relative_volume_error", "relative volume error", "ratio", 0,
+           "(predicted - reference volume) / reference volume", REFERENCE_EMPTY, ranked=False),
+    Metric("volume_reference", "reference volume", "volume", 0, "foreground of the reference", ranked=False),
+    Metric("volume_prediction", "predicted volume", "volume", 0, "foreground of the prediction", ranked=False),
+    Metric("lesions_reference", "reference lesions", "count", 0,
+           "connected components of the reference, neighbours by faces, edges and corners", ranked=False),
+    Metric("lesions_prediction", "predicted lesions", "count", 0,
+           "connected components of the prediction, neighbours by faces, edges and corners", ranked=False),
+    Metric("dice_slices", "Dice, mean of slices", "ratio", 1,
+           "slice-wise: mean of the Dice of the case's slices, over those where it is defined", BOTH_EMPTY, ranked=False),
+    Metric("precision_slices", "precision, mean of slices", "ratio", 1,
+           "slice-wise: mean of the slices' precision, over those where it is defined", PREDICTION_EMPTY, ranked=False),
+    Metric("recall_slices", "recall, mean of slices", "ratio", 1,
+           "slice-wise: mean of the slices' recall, over those where it is defined", REFERENCE_EMPTY, ranked=False),
+    Metric("hd_rows", "hd_rows", "count", -1,
+           "what the SAMUS papers print as HD: Hausdorff distance of the two sets of image rows at 256x256, in "
+           "differing pixels; not a distance in the image", "3D images", ranked=False),
+)  # fmt: skip
+BY_KEY = {m.key: m for m in METRICS}
+COUNTS = ("tp", "fp", "fn", "tn")  # voxels, which stand beside the metrics in every row
+
+
+class Units(NamedTuple):
+    """Physical where the spacing is real; pixels for PNG and other pictures."""
+
+    length: str  # "mm" or "px"
+    volume: str  # "ml" or "px"
+
+    def column(self, key: str) -> str:
+        """The column of a metric: its key, and its unit if it has one ("hd95_mm", "volume_error_ml", "dice")."""
+        unit = {"length": self.length, "volume": self.volume}.get(BY_KEY[key].quantity)
+        return f"{key}_{unit}" if unit else key
+
+
+PHYSICAL = Units("mm", "ml")
+PIXELS = Units("px", "px")

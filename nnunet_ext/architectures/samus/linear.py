@@ -64,8 +64,6 @@ class _OneDNNLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
         rows = grad.flatten(0, -2)
-        of_x = _product(grad, weight.t().contiguous()) if ctx.needs_input_grad[0] else None
-        of_weight = None
-        if ctx.needs_input_grad[1]:
-            of_weight = _product(rows.t().contiguous(), x.flatten(0, -2).t().contiguous())
+        of_x = _product(grad, weight.t()) if ctx.needs_input_grad[0] else None  # reads any strides without a copy
+        of_weight = _product(rows.t(), x.flatten(0, -2).t()) if ctx.needs_input_grad[1] else None
         return of_x, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None

@@ -63,12 +63,13 @@ def saved_bytes(forward: Callable[[], object], net: nn.Module) -> int:
     own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
     held: dict[int, torch.UntypedStorage] = {}
 
-    def pack(t: torch.Tensor) -> torch.Tensor:
+    def pack(t: torch.Tensor) -> None:
+        # the storage is held, so that no address is used twice; the tensor is not: a node that keeps its own output
+        # by way of Python is never freed
         storage = t.untyped_storage()
-        held.setdefault(storage.data_ptr(), storage)  # held, so that no address is used twice
-        return t
+        held.setdefault(storage.data_ptr(), storage)
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda _: None):
         forward()
     return sum(s.nbytes() for pointer, s in held.items() if pointer not in own)
 

@@ -1,0 +1,78 @@
+"""A matrix, its folders, its jobs and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_ext.benchmark import gpu
+from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
+from nnunet_ext.benchmark.folders import Folders
+from nnunet_ext.benchmark.jobs import Jobs, build
+from nnunet_ext.benchmark.matrix import Matrix, load
+from nnunet_ext.benchmark.state import Store
+from nnunet_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+Watch = Callable[[Outcome], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What the steps of ``nnunet_ext benchmark`` share."""
+
+    matrix: Matrix
+    folders: Folders
+    jobs: Jobs
+    store: Store
+
+    @classmethod
+    def of(cls, what: str | Path, out: Path | None = None) -> Self:
+        """Of a TOML file or a preset, in the folder `out` (default: ``benchmark_NAME``).
+
+        Raises:
+            InputError: anything wrong with the matrix or the folders.
+        """
+        matrix = load(what)
+        folders = Folders.of(matrix, out or Path(f"benchmark_{matrix.name}"))
+        return cls(matrix=matrix, folders=folders, jobs=build(matrix, folders), store=Store(root=folders.root))
+
+    def check_data(self) -> None:
+        """Everything that jobs read and no job makes.
+
+        Raises:
+            InputError: a dataset is not there; all are named.
+        """
+        problems = []
+        for dataset in self.matrix.datasets:
+            name = self.folders.dataset_name(dataset)
+            needed = [] if dataset.prepare else [self.folders.raw / name / "dataset.json"]
+            if not dataset.preprocess:
+                plans = {r.plans for r in self.matrix.rows_of(dataset)}
+                needed += [self.folders.preprocessed / name / f"{p}.json" for p in sorted(plans)]
+            if dataset.test == "imagesTs" and not dataset.prepare:
+                needed += [self.folders.raw / name / sub for sub in ("imagesTs", "labelsTs")]
+            problems += [f"There is no {path}." for path in needed if not path.exists()]
+        if problems:
+            raise InputError(
+                *problems,
+                way_out="Convert the dataset first (nnunet_ext convert --help); --split paper holds cases out.",
+            )
+
+    def run_here(self, *, parallel: int | None = None, watch: Watch = lambda outcome: None) -> Outcome:
+        """On this machine; by default one job per GPU, or one."""
+        devices = gpu.visible() if self.matrix.device == "cuda" else []
+        executor = LocalExecutor(
+            self.jobs, self.store, parallel=parallel or max(1, len(devices)), devices=devices, watch=watch
+        )
+        return executor.run()
+
+    def run_on_slurm(self, *, watch: Watch = lambda outcome: None, wait: bool = True) -> Outcome:
+        """On the cluster that this machine submits to."""
+        from nnunet_ext.benchmark.executors.slurm import SlurmExecutor
+
+        return SlurmExecutor(self.jobs, self.store, self.matrix.slurm, watch=watch).run(wait=wait)

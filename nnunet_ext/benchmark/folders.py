@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_ext.benchmark.matrix import Dataset, Matrix, Row
+from nnunet_ext.benchmark.matrix import Dataset, Matrix, Row, slug
 from nnunet_ext.errors import InputError
 
 
@@ -76,8 +75,3 @@ class Folders:
                 way_out="Convert it (nnunet_ext convert --help), or say which with name = ... in [[datasets]].",
             )
         return found[0]
-
-
-def slug(text: str) -> str:
-    """A name for a folder."""
-    return re.sub(r"[^\w.+-]+", "_", text).strip("_")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.benchmark import names
-from nnunet_ext.benchmark.folders import Folders, slug
-from nnunet_ext.benchmark.matrix import BEST, Dataset, Matrix, Row, default_plans
+from nnunet_ext.benchmark.folders import Folders
+from nnunet_ext.benchmark.matrix import BEST, Dataset, Matrix, Row, default_plans, slug
 from nnunet_ext.environment import SEED
 from nnunet_ext.errors import InputError
 

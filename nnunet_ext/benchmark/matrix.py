@@ -72,7 +72,7 @@ class Dataset:
         id: its number.
         name: the folder's name, DatasetNNN_...; "" where the folder is to be looked up.
         prepare: commands that make it, run once, in order; ``{root}`` is the benchmark's folder.
-        test: "imagesTs" (imagesTs and labelsTs), "validation" (of the fold), or "auto": imagesTs where labelsTs is there.
+        test: "imagesTs" (with labelsTs), "validation" (of the fold), or "auto": imagesTs where labelsTs is there.
         preprocess: false uses the plans and the preprocessed data that are there.
     """
 
@@ -413,15 +413,19 @@ def _check_whole(matrix: Matrix, table: Table) -> None:
         "folds": matrix.folds,
         "seeds": matrix.seeds,
         "dataset ids": [d.id for d in matrix.datasets],
-        "names of rows": [r.name for r in matrix.rows],
+        "names of rows": [slug(r.name) for r in matrix.rows],
     }.items():
         if not values:
             table.note(f"there are no {what}")
         if twice := sorted({str(v) for v in values if list(values).count(v) > 1}):
             table.note(f"{what} must differ, but these are there more than once: {listed(twice)}")
-    for what in ("folds", "seeds"):
-        if any(v < 0 for v in getattr(matrix, what)):
+        if any(isinstance(v, int) and v < 0 for v in values):
             table.note(f"{what} must not be negative")
+    _check_rows(matrix, table)
+
+
+def _check_rows(matrix: Matrix, table: Table) -> None:
+    """What rows say of datasets, plans and published figures."""
     ids, rows = [d.id for d in matrix.datasets], [r.name for r in matrix.rows]
     for row in matrix.rows:
         if unknown := [i for i in row.datasets if i not in ids]:
@@ -438,3 +442,8 @@ def _check_whole(matrix: Matrix, table: Table) -> None:
             table.note(
                 f"[[published]] names a row {published.row!r}{meant(published.row, rows)}; rows are {listed(rows)}"
             )
+
+
+def slug(text: str) -> str:
+    """A name for a folder."""
+    return re.sub(r"[^\w.+-]+", "_", text).strip("_")

@@ -10,12 +10,21 @@ import pandas as pd
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.definitions import PHYSICAL, PIXELS
-from nnunet_ext.evaluation.evaluation import Evaluation
+from nnunet_ext.evaluation.evaluation import EXTENSION, Evaluation
 from nnunet_ext.evaluation.metrics import Overlap
 
 SUMMARY = "summary.json"
 PROMPTS_RECORD = "prompts_used.json"  # of nnunet_ext predict
 PICTURES = (".png", ".bmp", ".tif", ".tiff")  # without a spacing that nnU-Net would read
+
+
+def is_summary(file: Path) -> bool:
+    """Whether a file is nnU-Net's rather than our metrics.json, which has the same keys and one more."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "metric_per_case" in content and EXTENSION not in content
 
 
 def load_summary(file: Path) -> Evaluation:

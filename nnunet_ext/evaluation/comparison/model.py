@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.comparison.wording import some
 from nnunet_ext.evaluation.evaluation import JSON, Evaluation
-from nnunet_ext.evaluation.nnunet_summary import SUMMARY, load_summary
-from nnunet_ext.text import some
+from nnunet_ext.evaluation.nnunet_summary import SUMMARY, is_summary, load_summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +49,10 @@ class Model:
 
     @property
     def prompts(self) -> str:
-        """"none", "file" or "reference"."""
+        """ "none", "file" or "reference"; none where nothing is said, as stock nnU-Net has none."""
         return self.runs[0].info.get("prompts") or "none"
 
-    def table(self, labels: tuple[int, ...]) -> list[pd.DataFrame]:
+    def tables(self, labels: tuple[int, ...]) -> list[pd.DataFrame]:
         """Of every repeat: the rows of all folds, indexed by case, sorted; metrics by key.
 
         Args:
@@ -107,7 +106,7 @@ def read_models(named: Sequence[tuple[str, Path]]) -> list[Model]:
         model = models.setdefault(name, Model(name=name, runs=[]))
         for file in _files(path):
             try:
-                model.runs.append(load_summary(file) if file.name == SUMMARY else Evaluation.load(file))
+                model.runs.append(load_summary(file) if is_summary(file) else Evaluation.load(file))
             except InputError as e:
                 problems += e.problems
                 ways_out.append(e.way_out)
@@ -121,12 +120,5 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     folders = [path, *sorted(path.glob("fold_[0-9]*/validation"))]
-    own, *validations = [
-        next((f for f in (folder / JSON, folder / SUMMARY) if f.is_file()), None) for folder in folders
-    ]
-    return [own] if own else [f for f in validations if f] or [path / JSON]
-
-
-def mean_over_repeats(tables: Sequence[pd.DataFrame], metric: str) -> np.ndarray:
-    """Shapes: (cases,); NaN where a repeat is undefined."""
-    return np.mean([table[metric].to_numpy(dtype=float) for table in tables], axis=0)
+    own, *folds = [[f for f in (folder / JSON, folder / SUMMARY) if f.is_file()][:1] for folder in folders]
+    return own or [file for fold in folds for file in fold] or [path / JSON]

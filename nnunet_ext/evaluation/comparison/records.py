@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas as pd
 
+from nnunet_ext.evaluation.comparison.model import Model
 from nnunet_ext.evaluation.definitions import Metric, Units
-from nnunet_ext.evaluation.evaluation import Evaluation
 
 Finding = Literal["better", "worse", "mixed", "none", "equal", "too few", "undefined"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A model and its evaluations.
-
-    Runs over different cases are folds, and together they are the model's cases. Runs over the same cases are repeats
-    (seeds): a case's value is the mean over its repeats, undefined where one of them is.
-    """
-
-    name: str
-    runs: list[Evaluation]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +121,7 @@ class Result:
     """All about one structure and metric.
 
     Args:
+        unit: of the values; empty for ratios and counts.
         label: the metric's name in tables, with its unit: "HD95 (mm)".
         values: cases x models, NaN where undefined; the mean over repeats.
         summaries: by model.
@@ -145,6 +133,7 @@ class Result:
 
     structure: str
     metric: Metric
+    unit: str
     label: str
     values: pd.DataFrame
     summaries: dict[str, Summary]
@@ -180,24 +169,3 @@ class Comparison:
     def of(self, structure: str) -> dict[str, Result]:
         """The results of one structure by metric key."""
         return {metric: result for (name, metric), result in self.results.items() if name == structure}
-
-
-def compare(
-    models: Sequence[Model],
-    *,
-    structures: Sequence[str] | None = None,
-    metrics: Sequence[str] | None = None,
-    baseline: str | None = None,
-    alpha: float = 0.05,
-) -> Comparison:
-    """Compare models.
-
-    Args:
-        structures: names; default all.
-        metrics: keys of `definitions.METRICS`; default: `DEFAULT_METRICS`, as far as all models have them.
-
-    Raises:
-        InputError: fewer than two models, or models that do not have the same cases, structures, units and references;
-            everything that differs, in one message.
-    """
-    raise NotImplementedError

@@ -56,3 +56,12 @@ def p_value(p: float, alpha: float = 0.05) -> str:
 def threshold(alpha: float) -> str:
     """ "p < .05"."""
     return f"p < {alpha:g}".replace(" 0.", " .")
+
+
+def percent(share: float) -> str:
+    """Whole percent; "over 99 %" and "under 1 %" rather than a certainty that is none."""
+    if 0.99 < share < 1:
+        return "over 99 %"
+    if 0 < share < 0.01:
+        return "under 1 %"
+    return f"{100 * share:.0f} %"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
 
-import pandas as pd
-
+from nnunet_ext.evaluation.comparison.model import Model
+from nnunet_ext.evaluation.comparison.wording import some
 from nnunet_ext.evaluation.definitions import METRICS
-from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.evaluation.models import Model, structure_name
-from nnunet_ext.evaluation.wording import some
+from nnunet_ext.evaluation.evaluation import Evaluation, structure_key
 
 Labels = tuple[int, ...]
 _MEASURED = [m.key for m in METRICS if m.quantity in ("length", "volume")]
@@ -24,10 +21,9 @@ def problems(models: Sequence[Model], structures: dict[str, Labels]) -> list[str
     """
     found = [problem for model in models for problem in model.problems()]
     found += _cases(models)
-    missing = list(_missing_structures(models, structures))
-    found += missing
-    found += _settings(models, structures if not missing else {})
-    return found if found else list(_references(models, structures))
+    found += _structures(models, structures)
+    found += _settings(models)
+    return found or list(_references(models, structures))
 
 
 def all_structures(models: Sequence[Model]) -> dict[str, Labels]:
@@ -39,13 +35,9 @@ def all_structures(models: Sequence[Model]) -> dict[str, Labels]:
     for run in (run for model in models for run in model.runs):
         for name, labels in run.structures.items():
             old = names.get(frozenset(labels))
-            if old is None or (old[0] == _unnamed(old[1]) and name != old[0]):
+            if old is None or old[0] == structure_key(old[1]):
                 names[frozenset(labels)] = (name, labels)
     return dict(names.values())
-
-
-def _unnamed(labels: Labels) -> str:
-    return str(labels[0]) if len(labels) == 1 else str(tuple(labels))
 
 
 def _cases(models: Sequence[Model]) -> Iterator[str]:
@@ -55,7 +47,7 @@ def _cases(models: Sequence[Model]) -> Iterator[str]:
             yield f"{model.name} lacks {some(lacking)} of {len(everything)} cases."
 
 
-def _missing_structures(models: Sequence[Model], structures: dict[str, Labels]) -> Iterator[str]:
+def _structures(models: Sequence[Model], structures: dict[str, Labels]) -> Iterator[str]:
     for model in models:
         for name, labels in structures.items():
             if any(sorted(labels) not in map(sorted, run.structures.values()) for run in model.runs):
@@ -63,17 +55,25 @@ def _missing_structures(models: Sequence[Model], structures: dict[str, Labels]) 
                 yield f"{model.name} lacks the structure {name} (label{'s' if len(labels) > 1 else ''} {shown})."
 
 
-def _settings(models: Sequence[Model], structures: dict[str, Labels]) -> Iterator[str]:
+def _settings(models: Sequence[Model]) -> Iterator[str]:
     """Units, and the tolerance of NSD; runs that hold no such numbers have no say."""
-    measured = {"units": lambda run: "/".join(run.units), "NSD tolerance": lambda run: run.info.get("nsd_tolerance")}
-    for what, keys in (("units", _MEASURED), ("NSD tolerance", ["nsd"])):
-        values: dict[str, list[str]] = {}
+    settings: tuple[tuple[str, Sequence[str], Callable[[Evaluation], object]], ...] = (
+        ("units", _MEASURED, lambda run: f"{run.units.length} and {run.units.volume}"),
+        ("NSD tolerances", ["nsd"], lambda run: run.info.get("nsd_tolerance")),
+    )
+    for what, keys, setting in settings:
+        names: dict[str, list[str]] = {}
         for model in models:
-            own = {str(measured[what](run)) for run in model.runs if _has(run, keys)}
-            for value in sorted(own):
-                values.setdefault(value, []).append(model.name)
-        if len(values) > 1:
-            yield f"The {what} differ: {'; '.join(f'{value} ({some(names)})' for value, names in values.items())}."
+            for value in dict.fromkeys(str(setting(run)) for run in model.runs if _has(run, keys)):
+                names.setdefault(value, []).append(model.name)
+        if len(names) > 1:
+            yield f"The {what} differ: {'; '.join(f'{value} ({some(own)})' for value, own in names.items())}."
+
+
+def measuring_run(models: Sequence[Model]) -> Evaluation:
+    """The first run with lengths or volumes, whose units and tolerance hold for all; without one, the first run."""
+    runs = [run for model in models for run in model.runs]
+    return next((run for run in runs if _has(run, _MEASURED)), runs[0])
 
 
 def _has(run: Evaluation, keys: Sequence[str]) -> bool:
@@ -84,17 +84,13 @@ def _has(run: Evaluation, keys: Sequence[str]) -> bool:
 def _references(models: Sequence[Model], structures: dict[str, Labels]) -> Iterator[str]:
     """Different references show in their sizes, tp + fn."""
     for name, labels in structures.items():
-        sizes = [(model.name, _sizes(table)) for model in models for table in model.tables(labels)]
-        for (_, one), (other_name, other) in pairwise([(n, s) for n, s in sizes]):
-            differing = one.index[one.to_numpy() != other.to_numpy()]
-            if len(differing):
+        sizes = [(model.name, t["tp"] + t["fn"]) for model in models for t in model.tables(labels)]
+        first_name, first = sizes[0]
+        for other_name, other in sizes[1:]:
+            if differing := first.index[first.to_numpy() != other.to_numpy()].tolist():
                 case = differing[0]
                 yield (
-                    f"The references differ: {name} of {case} has {other[case]} voxels for {other_name}, {one[case]} for "
-                    f"{_}; {len(differing)} of {len(one)} cases differ."
+                    f"The references differ in {len(differing)} of {len(first)} cases: {name} of {case} has "
+                    f"{first[case]} voxels for {first_name}, {other[case]} for {other_name}."
                 )
                 break
-
-
-def _sizes(table: pd.DataFrame) -> pd.Series:
-    return table["tp"] + table["fn"]

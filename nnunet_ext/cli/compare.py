@@ -8,15 +8,17 @@ DIR holds metrics.json of nnunet_ext evaluate, or nnU-Net's summary.json (overla
 model's folder, whose fold_*/validation are its folds. A name given several times is one model.
 
 Two models are compared case by case: Wilcoxon's signed-rank test with Holm's correction for all pairs of one structure
-and metric, and a bootstrap interval of the mean difference. Where no data of that size could be significant, it says so.
+and metric, and a bootstrap interval of the mean difference. Where so few cases could not show anything, it says so.
 Models with different prompts are compared but not ranked together. Writes comparison.json, comparison.tex and
-comparison.csv (one row per model), comparison_pairs.csv and comparison_cases.csv, which challengeR reads.
+comparison.csv (one row per model), comparison_pairs.csv and comparison_cases.csv (long, as challengeR reads it).
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from nnunet_ext.cli.progress import progress_bar
 
 HELP = "compare models on the same cases, with statistics"
 
@@ -35,8 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write."""
+    from nnunet_ext.errors import InputError
     from nnunet_ext.evaluation import comparison
 
+    if args.images is not None and not args.images.is_dir():
+        raise InputError(f"{args.images} is no folder.", way_out="Name the folder of the cases' images with --images.")
     comparison.check_folder(args.out)
     models = comparison.read_models(args.models)
     result = comparison.compare(
@@ -48,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         from nnunet_ext.evaluation import report
 
-        report.build(models, args.report, comparison=result, images=args.images)
+        named = {model.name: model.runs for model in models}
+        report.build(named, args.report, comparison=result, images=args.images, track=progress_bar)
         print(args.report)
     return 0
 

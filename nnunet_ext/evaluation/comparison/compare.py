@@ -59,6 +59,10 @@ def compare(
             way_out="Choose others with --metrics; nnU-Net's summary.json holds no more than Dice and IoU.",
         )
     keys = [metric.key for metric in METRICS if not lacking.get(metric.key, True)]
+    if not keys:
+        raise InputError(
+            f"None of {some(lacking, 9)} has a value in any model.", way_out="Choose others with --metrics."
+        )
     names = [model.name for model in models]
     plan = _Plan(
         pairs=[(name, baseline) for name in names if name != baseline] if baseline else list(combinations(names, 2)),
@@ -92,6 +96,9 @@ def _unknown(
     names = [model.name for model in models]
     if len(models) < 2:
         yield "It takes two models or more to compare."
+    for model in models:
+        if not model.runs:
+            yield f"{model.name} has no evaluation."
     if baseline is not None and baseline not in names:
         yield f"There is no model {baseline} to compare with; there are {', '.join(names)}."
     for structure in structures or ():

@@ -23,7 +23,8 @@ def problems(models: Sequence[Model], structures: dict[str, Labels]) -> list[str
     found += _cases(models)
     found += _structures(models, structures)
     found += _settings(models)
-    return found or list(_references(models, structures))
+    found += _references(models, structures)
+    return found
 
 
 def all_structures(models: Sequence[Model]) -> dict[str, Labels]:
@@ -84,13 +85,19 @@ def _has(run: Evaluation, keys: Sequence[str]) -> bool:
 def _references(models: Sequence[Model], structures: dict[str, Labels]) -> Iterator[str]:
     """Different references show in their sizes, tp + fn."""
     for name, labels in structures.items():
-        sizes = [(model.name, t["tp"] + t["fn"]) for model in models for t in model.tables(labels)]
-        first_name, first = sizes[0]
-        for other_name, other in sizes[1:]:
-            if differing := first.index[first.to_numpy() != other.to_numpy()].tolist():
-                case = differing[0]
-                yield (
-                    f"The references differ in {len(differing)} of {len(first)} cases: {name} of {case} has "
-                    f"{first[case]} voxels for {first_name}, {other[case]} for {other_name}."
-                )
-                break
+        first: dict[str, tuple[int, str]] = {}  # case -> voxels, and the model that was first to say so
+        differing: dict[str, str] = {}
+        for model in models:
+            for case, voxels in (size for run in model.runs for size in _sizes(run, labels)):
+                known, other = first.setdefault(case, (voxels, model.name))
+                if known != voxels:
+                    differing.setdefault(case, f"{known} voxels for {other}, {voxels} for {model.name}")
+        for case, what in list(differing.items())[:1]:
+            yield f"The references of {name} differ in {len(differing)} of {len(first)} cases: {case} has {what}."
+
+
+def _sizes(run: Evaluation, labels: Labels) -> Iterator[tuple[str, int]]:
+    """Case and voxels of the reference; nothing where a run lacks the structure."""
+    for name in (name for name, own in run.structures.items() if sorted(own) == sorted(labels)):
+        rows = run.of(name)
+        yield from zip(rows.index, (rows["tp"] + rows["fn"]).tolist(), strict=True)

@@ -34,7 +34,7 @@ class Model:
             folds.setdefault(frozenset(run.cases), []).append(run)
         seeds = [{run.info.get("seed") for run in repeats} for repeats in folds.values()]
         if None not in seeds[0] and all(s == seeds[0] for s in seeds):
-            return [sorted(repeats, key=lambda run: run.info["seed"]) for repeats in folds.values()]
+            return [sorted(repeats, key=lambda run: str(run.info["seed"])) for repeats in folds.values()]
         return list(folds.values())
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from nnunet_ext.benchmark import processes
+from nnunet_ext.benchmark import processes, slurm_queue
 from nnunet_ext.benchmark.jobs import Job
 
 State = Literal["waiting", "running", "interrupted", "failed", "done"]
@@ -110,8 +110,8 @@ class Store:
         record = self.former(job)
         if record.state != "running":
             return False
-        if record.slurm and not same_host(record):
-            return True  # SLURM's own records tell; see executors.slurm
+        if record.slurm:
+            return slurm_queue.is_running(record.slurm)
         return same_host(record) and processes.alive(record.pid, record.pid_started)
 
     @contextlib.contextmanager
@@ -129,6 +129,18 @@ class Store:
             yield True
         finally:
             lock.release()
+
+    def submitted(self, job: Job) -> str:
+        """The number that SLURM gave this very job when it was last submitted; "" if it never was."""
+        try:
+            content = json.loads(self._file(job, "slurm").read_text())
+        except FileNotFoundError:
+            return ""
+        return content["number"] if content["hash"] == job.hash else ""
+
+    def write_submitted(self, job: Job, number: str) -> None:
+        """Remember it."""
+        write_json(self._file(job, "slurm"), {"hash": job.hash, "number": number})
 
     def _file(self, job: Job, kind: str) -> Path:
         return self.root / "jobs" / f"{job.id}.{kind}"

@@ -46,8 +46,8 @@ class Record:
 
     Args:
         hash: of the job that was run.
-        host, pid, pid_started: of the worker that runs it; SLURM jobs have `slurm` as well.
-        command_pid, command_started: of the command.
+        host, pid, pid_started: of the worker that runs it.
+        slurm: number of the SLURM job, if it was one.
         reason: of a failure, one line.
     """
 
@@ -56,8 +56,6 @@ class Record:
     host: str = ""
     pid: int = 0
     pid_started: str = ""
-    command_pid: int = 0
-    command_started: str = ""
     slurm: str = ""
     reason: str = ""
     attempts: tuple[Attempt, ...] = ()
@@ -95,6 +93,20 @@ class Store:
         """Everything that the command says, all attempts."""
         return self.root / "logs" / f"{job.id}.log"
 
+    def command(self, job: Job) -> tuple[str, int, str]:
+        """Host, number and start time of the job's latest command."""
+        try:
+            content = json.loads(self._file(job, "command").read_text())
+        except FileNotFoundError:
+            return "", 0, ""
+        return content["host"], content["pid"], content["started"]
+
+    def write_command(self, job: Job) -> None:
+        """That this process is about to become the job's command: what it does is known from its first moment."""
+        pid = os.getpid()
+        content = {"host": socket.gethostname(), "pid": pid, "started": processes.start_time(pid)}
+        write_json(self._file(job, "command"), content)
+
     def describe(self, job: Job) -> Path:
         """Write the job down for a worker; the file's path."""
         file = self._file(job, "job")
@@ -112,7 +124,7 @@ class Store:
             return False
         if record.slurm:
             return slurm_queue.is_running(record.slurm)
-        return same_host(record) and processes.alive(record.pid, record.pid_started)
+        return record.host == socket.gethostname() and processes.alive(record.pid, record.pid_started)
 
     @contextlib.contextmanager
     def claimed(self, job: Job) -> Iterator[bool]:
@@ -149,11 +161,6 @@ class Store:
 def missing(job: Job) -> list[str]:
     """Outputs that are not there."""
     return [path for path in job.outputs if not Path(path).exists()]
-
-
-def same_host(record: Record) -> bool:
-    """Whether process numbers of a record mean anything here."""
-    return record.host == socket.gethostname()
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -24,8 +24,10 @@ from typing import IO
 
 from nnunet_ext.benchmark import gpu, manifest, processes
 from nnunet_ext.benchmark.jobs import Job
-from nnunet_ext.benchmark.state import Attempt, Record, Store, missing, same_host
+from nnunet_ext.benchmark.state import Attempt, Record, Store, missing
+from nnunet_ext.environment import EPOCHS, ITERATIONS, SEED, VAL_ITERATIONS
 
+OURS = (EPOCHS, ITERATIONS, VAL_ITERATIONS, SEED)
 BUSY = 75  # exit code: another worker has the job (EX_TEMPFAIL)
 
 
@@ -80,7 +82,7 @@ class Worker:
     def _attempt(self, log: IO[str]) -> int:
         former = self.store.former(self.job)
         with self._stoppable():
-            self._wait_for_orphan(former, log)
+            self._wait_for_orphan(log)
         continued = former.hash == self.job.hash and self.job.resume is not None and bool(former.attempts)
         if continued:
             _set_broken_checkpoints_aside(Path(self.job.folder), log)
@@ -104,19 +106,18 @@ class Worker:
             return self._end("failed", 127, f"the command {words[0]} is not installed")
         self.command = subprocess.Popen(
             [program, *words[1:]],
-            env={**os.environ, **self.job.environment, "PYTHONUNBUFFERED": "1"},
+            env={**_outside(), **self.job.environment, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=lambda: self.store.write_command(self.job),  # this process has one thread
         )
         pid = self.command.pid
-        self.record = dataclasses.replace(self.record, command_pid=pid, command_started=processes.start_time(pid))
-        self.store.write(self.job, self.record)
         with gpu.Peak(pid, enabled=self.job.gpu) as peak, self._stoppable():
             code = self.command.wait()
         self.record = _last(self.record, gpu_bytes=peak.bytes)
-        processes.stop_all(processes.session_members(pid, self.record.command_started))
+        processes.stop_all(processes.session_members(pid, self.store.command(self.job)[2]))
         if code:
             return self._end("failed", code, f"exit code {code}" if code > 0 else f"killed by signal {-code}")
         if lacking := missing(self.job):
@@ -143,23 +144,26 @@ class Worker:
             self.store.write(self.job, record)
         return 1 if code is None else code
 
-    def _wait_for_orphan(self, former: Record, log: IO[str]) -> None:
+    def _wait_for_orphan(self, log: IO[str]) -> None:
         """A command whose worker was killed goes on alone; nothing may run beside it, in the same folder."""
-        if former.state != "running" or not same_host(former) or not former.command_pid:
+        host, pid, started = self.store.command(self.job)
+        if host != socket.gethostname():
             return
-        while processes.alive(former.command_pid, former.command_started):
-            print(
-                f"### waiting for process {former.command_pid}, which an earlier run left behind", file=log, flush=True
-            )
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline and processes.alive(former.command_pid, former.command_started):
-                time.sleep(0.1)
-        processes.stop_all(processes.session_members(former.command_pid, former.command_started))
+        if processes.alive(pid, started):
+            print(f"### waiting for process {pid}, which an earlier run left behind", file=log, flush=True)
+        while processes.alive(pid, started):
+            time.sleep(0.1)
+        processes.stop_all(processes.session_members(pid, started))
 
     def _log(self) -> IO[str]:
         file = self.store.log(self.job)
         file.parent.mkdir(parents=True, exist_ok=True)
         return file.open("a")
+
+
+def _outside() -> dict[str, str]:
+    """The runner's own environment, without budget and seed: those come from the matrix or not at all."""
+    return {k: v for k, v in os.environ.items() if k not in OURS}
 
 
 def find(name: str) -> str | None:

@@ -117,7 +117,7 @@ class Cluster:
             daemon.send_signal(signal.SIGTERM)
         for daemon in reversed(self._daemons):
             try:
-                daemon.wait(timeout=10)
+                daemon.wait(timeout=3)
             except subprocess.TimeoutExpired:
                 daemon.kill()
         self._daemons.clear()

@@ -118,6 +118,8 @@ class Worker:
             code = self.command.wait()
         self.record = _last(self.record, gpu_bytes=peak.bytes)
         processes.stop_all(processes.session_members(pid, self.store.command(self.job)[2]))
+        if code == -signal.SIGTERM:  # not by this worker: by whoever ends the whole job
+            return self._end("interrupted", code, "the command was told to end (SIGTERM)")
         if code:
             return self._end("failed", code, f"exit code {code}" if code > 0 else f"killed by signal {-code}")
         if lacking := missing(self.job):

@@ -8,6 +8,7 @@ goes on with nnU-Net's ``--c``; so does one that an administrator requeues, or t
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections import defaultdict
@@ -28,6 +29,7 @@ from nnunet_ext.errors import InputError
 if TYPE_CHECKING:
     import submitit
 
+GRACE_TIME = 300  # seconds to be killed in
 LARGEST_ARRAY = 500  # SLURM's default limit is 1001
 UNSEEN = 3  # a job counts as gone when it was missed so often: records may reach this machine late
 
@@ -46,7 +48,13 @@ class Task:
             return 1  # one that it needs has failed, and said so
         if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
             os.environ.setdefault("OMP_NUM_THREADS", cpus)
-        return Worker(store, job, needed, slurm=_own_number()).run()
+        code = Worker(store, job, needed, slurm=_own_number()).run()
+        if code == -signal.SIGTERM:
+            # SLURM tells the command as well as this process to end, and kills after a while. Whoever ends by himself
+            # before that counts as finished and is not requeued after a preemption.
+            time.sleep(GRACE_TIME)
+            raise SystemExit(1)
+        return code
 
     def checkpoint(self, *_: Any) -> submitit.helpers.DelayedSubmission:
         """submitit calls it before it requeues; the worker stops its command on the way out."""

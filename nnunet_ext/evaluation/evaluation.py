@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,9 @@ from nnunet_ext.evaluation.definitions import COUNTS, METRICS, Units
 
 FORMAT = 1
 CSV, JSON = "metrics.csv", "metrics.json"
+EXTENSION = "nnunet_ext"  # the key in metrics.json of all that nnU-Net's summary.json has no place for
+TO_NNUNET = {"dice": "Dice", "iou": "IoU", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN"}
+EVALUATE = "Make it with nnunet_ext evaluate --pred DIR --ref DIR."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +53,15 @@ class Evaluation:
         return rows.rename(columns={self.units.column(m.key): m.key for m in METRICS})
 
     def save(self, folder: Path, aggregates: dict[str, Any] | None = None) -> None:
-        """Write ``metrics.csv`` and ``metrics.json``; the latter has nnU-Net's summary.json keys where they exist."""
-        raise NotImplementedError
+        """Write ``metrics.csv`` and ``metrics.json``; the latter has nnU-Net's summary.json keys where they exist.
+
+        Undefined values are empty in the one and null in the other. Each file appears when it is whole.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"format": FORMAT, "units": self.units._asdict(), "structures": self.structures, "info": self.info}
+        content = {**self._summary(), EXTENSION: {**record, "aggregates": aggregates or {}}}
+        _write(folder / CSV, self.table.to_csv(index=False, lineterminator="\n"))
+        _write(folder / JSON, json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
@@ -57,9 +70,102 @@ class Evaluation:
         Raises:
             InputError: not there, or not such a file.
         """
-        raise NotImplementedError
+        file = path / JSON if path.is_dir() else path
+        try:
+            content = json.loads(file.read_text())
+            record = content[EXTENSION]
+            if record["format"] != FORMAT:
+                raise InputError(
+                    f"{file} has format {record['format']}, and this version of nnunet_ext reads format {FORMAT}.",
+                    way_out=EVALUATE,
+                )
+            units = Units(**record["units"])
+            structures = {name: tuple(labels) for name, labels in record["structures"].items()}
+            rows = [
+                {"case": case["case"], "structure": name, **_ours(case["metrics"][structure_key(labels)])}
+                for case in content["metric_per_case"]
+                for name, labels in structures.items()
+            ]
+            return cls(table=table_of(rows, units), units=units, structures=structures, info=record["info"])
+        except OSError as e:
+            raise InputError(f"{file}: {e.strerror or e}.", way_out=EVALUATE) from e
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise InputError(
+                f"{file} holds no metrics of nnunet_ext ({type(e).__name__}: {e}).", way_out=EVALUATE
+            ) from e
+
+    def _summary(self) -> dict[str, Any]:
+        """What nnU-Net writes into summary.json, its means included, with more metrics in each place."""
+        table = self.table.rename(columns=TO_NNUNET)
+        table["n_pred"], table["n_ref"] = table["TP"] + table["FP"], table["TP"] + table["FN"]
+        per_structure = {name: rows.set_index("case") for name, rows in table.groupby("structure", sort=False)}
+        per_structure = {n: per_structure[n].drop(columns="structure") for n in self.structures if n in per_structure}
+        records = {name: rows.to_dict("index") for name, rows in per_structure.items()}
+        means = pd.DataFrame({structure_key(self.structures[n]): rows.mean() for n, rows in per_structure.items()})
+        return {
+            "metric_per_case": [
+                {
+                    "case": case,
+                    "reference_file": self._file("references", case),
+                    "prediction_file": self._file("predictions", case),
+                    "metrics": {structure_key(self.structures[n]): rows[case] for n, rows in records.items()},
+                }
+                for case in self.cases
+            ],
+            "mean": means.to_dict(),
+            "foreground_mean": means.mean(axis=1, skipna=False).to_dict(),  # undefined if one is, as in nnU-Net
+        }
+
+    def _file(self, folder: str, case: str) -> str | None:
+        return (
+            str(Path(self.info[folder]) / f"{case}{self.info.get('file_ending', '')}") if folder in self.info else None
+        )
 
 
 def columns(units: Units) -> list[str]:
     """All columns of a table, in order."""
     return ["case", "structure", *COUNTS, *(units.column(m.key) for m in METRICS)]
+
+
+def table_of(rows: Iterable[dict[str, Any]], units: Units) -> pd.DataFrame:
+    """A table from one mapping per row, with `columns` for keys; None is undefined as well.
+
+    Raises:
+        KeyError: a row lacks a column.
+    """
+    names = columns(units)
+    data = {name: [] for name in names}
+    for row in rows:
+        for name in names:
+            data[name].append(row[name])
+    kinds = {n: str if n in ("case", "structure") else "int64" if n in COUNTS else "float64" for n in names}
+    return pd.DataFrame(data).astype(kinds)
+
+
+def structure_key(labels: Sequence[int]) -> str:
+    """nnU-Net's name of a label or a region in summary.json."""
+    return str(labels[0]) if len(labels) == 1 else str(tuple(labels))
+
+
+def _ours(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {**metrics, **{ours: metrics[theirs] for ours, theirs in TO_NNUNET.items()}}
+
+
+def _without_nan(content: Any) -> Any:
+    """JSON knows no NaN: null."""
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _write(file: Path, text: str) -> None:
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from markupsafe import Markup
 
 from nnunet_ext.evaluation.report import svg
-from nnunet_ext.evaluation.report.plots import Figure
 from nnunet_ext.evaluation.report.subject import Subject
 
 _NUMBER = r"(-?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf))"
@@ -63,7 +62,7 @@ def _take(training: Training, epoch: int, row: str) -> None:
         training.dice[epoch] = sum(finite) / len(finite) if finite else math.nan
 
 
-def training_curves(subject: Subject) -> list[Figure] | None:
+def training_curves(subject: Subject) -> list[Markup] | None:
     """Losses per model, and the pseudo Dice of all models."""
     trainings = {name: own for name in subject.names if (own := trainings_of(subject, name))}
     if not trainings:
@@ -71,7 +70,7 @@ def training_curves(subject: Subject) -> list[Figure] | None:
     figures = [_losses(subject, name, own) for name, own in trainings.items()]
     if any(t.dice for own in trainings.values() for t in own):
         figures.insert(0, _dice(subject, trainings))
-    return [Figure(f, "") for f in figures]
+    return figures
 
 
 def trainings_of(subject: Subject, name: str) -> list[Training]:

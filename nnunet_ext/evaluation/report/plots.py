@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,18 +22,11 @@ GOLDEN = 0.618034  # spreads the dots of a row evenly without chance
 ROW, LEFT, RIGHT = 58, 10, 410
 
 
-class Figure(NamedTuple):
-    """A drawing and what is said below it."""
-
-    drawing: Markup
-    caption: str
-
-
-def distributions(subject: Subject) -> dict[str, list[Figure]] | None:
+def distributions(subject: Subject) -> dict[str, list[Markup]] | None:
     """Dot and box plots by structure."""
     figures = {
         structure: [
-            Figure(_distribution(subject, structure, metric), "")
+            _distribution(subject, structure, metric)
             for metric in subject.metrics(structure)
             if metric.key in DOT_PLOTS
         ]
@@ -120,13 +112,13 @@ def _mean(scale: svg.Scale, mean: float, ends: tuple[float, float], middle: floa
     return svg.tag("g", marks)
 
 
-def paired(subject: Subject) -> dict[str, list[Figure]] | None:
+def paired(subject: Subject) -> dict[str, list[Markup]] | None:
     """Lines joining each case's values, and histograms of the differences; None for one model."""
     if len(subject.names) < 2:
         return None
     figures = {}
     for structure in subject.structures:
-        own = [Figure(_lines(subject, structure, BY_KEY[key]), "") for key in PAIRED if _pairs_of(subject, structure, key)]
+        own = [_lines(subject, structure, BY_KEY[key]) for key in PAIRED if _pairs_of(subject, structure, key)]
         own += list(_histograms(subject, structure))
         if own:
             figures[structure] = own
@@ -177,7 +169,7 @@ def _lines(subject: Subject, structure: str, metric: Metric) -> Markup:
     )
 
 
-def _histograms(subject: Subject, structure: str) -> Iterator[Figure]:
+def _histograms(subject: Subject, structure: str) -> Iterator[Markup]:
     """Of the differences in Dice."""
     metric = BY_KEY["dice"]
     values = subject.values(structure, metric.key)
@@ -185,7 +177,7 @@ def _histograms(subject: Subject, structure: str) -> Iterator[Figure]:
     for a, b in (chosen or list(combinations(subject.names, 2)))[:MOST_PAIRS]:
         difference = (values[a] - values[b]).dropna().to_numpy()
         if difference.size > 1:
-            yield Figure(_histogram(subject, structure, (a, b), difference), "")
+            yield _histogram(subject, structure, (a, b), difference)
 
 
 def _compared(subject: Subject, structure: str) -> bool:
@@ -231,9 +223,9 @@ def _histogram(subject: Subject, structure: str, names: tuple[str, str], differe
     )
 
 
-def operating_points(subject: Subject) -> dict[str, list[Figure]] | None:
+def operating_points(subject: Subject) -> dict[str, list[Markup]] | None:
     """Mean precision against mean recall, with intervals, over curves of equal Dice."""
-    figures = {s: [Figure(_operating(subject, s), "")] for s in subject.structures if _operating(subject, s)}
+    figures = {s: [drawing] for s in subject.structures if (drawing := _operating(subject, s))}
     return figures or None
 
 
@@ -293,13 +285,13 @@ def _equal_dice(x: svg.Scale, y: svg.Scale, low: float) -> Iterator[Markup]:
             yield svg.text(f"Dice {dice:.1f}", end[0] - 4, end[1] - 4, "t faint", "end")
 
 
-def sizes(subject: Subject) -> dict[str, list[Figure]] | None:
+def sizes(subject: Subject) -> dict[str, list[Markup]] | None:
     """Dice against the size of the reference, with a running median."""
     figures = {}
     for structure in subject.structures:
         size = subject.values(structure, "volume_reference").median(axis=1)
         if (size > 0).sum() > 2:
-            figures[structure] = [Figure(_size(subject, structure, size), "")]
+            figures[structure] = [_size(subject, structure, size)]
     return figures or None
 
 

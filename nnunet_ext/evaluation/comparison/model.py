@@ -101,10 +101,15 @@ def read_models(named: Sequence[tuple[str, Path]]) -> list[Model]:
         InputError: everything that cannot be read, in one message.
     """
     models: dict[str, Model] = {}
-    problems, ways_out = [], []
+    problems: list[str] = []
+    ways_out: list[str] = []
     for name, path in named:
         model = models.setdefault(name, Model(name=name, runs=[]))
-        for file in _files(path):
+        files = _files(path)
+        if not files:
+            problems.append(f"{path} has no {JSON} and no {SUMMARY}, nor have its fold_*/validation.")
+            ways_out.append("Make one with nnunet_ext evaluate.")
+        for file in files:
             try:
                 model.runs.append(load_summary(file) if is_summary(file) else Evaluation.load(file))
             except InputError as e:
@@ -116,9 +121,9 @@ def read_models(named: Sequence[tuple[str, Path]]) -> list[Model]:
 
 
 def _files(path: Path) -> list[Path]:
-    """The metric files that a path stands for; the path itself if there is none, for `load` to complain about."""
+    """The metric files that a path stands for."""
     if path.is_file():
         return [path]
     folders = [path, *sorted(path.glob("fold_[0-9]*/validation"))]
     own, *folds = [[f for f in (folder / JSON, folder / SUMMARY) if f.is_file()][:1] for folder in folders]
-    return own or [file for fold in folds for file in fold] or [path / JSON]
+    return own or [file for fold in folds for file in fold]

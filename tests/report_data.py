@@ -1,0 +1,171 @@
+"""Phantoms as images and references, disturbed references as predictions, and their evaluations: what reports show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
+from scipy.ndimage import gaussian_filter, label, shift
+
+from nnunet_ext.dataset_conversion.phantom.busi import write_busi
+from nnunet_ext.dataset_conversion.phantom.lits import write_lits
+from nnunet_ext.evaluation.definitions import METRICS, PHYSICAL, PIXELS, Units
+from nnunet_ext.evaluation.distances import SurfaceDistances, hausdorff, hd_rows
+from nnunet_ext.evaluation.evaluation import Evaluation, table_of
+from nnunet_ext.evaluation.metrics import Overlap, ratio
+
+TOLERANCE = 2.0
+
+
+def ultrasound(root: Path, *, benign: int, malignant: int, normal: int, size: int) -> Path:
+    """``imagesTs`` and ``labelsTs`` of breast phantoms as PNG below the returned folder."""
+    source = root / "source"
+    write_busi(out=source, benign=benign, malignant=malignant, normal=normal, size=size, seed=0, num_processes=1)
+    for name in ("imagesTs", "labelsTs"):
+        (root / name).mkdir(parents=True)
+    for file in sorted(f for f in source.glob("*/*.png") if "_mask" not in f.name):
+        image = sitk.GetArrayFromImage(sitk.ReadImage(file))
+        case = file.stem.replace(" ", "_").replace("(", "").replace(")", "")
+        masks = [sitk.GetArrayFromImage(sitk.ReadImage(m)) for m in file.parent.glob(f"{file.stem}_mask*.png")]
+        masks = [m if m.ndim == 2 else m[..., 0] for m in masks]
+        truth = np.any(masks, axis=0) if masks else np.zeros(image.shape[:2], bool)
+        grey = image if image.ndim == 2 else image.mean(axis=-1)
+        write(root / "imagesTs" / f"{case}_0000.png", grey.astype(np.uint8))
+        write(root / "labelsTs" / f"{case}.png", truth.astype(np.uint8))
+    return root
+
+
+def scans(root: Path, *, cases: int, size: int, slices: int) -> Path:
+    """``imagesTs`` and ``labelsTs`` (1 liver, 2 tumour) of abdominal phantoms below the returned folder."""
+    source = root / "source"
+    write_lits(
+        out=source, cases=cases, size=size, slices=slices, seed=0, num_processes=1, test_cases=0, file_ending=".nii"
+    )
+    for name in ("imagesTs", "labelsTs"):
+        (root / name).mkdir(parents=True)
+    for i in range(cases):
+        sitk.WriteImage(sitk.ReadImage(source / f"volume-{i}.nii"), root / "imagesTs" / f"liver_{i:02d}_0000.nii.gz")
+        sitk.WriteImage(sitk.ReadImage(source / f"segmentation-{i}.nii"), root / "labelsTs" / f"liver_{i:02d}.nii.gz")
+    return root
+
+
+def write(file: Path, array: np.ndarray, like: sitk.Image | None = None) -> None:
+    """An image file; geometry from another image."""
+    image = sitk.GetImageFromArray(array)
+    if like is not None:
+        image.CopyInformation(like)
+    sitk.WriteImage(image, file)
+
+
+def predict(root: Path, name: str, *, error: float, seed: int, ending: str) -> Path:
+    """A folder of disturbed references: uneven borders, the first case misplaced, a false alarm, a missed case."""
+    rng = np.random.default_rng(seed)
+    out = root / name
+    out.mkdir()
+    for i, file in enumerate(sorted((root / "labelsTs").glob(f"*{ending}"))):
+        reference = sitk.ReadImage(file)
+        truth = sitk.GetArrayFromImage(reference)
+        predicted = np.zeros_like(truth)
+        for value in range(1, int(truth.max()) + 1):
+            predicted[_disturbed(truth >= value, error, rng)] = value
+        if i == 0:
+            predicted = shift(predicted, (0,) * (truth.ndim - 1) + (truth.shape[-1] * error * 0.5,), order=0)
+        if i == 1 and seed % 2:
+            predicted[:] = 0
+        if not truth.any() and rng.random() < error:
+            predicted[..., 20:32, 30:50] = 1
+        write(out / file.name, predicted, reference)
+    return out
+
+
+def _disturbed(mask: np.ndarray, error: float, rng: np.random.Generator) -> np.ndarray:
+    if not mask.any():
+        return mask
+    noise = gaussian_filter(rng.standard_normal(mask.shape), 3)
+    soft = gaussian_filter(mask.astype(float), 2)
+    return soft + error * noise / noise.std() * (soft > 0.02) > 0.5 + 0.1 * rng.standard_normal() * error
+
+
+def evaluation(
+    root: Path, predictions: Path, structures: Mapping[str, tuple[int, ...]], ending: str, **info: object
+) -> Evaluation:
+    """Of a folder of predictions, by independent code: enough of the metrics for a report."""
+    flat = ending == ".png"
+    units = PIXELS if flat else PHYSICAL
+    rows = []
+    for file in sorted((root / "labelsTs").glob(f"*{ending}")):
+        images = [sitk.ReadImage(folder / file.name) for folder in (predictions, root / "labelsTs")]
+        masks = [sitk.GetArrayFromImage(i) for i in images]
+        spacing = None if flat else images[1].GetSpacing()[::-1]
+        for name, labels in structures.items():
+            pair = [np.isin(m, labels) for m in masks]
+            rows.append({"case": file.name.removesuffix(ending), "structure": name, **_row(*pair, spacing, units)})
+    folders = {"predictions": str(predictions), "references": str(root / "labelsTs"), "file_ending": ending}
+    return Evaluation(
+        table=table_of(rows, units),
+        units=units,
+        structures=dict(structures),
+        info={"prompts": "none", "nsd_tolerance": TOLERANCE, **folders, **info},
+    )
+
+
+def _row(p: np.ndarray, r: np.ndarray, spacing: tuple[float, ...] | None, units: Units) -> dict[str, float]:
+    overlap, surfaces = Overlap.of(p, r), SurfaceDistances.of(p, r, spacing)
+    voxel = float(np.prod(spacing)) / 1000 if spacing else 1.0
+    volumes = overlap.tp + overlap.fp, overlap.tp + overlap.fn
+    lesions = [label(m, np.ones((3,) * m.ndim)) for m in (p, r)]
+    hit_p, hit_r = (len(np.unique(which[0][other & (which[0] > 0)])) for which, other in zip(lesions, (r, p), strict=True))
+    precision, recall = ratio(hit_p, lesions[0][1]), ratio(hit_r, lesions[1][1])
+    known = {
+        "dice": overlap.dice,
+        "iou": ratio(overlap.tp, overlap.tp + overlap.fp + overlap.fn),
+        "precision": overlap.precision,
+        "recall": overlap.recall,
+        "specificity": ratio(overlap.tn, overlap.tn + overlap.fp),
+        "hd95": surfaces.hd95,
+        "hd": hausdorff(p, r, spacing),
+        "assd": surfaces.assd,
+        "nsd": surfaces.nsd(TOLERANCE),
+        "lesion_precision": precision,
+        "lesion_recall": recall,
+        "lesion_f1": ratio(2 * precision * recall, precision + recall) if precision + recall > 0 else float("nan"),
+        "volume_error": (volumes[0] - volumes[1]) * voxel,
+        "relative_volume_error": ratio(volumes[0] - volumes[1], volumes[1]),
+        "volume_reference": volumes[1] * voxel,
+        "volume_prediction": volumes[0] * voxel,
+        "lesions_reference": lesions[1][1],
+        "lesions_prediction": lesions[0][1],
+        "hd_rows": hd_rows(p, r) if p.ndim == 2 else float("nan"),
+    }
+    counts = {key: getattr(overlap, key) for key in ("tp", "fp", "fn", "tn")}
+    return {**counts, **{units.column(m.key): known.get(m.key, float("nan")) for m in METRICS}}
+
+
+def fold_folder(root: Path, model: str, *, epochs: int = 30, seed: int = 0) -> Path:
+    """A trained model's fold with a training log as nnU-Net writes it, and the plans and dataset.json above it."""
+    rng = np.random.default_rng(seed)
+    fold = root / model / "fold_0"
+    fold.mkdir(parents=True)
+    lines = ["", "# Please cite nnU-Net", ""]
+    for epoch in range(epochs):
+        loss = -0.9 + 0.8 * np.exp(-epoch / 8)
+        clock = f"2026-11-24 10:{epoch:02d}:00.000000:"
+        lines += [
+            f"{clock} ",
+            f"{clock} Epoch {epoch}",
+            f"{clock} Current learning rate: 0.0001",
+            f"{clock} train_loss {loss + rng.normal(0, 0.01):.4f}",
+            f"{clock} val_loss {loss + 0.1 + rng.normal(0, 0.03):.4f}",
+            f"{clock} Pseudo dice [np.float32({0.85 - 0.8 * np.exp(-epoch / 6) + rng.normal(0, 0.02):.4f})]",
+            f"{clock} Epoch time: {12 + rng.random():.2f} s",
+        ]
+    (fold / "training_log_2026_11_24_10_00_00.txt").write_text("\n".join(lines))
+    scheme = "LiverWindowCLAHENormalization" if "RAUNet" in model else "RGBTo01Normalization"
+    plans = {"configurations": {"2d": {"normalization_schemes": [scheme]}}}
+    (fold.parent / "plans.json").write_text(json.dumps(plans))
+    channel = "CT" if "RAUNet" in model else "ultrasound"
+    (fold.parent / "dataset.json").write_text(json.dumps({"channel_names": {"0": channel}, "labels": {"background": 0}}))
+    return fold

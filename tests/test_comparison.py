@@ -420,6 +420,7 @@ class TestPrompts:
             "reference": ["E", "D"],
         }
         assert only(comparison).best == {"A", "E"}
+        assert "  Among models with clicks from the reference: E is first in" in to_text(comparison)
 
     def test_metrics_that_are_not_ranked_by(self) -> None:
         rows = {"hd_rows": np.arange(12.0)}
@@ -535,6 +536,29 @@ class TestTables:
         assert f"{A.mean():.3f}* [" in row
         assert "(clicks from the reference)" in lines
         assert max(map(len, lines[:9])) < 60
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_whatever_is_undefined(data: st.DataObject) -> None:
+    """Any values at all give a comparison, and files that can be read."""
+    n, models = data.draw(st.integers(1, 7)), data.draw(st.integers(2, 4))
+    value = st.one_of(st.just(math.nan), st.integers(0, 4).map(lambda i: i / 4), st.floats(0, 1))
+    values = [data.draw(st.lists(value, min_size=n, max_size=n)) for _ in range(models)]
+    values[0][0] = 0.5
+    prompts = [data.draw(st.sampled_from(["none", "reference"])) for _ in range(models)]
+    comparison = compare([model(f"M{i}", values[i], prompts=prompts[i]) for i in range(models)], metrics=["dice"])
+    result = only(comparison)
+    for pair in result.pairs:
+        assert pair.verdict.endswith(".")
+        assert "nan" not in pair.verdict
+        assert pair.n + pair.undefined == n
+        assert pair.wins + pair.ties + pair.losses == pair.n
+        assert not pair.p_holm < pair.p
+        assert not pair.p_holm < pair.attainable - 1e-12
+    assert "nan" not in to_latex(comparison) + to_text(comparison)
+    json.dumps(to_json(comparison), allow_nan=False)
+    assert len(case_rows(comparison)) == n * models
 
 
 class TestFolder:

@@ -227,6 +227,7 @@ class TestIntervals:
         whole = bootstrap_means(x, samples=500)
         monkeypatch.setattr("nnunet_ext.evaluation.statistics._BLOCK", 30 * 7)
         assert bootstrap_means(x, samples=500) == pytest.approx(whole)
+        monkeypatch.undo()
         assert not np.array_equal(bootstrap_means(x, samples=500, seed=1), whole)
 
 

@@ -480,7 +480,8 @@ class TestTables:
 
     def test_latex_escapes(self) -> None:
         assert escape("a_b & 50 % #1 $x$ {y}") == r"a\_b \& 50 \% \#1 \$x\$ \{y\}"
-        assert escape("~^\\<>") == (r"\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}\textgreater{}")
+        assert escape("~^\\<>") == r"\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}\textgreater{}"
+        assert escape("[2pt] x") == "{[}2pt] x"
         latex = to_latex(compare([model(name, A + i / 50) for i, name in enumerate(self.NAMES)]))
         for name in self.NAMES:
             assert escape(name) in latex
@@ -576,6 +577,11 @@ class TestFolder:
             save(compare(three()), tmp_path)
         assert [f.name for f in tmp_path.iterdir()] == [name]
         assert (tmp_path / name).read_text() == "{}"
+
+    def test_a_record_of_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "comparison.json").write_text(json.dumps({"made_by": "me", "files": FILES}))
+        with pytest.raises(InputError, match="not written by nnunet_ext compare"):
+            save(compare(three()), tmp_path)
 
     def test_a_file_is_no_folder(self, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("")

@@ -270,16 +270,16 @@ class _Builder:
         out = self.folders.evaluation(run.name, row, run.seed, run.fold)
         if predict is None and row.prompts == "reference" and not row.trainer.endswith("Click"):
             self.problems.append(f'{row.name}: prompts = "reference" needs held-out cases in {raw / "imagesTs"}.')
+        if predict is None:  # nnU-Net's own validation at the end of the training
+            where = ("-m", str(self.folders.model(run.name, row, run.seed)), "-f", str(run.fold))
+        else:
+            where = ("--pred", predict.folder, "--ref", str(raw / "labelsTs"))
+            where += ("--dataset-json", str(raw / "dataset.json"))
         return self.jobs.add(
             id=f"{run.prefix}_evaluate_{slug(row.name)}{run.suffix}",
             kind="evaluate",
             command=(
-                *("nnunet_ext", "evaluate", "--pred", predict.folder if predict else f"{train.folder}/validation"),
-                *(
-                    "--ref",
-                    str(raw / "labelsTs" if predict else self.folders.preprocessed / run.name / "gt_segmentations"),
-                ),
-                *("--out", str(out), "--name", row.name, "--dataset-json", str(raw / "dataset.json")),
+                *("nnunet_ext", "evaluate", *where, "--out", str(out), "--name", row.name),
                 *shlex.split(self.matrix.arguments["evaluate"]),
             ),
             environment={**self._paths(run.seed), **self.matrix.environment["evaluate"]},

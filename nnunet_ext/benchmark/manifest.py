@@ -17,6 +17,7 @@ import nnunet_ext
 from nnunet_ext.benchmark import gpu
 from nnunet_ext.benchmark.jobs import Job
 from nnunet_ext.benchmark.state import Record, Store, write_json
+from nnunet_ext.processes import cpus
 from nnunet_ext.version import __version__
 
 PACKAGES = (
@@ -129,7 +130,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cpus(),
         "gpus": [", ".join(row) for row in gpu.query("name,driver_version,memory.total")],
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }

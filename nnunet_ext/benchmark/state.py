@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +83,8 @@ class Store:
             content = json.loads(self._file(job, "json").read_text())
         except FileNotFoundError:
             return Record()
-        return Record(**{**content, "attempts": tuple(Attempt(**a) for a in content["attempts"])})
+        attempts = tuple(Attempt(**_known(Attempt, a)) for a in content.get("attempts", ()))
+        return Record(**{**_known(Record, content), "attempts": attempts})
 
     def write(self, job: Job, record: Record) -> None:
         """Replace the record."""
@@ -156,6 +157,12 @@ class Store:
 
     def _file(self, job: Job, kind: str) -> Path:
         return self.root / "jobs" / f"{job.id}.{kind}"
+
+
+def _known(kind: type, content: dict[str, Any]) -> dict[str, Any]:
+    """Without what another version of this package has written down as well."""
+    names = {f.name for f in fields(kind)}
+    return {key: value for key, value in content.items() if key in names}
 
 
 def missing(job: Job) -> list[str]:

@@ -135,8 +135,9 @@ def _status(benchmark: Benchmark, args: argparse.Namespace) -> int:
 
 
 def _report(benchmark: Benchmark, args: argparse.Namespace) -> int:
-    from nnunet_ext.benchmark import collect
+    from nnunet_ext.benchmark import reporting
+    from nnunet_ext.cli.progress import progress_bar
 
-    for line in collect.report(benchmark):
+    for line in reporting.write(benchmark, track=progress_bar):
         print(line)
     return 0

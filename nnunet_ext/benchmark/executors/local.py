@@ -16,6 +16,7 @@ from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.processes import GRACE
 from nnunet_ext.benchmark.state import Store
 from nnunet_ext.benchmark.worker import BUSY
+from nnunet_ext.processes import cpus
 
 Status = Literal["waiting", "running", "done", "failed", "skipped"]
 
@@ -154,8 +155,7 @@ class LocalExecutor:
 
     def _threads(self) -> int:
         """Per job, so that jobs at the same time share the cores."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, cores // self.parallel)
+        return max(1, cpus() // self.parallel)
 
     def _collect(self) -> None:
         """Whatever has ended since."""

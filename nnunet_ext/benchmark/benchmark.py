@@ -63,13 +63,14 @@ class Benchmark:
                 way_out="Convert the dataset first (nnunet_ext convert --help); --split paper holds cases out.",
             )
 
-    def run_here(self, *, parallel: int | None = None, watch: Watch = lambda outcome: None) -> Outcome:
-        """On this machine; by default one job per GPU, or one."""
-        devices = gpu.visible() if self.matrix.device == "cuda" else []
-        executor = LocalExecutor(
-            self.jobs, self.store, parallel=parallel or max(1, len(devices)), devices=devices, watch=watch
-        )
-        return executor.run()
+    @property
+    def devices(self) -> list[str]:
+        """The GPUs of this machine; none where the matrix does not want any."""
+        return gpu.visible() if self.matrix.device == "cuda" else []
+
+    def run_here(self, *, parallel: int = 1, watch: Watch = lambda outcome: None) -> Outcome:
+        """On this machine, so many jobs at a time, those that compute on a GPU on one each."""
+        return LocalExecutor(self.jobs, self.store, parallel=parallel, devices=self.devices, watch=watch).run()
 
     def run_on_slurm(self, *, watch: Watch = lambda outcome: None, wait: bool = True) -> Outcome:
         """On the cluster that this machine submits to."""

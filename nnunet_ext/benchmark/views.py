@@ -16,11 +16,12 @@ from nnunet_ext.benchmark.state import Store
 QUIET = 60.0  # seconds between two lines about the same training
 
 
-def table(lines: list[Line], *, only_open: bool = False) -> list[str]:
+def table(lines: list[Line], *, only_open: bool = False, parallel: int = 1) -> list[str]:
     """Every job, then the sum.
 
     Args:
         only_open: leave out what is done and what waits.
+        parallel: jobs at a time.
     """
     shown = [li for li in lines if not only_open or li.status not in ("done", "waiting")]
     width = max((len(li.job.id) for li in shown), default=0)
@@ -28,7 +29,7 @@ def table(lines: list[Line], *, only_open: bool = False) -> list[str]:
         f"{li.status:<11} {li.job.id:<{width}}  {duration(li.seconds) if li.seconds else '':>8}  {_detail(li)}".rstrip()
         for li in shown
     ]
-    return [*rows, summary(lines)]
+    return [*rows, summary(lines, parallel)]
 
 
 def summary(lines: list[Line], parallel: int = 1) -> str:
@@ -46,8 +47,12 @@ def _detail(line: Line) -> str:
 
 
 @contextlib.contextmanager
-def view(jobs: Jobs, store: Store) -> Iterator[Callable[[Outcome], None]]:
-    """What an executor is to call."""
+def view(jobs: Jobs, store: Store, parallel: int = 1) -> Iterator[Callable[[Outcome], None]]:
+    """What an executor is to call.
+
+    Args:
+        parallel: jobs at a time, for the estimate of what is left.
+    """
     if sys.stdout.isatty():
         with contextlib.suppress(ImportError):
             from rich.console import Console
@@ -58,18 +63,18 @@ def view(jobs: Jobs, store: Store) -> Iterator[Callable[[Outcome], None]]:
 
                 def draw(outcome: Outcome) -> None:
                     lines = progress.lines(jobs, store, outcome.status)
-                    live.update(Text("\n".join(table(lines, only_open=True))))
+                    live.update(Text("\n".join(table(lines, only_open=True, parallel=parallel))))
 
                 yield draw
             return
-    yield Plain(jobs, store)
+    yield Plain(jobs, store, parallel)
 
 
 class Plain:
     """A line when a job starts or ends, and now and then how far a training is."""
 
-    def __init__(self, jobs: Jobs, store: Store) -> None:
-        self.jobs, self.store = jobs, store
+    def __init__(self, jobs: Jobs, store: Store, parallel: int = 1) -> None:
+        self.jobs, self.store, self.parallel = jobs, store, parallel
         self.seen: dict[str, str] = {}
         self.told: dict[str, float] = {}
 
@@ -84,7 +89,7 @@ class Plain:
                 self._say(line)
         self.seen = dict(outcome.status)
         if changed:
-            sys.stdout.write(f"            {summary(list(lines.values()))}\n")
+            sys.stdout.write(f"            {summary(list(lines.values()), self.parallel)}\n")
             sys.stdout.flush()
 
     def _say(self, line: Line) -> None:

@@ -208,15 +208,19 @@ def _set_broken_checkpoints_aside(folder: Path, log: IO[str]) -> None:
 
 
 def load(root: Path, file: Path) -> tuple[Store, Job, list[Job]]:
-    """What a worker needs to know, from the files of a benchmark's folder."""
+    """What a worker needs to know, from the files of a benchmark's folder: the last are all jobs on the way, in order."""
     job = Job.from_json(json.loads(file.read_text()))
     needed: dict[str, Job] = {}
-    waiting = list(job.needs)
-    while waiting:
-        name = waiting.pop()
+
+    def read(name: str) -> None:
         if name not in needed:
-            needed[name] = Job.from_json(json.loads((file.parent / f"{name}.job").read_text()))
-            waiting += needed[name].needs
+            other = Job.from_json(json.loads((file.parent / f"{name}.job").read_text()))
+            for before in other.needs:
+                read(before)
+            needed[name] = other
+
+    for name in job.needs:
+        read(name)
     return Store(root=root), job, list(needed.values())
 
 

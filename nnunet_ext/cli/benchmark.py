@@ -103,11 +103,13 @@ def _run(benchmark: Benchmark, args: argparse.Namespace) -> int:
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs {args.jobs} is less than one.")
     benchmark.check_data()
-    with views.view(benchmark.jobs, benchmark.store) as watch:
-        if args.executor == "slurm":
+    slurm = args.executor == "slurm"
+    parallel = benchmark.matrix.slurm.parallel if slurm else args.jobs or max(1, len(benchmark.devices))
+    with views.view(benchmark.jobs, benchmark.store, parallel) as watch:
+        if slurm:
             outcome = benchmark.run_on_slurm(watch=watch, wait=not args.no_wait)
         else:
-            outcome = benchmark.run_here(parallel=args.jobs, watch=watch)
+            outcome = benchmark.run_here(parallel=parallel, watch=watch)
     return _tell(benchmark, outcome, args)
 
 

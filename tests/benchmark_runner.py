@@ -18,7 +18,7 @@ from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
 from nnunet_ext.benchmark.jobs import Jobs
 from nnunet_ext.benchmark.state import Store
 
-EPOCH = 0.05  # seconds
+EPOCH = float(os.environ.get("SECONDS_PER_EPOCH", "0.05"))
 
 
 def make(root: Path, trainings: int = 4, epochs: int = 6) -> Jobs:

@@ -212,6 +212,21 @@ def test_nothing_runs_without_its_data(nnunet_folders: Path, capsys: pytest.Capt
     assert not out.exists()
 
 
+def test_a_folder_belongs_to_one_benchmark(nnunet_folders: Path) -> None:
+    def made(name: str) -> Benchmark:
+        file = nnunet_folders / f"{name}.toml"
+        file.write_text(
+            f'name = "{name}"\n[[datasets]]\nid = 29\nname = "{LITS}"\n[[rows]]\ntrainer = "nnUNetTrainer"\n'
+        )
+        return Benchmark.of(file, nnunet_folders / "out")
+
+    made("mine").claim_folder()
+    made("mine").claim_folder()
+    assert (nnunet_folders / "out" / "matrix.toml").read_text() == (nnunet_folders / "mine.toml").read_text()
+    with pytest.raises(InputError, match="holds the benchmark 'mine', not 'yours'"):
+        made("yours").claim_folder()
+
+
 def test_without_nnunets_variables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.delenv("nnUNet_raw", raising=False)
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)

@@ -125,7 +125,21 @@ def test_other_parameters_start_anew_beside_what_was_there(tmp_path: Path) -> No
     for text, seed in (("first", "1"), ("first", "2"), ("second", "2")):
         assert run(make(text, seed)).status == {"train": "done"}
         assert (folder / "out").read_text().split() == [text, seed]
-    assert (tmp_path / "fold_0.previous" / "out").read_text().split() == ["first", "2"]
+    for number, expected in enumerate((["first", "1"], ["first", "2"]), 1):
+        assert (tmp_path / f"fold_0.previous_{number}" / "out").read_text().split() == expected
+
+
+def test_what_cannot_continue_begins_anew_in_an_empty_folder(tmp_path: Path) -> None:
+    """nnU-Net's prediction: a file of the attempt before may be there and broken."""
+    folder = tmp_path / "predictions"
+    jobs = Jobs(tmp_path)
+    text = f"mkdir -p {folder}; ls {folder} > {tmp_path}/seen; touch {folder}/$$.nii; test -e {tmp_path}/well"
+    shell(jobs, "predict", text, folder=str(folder), outputs=(str(folder),))
+    assert run(jobs).status == {"predict": "failed"}
+    (tmp_path / "well").touch()
+    assert run(jobs).status == {"predict": "done"}
+    assert (tmp_path / "seen").read_text() == ""
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_budget_and_seed_come_from_the_matrix_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +181,7 @@ def test_what_an_attempt_cost_is_written_down(tmp_path: Path) -> None:
 
 @linux
 def test_ctrl_c_stops_everything_and_the_same_command_continues(tmp_path: Path) -> None:
-    runner = start(tmp_path)
+    runner = start(tmp_path, seconds_per_epoch=0.3)
     wait_for(lambda: len(lines(tmp_path / "training_0/epochs")) >= 2)
     runner.send_signal(signal.SIGINT)
     assert runner.wait(timeout=20) != 0
@@ -197,7 +211,7 @@ def test_a_killed_runner_leaves_its_jobs_at_work(tmp_path: Path) -> None:
 @linux
 def test_a_command_whose_worker_was_killed_is_waited_for(tmp_path: Path) -> None:
     """With kill -9 for runner and worker, the command goes on alone; nothing may run beside it."""
-    runner = start(tmp_path)
+    runner = start(tmp_path, seconds_per_epoch=0.5)
     wait_for(lambda: lines(tmp_path / "training_0/epochs"))
     runner.kill()
     runner.wait()
@@ -260,10 +274,13 @@ def test_a_number_that_another_process_has_now_is_not_ours() -> None:
     assert not processes.alive(child.pid, "")
 
 
-def start(root: Path) -> subprocess.Popen:
+def start(root: Path, seconds_per_epoch: float = 0.05) -> subprocess.Popen:
     """A runner in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, benchmark_runner.__file__, root], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, benchmark_runner.__file__, root],
+        env={**os.environ, "SECONDS_PER_EPOCH": str(seconds_per_epoch)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,27 @@ from nnunet_ext.benchmark import gpu
 from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
 from nnunet_ext.benchmark.folders import Folders
 from nnunet_ext.benchmark.jobs import Jobs, build
-from nnunet_ext.benchmark.matrix import Matrix, load
-from nnunet_ext.benchmark.state import Store
+from nnunet_ext.benchmark.matrix import Matrix, file_of, load
+from nnunet_ext.benchmark.state import Store, write_json
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.files import write_text
 
 if TYPE_CHECKING:
     from typing import Self
 
+MARK = "benchmark.json"
 Watch = Callable[[Outcome], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What the steps of ``nnunet_ext benchmark`` share."""
+    """What the steps of ``nnunet_ext benchmark`` share.
 
+    Args:
+        file: of the matrix.
+    """
+
+    file: Path
     matrix: Matrix
     folders: Folders
     jobs: Jobs
@@ -39,7 +47,24 @@ class Benchmark:
         """
         matrix = load(what)
         folders = Folders.of(matrix, out or Path(f"benchmark_{matrix.name}"))
-        return cls(matrix=matrix, folders=folders, jobs=build(matrix, folders), store=Store(root=folders.root))
+        jobs, store = build(matrix, folders), Store(root=folders.root)
+        return cls(file=file_of(what), matrix=matrix, folders=folders, jobs=jobs, store=store)
+
+    def claim_folder(self) -> None:
+        """Write down whose folder it is, and keep a copy of the matrix there.
+
+        Raises:
+            InputError: it is that of a benchmark of another name, whose results would be set aside.
+        """
+        mark = self.folders.root / MARK
+        name = json.loads(mark.read_text())["name"] if mark.is_file() else self.matrix.name
+        if name != self.matrix.name:
+            raise InputError(
+                f"{self.folders.root} holds the benchmark {name!r}, not {self.matrix.name!r}.",
+                way_out="Name another folder with --out.",
+            )
+        write_json(mark, {"name": self.matrix.name})
+        write_text(self.folders.root / "matrix.toml", self.file.read_text(encoding="utf-8"))
 
     def check_data(self) -> None:
         """Everything that jobs read and no job makes.

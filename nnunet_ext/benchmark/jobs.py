@@ -262,6 +262,7 @@ class _Builder:
             folder=str(out),
             resume=() if clicks else None,  # nnU-Net's writing is not atomic: a file may be there and broken
             gpu=self.matrix.device == "cuda",
+            manifest=str(out / "manifest.json"),
             facts=self._facts(run),
         )
 

@@ -178,13 +178,18 @@ def presets() -> dict[str, Path]:
     return {Path(str(f)).stem: Path(str(f)) for f in sorted(folder.iterdir(), key=str) if str(f).endswith(".toml")}
 
 
+def file_of(what: str | Path) -> Path:
+    """The file of a preset's name, or the path itself."""
+    return presets().get(str(what), Path(what))
+
+
 def load(what: str | Path) -> Matrix:
     """Read a TOML file, or a preset by its name.
 
     Raises:
         InputError: no such file, not TOML, or anything wrong in it; every mistake is named.
     """
-    path = presets().get(str(what), Path(what))
+    path = file_of(what)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:

@@ -25,8 +25,9 @@ def write(benchmark: Benchmark, *, track: Track = lambda items, **_: items) -> I
     Raises:
         InputError: nothing is finished, or what is finished cannot be compared fairly.
     """
-    for dataset in benchmark.matrix.datasets:
-        name = benchmark.folders.dataset_name(dataset)
+    names = [benchmark.folders.dataset_name(dataset) for dataset in benchmark.matrix.datasets]
+    finished = {j.facts["dataset"] for j in benchmark.jobs if j.kind == "evaluate" and benchmark.store.is_done(j)}
+    for name in [n for n in names if n in finished] or names[:1]:
         results = collect(benchmark, name)
         models = results.models
         compared = comparison.compare(models, metrics=_metrics(benchmark, models)) if len(models) > 1 else None
@@ -52,6 +53,7 @@ def write(benchmark: Benchmark, *, track: Track = lambda items, **_: items) -> I
             track=track,
         )
         yield f"{folder / 'report.html'}"
+    yield from (f"missing: nothing of {name} is finished" for name in names if name not in finished)
 
 
 def _metrics(benchmark: Benchmark, models: Sequence[Model]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -86,8 +87,8 @@ class Worker:
         continued = former.hash == self.job.hash and self.job.resume is not None and bool(former.attempts)
         if continued:
             _set_broken_checkpoints_aside(Path(self.job.folder), log)
-        elif self.job.folder:
-            _set_aside(Path(self.job.folder))
+        elif self.job.folder and Path(self.job.folder).exists():
+            _clear(Path(self.job.folder), keep=former.hash != self.job.hash)
         words = (*self.job.command, *((self.job.resume or ()) if continued else ()))
         attempts = _with_end(former.attempts, self.store.log(self.job)) if former.hash == self.job.hash else ()
         self.record = Record(
@@ -189,14 +190,17 @@ def _with_end(attempts: tuple[Attempt, ...], log: Path) -> tuple[Attempt, ...]:
     return (*attempts[:-1], dataclasses.replace(attempts[-1], seconds=round(seconds, 3)))
 
 
-def _set_aside(folder: Path) -> None:
-    """Whatever other parameters made stays beside, once, and is not mixed with what comes."""
-    if not folder.exists():
+def _clear(folder: Path, keep: bool) -> None:
+    """Make room for a job that starts anew.
+
+    Args:
+        keep: whatever other parameters made stays beside, under a name of its own; else it is an attempt of this job.
+    """
+    if not keep:
+        shutil.rmtree(folder)
         return
-    former = folder.with_name(f"{folder.name}.previous")
-    if former.exists():
-        shutil.rmtree(former)
-    folder.rename(former)
+    number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.previous_{n}").exists())
+    folder.rename(folder.with_name(f"{folder.name}.previous_{number}"))
 
 
 def _set_broken_checkpoints_aside(folder: Path, log: IO[str]) -> None:
@@ -208,7 +212,7 @@ def _set_broken_checkpoints_aside(folder: Path, log: IO[str]) -> None:
 
 
 def load(root: Path, file: Path) -> tuple[Store, Job, list[Job]]:
-    """What a worker needs to know, from the files of a benchmark's folder: the last are all jobs on the way, in order."""
+    """What a worker needs to know, from the files of a benchmark's folder; last all jobs that it needs, in order."""
     job = Job.from_json(json.loads(file.read_text()))
     needed: dict[str, Job] = {}
 

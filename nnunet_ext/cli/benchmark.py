@@ -49,6 +49,7 @@ nnUNet_results below --out, because nnU-Net's folders carry none.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -84,6 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The step that was asked for."""
+    if os.name != "posix":
+        raise InputError("The benchmark runs on Linux and macOS.", way_out="On Windows, run it in WSL.")
     from nnunet_ext.benchmark.benchmark import Benchmark
 
     return args.step_run(Benchmark.of(args.matrix, args.out), args)
@@ -103,6 +106,7 @@ def _run(benchmark: Benchmark, args: argparse.Namespace) -> int:
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs {args.jobs} is less than one.")
     benchmark.check_data()
+    benchmark.claim_folder()
     slurm = args.executor == "slurm"
     parallel = benchmark.matrix.slurm.parallel if slurm else args.jobs or max(1, len(benchmark.devices))
     with views.view(benchmark.jobs, benchmark.store, parallel) as watch:

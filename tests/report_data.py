@@ -117,7 +117,9 @@ def _row(p: np.ndarray, r: np.ndarray, spacing: tuple[float, ...] | None, units:
     voxel = float(np.prod(spacing)) / 1000 if spacing else 1.0
     volumes = overlap.tp + overlap.fp, overlap.tp + overlap.fn
     lesions = [label(m, np.ones((3,) * m.ndim)) for m in (p, r)]
-    hit_p, hit_r = (len(np.unique(which[0][other & (which[0] > 0)])) for which, other in zip(lesions, (r, p), strict=True))
+    hit_p, hit_r = (
+        len(np.unique(which[0][other & (which[0] > 0)])) for which, other in zip(lesions, (r, p), strict=True)
+    )
     precision, recall = ratio(hit_p, lesions[0][1]), ratio(hit_r, lesions[1][1])
     known = {
         "dice": overlap.dice,
@@ -167,5 +169,7 @@ def fold_folder(root: Path, model: str, *, epochs: int = 30, seed: int = 0) -> P
     plans = {"configurations": {"2d": {"normalization_schemes": [scheme]}}}
     (fold.parent / "plans.json").write_text(json.dumps(plans))
     channel = "CT" if "RAUNet" in model else "ultrasound"
-    (fold.parent / "dataset.json").write_text(json.dumps({"channel_names": {"0": channel}, "labels": {"background": 0}}))
+    (fold.parent / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": channel}, "labels": {"background": 0}})
+    )
     return fold

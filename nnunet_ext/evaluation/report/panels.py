@@ -113,10 +113,10 @@ def _row(subject: Subject, structure: str, case: str, why: str, key: str) -> Row
     shared = Markup(f'<use href="#{key}"/>')  # noqa: S704  (a key of ours)
     outline = _outline(truth[z], box, "reference")
     pictures = [
-        Picture("input", _picture(_image(plane, whole, window), whole, aspect, [_frame(box, whole)], f"input of {case}")),
         Picture(
-            "reference", _picture(_image(plane, box, window, key), box, aspect, [outline], f"reference of {case}")
+            "input", _picture(_image(plane, whole, window), whole, aspect, [_frame(box, whole)], f"input of {case}")
         ),
+        Picture("reference", _picture(_image(plane, box, window, key), box, aspect, [outline], f"reference of {case}")),
     ]
     for name in subject.names:
         if name in masks:
@@ -129,7 +129,7 @@ def _row(subject: Subject, structure: str, case: str, why: str, key: str) -> Row
 
 def _score(subject: Subject, structure: str, case: str, name: str) -> str:
     shown = []
-    for key in ("dice", "hd95"):
+    for key in ("dice", "hd95") if subject.has_structure(structure)[case] else ():
         value = float(subject.values(structure, key).loc[case, name])
         if np.isfinite(value):
             unit = f" {subject.units.length}" if key == "hd95" else ""
@@ -200,7 +200,9 @@ def _read(file: Path | None) -> Volume | None:
 
 def _window(subject: Subject, image: np.ndarray) -> tuple[float, float]:
     """The liver paper's window for CT, else the 1st and 99th percentile."""
-    channels = [str(c).lower() for name in subject.names for c in subject.dataset(name).get("channel_names", {}).values()]
+    channels = [
+        str(c).lower() for name in subject.names for c in subject.dataset(name).get("channel_names", {}).values()
+    ]
     if "ct" in channels[:1] or float(image.min()) < AIR:
         return LIVER_WINDOW
     low, high = np.percentile(image, (1, 99))
@@ -214,7 +216,7 @@ def _around(masks: Sequence[np.ndarray], whole: Box) -> Box:
         return whole
     rows, columns = np.flatnonzero(union.any(axis=1)), np.flatnonzero(union.any(axis=0))
     extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    side = int(max(1.7 * extent, 0.3 * min(whole.height, whole.width)))
+    side = int(max(1.7 * extent, 0.45 * min(whole.height, whole.width)))
     if side >= 0.8 * min(whole.height, whole.width):
         return whole
     top = int(np.clip((rows[0] + rows[-1] - side) // 2, 0, whole.height - side))
@@ -313,7 +315,10 @@ def high_frequency(subject: Subject) -> list[Picture] | None:
     with torch.no_grad():
         high = HighFrequencyImage()(torch.from_numpy(small))[0, 0].numpy()
     whole = Box(top=0, left=0, height=256, width=256)
-    shown = ((f"{case}, at 256x256", small[0, 0], _window(subject, small)), ("its high frequencies (Haar)", high, (0.0, 1.0)))
+    shown = (
+        (f"{case}, at 256x256", small[0, 0], _window(subject, small)),
+        ("its high frequencies (Haar)", high, tuple(np.percentile(high, (1, 99)))),
+    )
     return [Picture(t, _picture(_image(values, whole, window), whole, 1.0, [], t)) for t, values, window in shown]
 
 
@@ -329,4 +334,3 @@ def _example(subject: Subject) -> tuple[Volume, int, str] | None:
                 truth = np.isin(reference.slices, subject.structures[structure]) if same else image.slices < np.inf
                 return image, telling_slice(truth, truth), case
     return None
-

@@ -30,7 +30,14 @@ def short(value: object) -> object:
 
 def text(content: str, x: float, y: float, class_: str = "t", anchor: str = "start") -> Markup:
     """A line of text; anchor: start, middle or end."""
-    return tag("text", content, x=float(x), y=float(y), class_=class_, text_anchor=None if anchor == "start" else anchor)
+    return tag(
+        "text", content, x=float(x), y=float(y), class_=class_, text_anchor=None if anchor == "start" else anchor
+    )
+
+
+def clipped(content: str, length: int) -> str:
+    """With an ellipsis where it is too long for its place."""
+    return content if len(content) <= length else f"{content[: length - 1].rstrip()}…"
 
 
 def colour(number: int) -> str:
@@ -71,12 +78,14 @@ class Scale:
         return start + (end - start) * (value - low) / (high - low)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round numbers within the domain."""
-        from matplotlib.ticker import LogLocator, MaxNLocator
+        """Round numbers within the domain, evenly spaced."""
+        from matplotlib.ticker import MaxNLocator
 
-        locator = LogLocator(numticks=count + 1) if self.log else MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
+        locator = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
         slack = 1e-9 * abs(self.high - self.low)
-        return [float(t) for t in locator.tick_values(self.low, self.high) if self.low - slack <= t <= self.high + slack]
+        return [
+            float(t) for t in locator.tick_values(self.low, self.high) if self.low - slack <= t <= self.high + slack
+        ]
 
 
 def outer(values: Iterable[float], *, zero: bool = True) -> tuple[float, float]:

@@ -164,7 +164,8 @@ def cases(subject: Subject) -> dict[str, Any]:
             "has": [int(v) for v in has],
             "size": [_number(v) for v in size],
             "metrics": {
-                k: [[_number(v) for v in row] for row in subject.values(structure, k).to_numpy(dtype=float)] for k in keys
+                k: [[_number(v) for v in row] for row in subject.values(structure, k).to_numpy(dtype=float)]
+                for k in keys
             },
             "labels": {k: subject.label(BY_KEY[k]) for k in keys},
         }
@@ -205,7 +206,9 @@ def definitions(subject: Subject) -> list[dict[str, str]]:
 
 def published(subject: Subject) -> dict[str, Any] | None:
     """What papers state, next to ours."""
-    rows = [row for entry in subject.extras.published if entry.model in subject.names for row in _published(subject, entry)]
+    rows = [
+        row for entry in subject.extras.published if entry.model in subject.names for row in _published(subject, entry)
+    ]
     return {"rows": rows, "differences": list(subject.extras.differences)} if rows else None
 
 
@@ -252,7 +255,9 @@ def cost_of(subject: Subject, name: str) -> Cost:
     entry = registry.get("trainer", subject.trainer(name))
     steps = [s for m in subject.extras.manifests.get(name, ()) for s in dict(m.get("steps") or {}).values()]
     trained = [s for s in steps if s.get("kind") == "train"]
-    times = [sum(t.seconds.values()) for t in trainings_of(subject, name)] or [s["seconds"] for s in trained if s.get("seconds")]
+    times = [sum(t.seconds.values()) for t in trainings_of(subject, name)] or [
+        s["seconds"] for s in trained if s.get("seconds")
+    ]
     peaks = [s.get("gpu_bytes_seen") or s.get("peak_bytes_of_largest_process") for s in trained]
     found = {
         "parameters": entry.parameters if entry else None,
@@ -275,13 +280,19 @@ def duration(seconds: float | None) -> str:
 def downloads(subject: Subject) -> list[dict[str, str]]:
     """Files inside the page: name, what is in it, and its data: address."""
     runs = [
-        run.table.assign(model=name, run=i) for name, model in subject.models.items() for i, run in enumerate(model.runs)
+        run.table.assign(model=name, run=i)
+        for name, model in subject.models.items()
+        for i, run in enumerate(model.runs)
     ]
     every = pd.concat(runs, ignore_index=True)
     every.insert(0, "run", every.pop("run"))
     every.insert(0, "model", every.pop("model"))
     files = [
-        ("cases.csv", "every case, run and metric", every.to_csv(index=False, lineterminator="\n", float_format="%.7g")),
+        (
+            "cases.csv",
+            "every case, run and metric",
+            every.to_csv(index=False, lineterminator="\n", float_format="%.7g"),
+        ),
         ("models.csv", "means, intervals, counts", to_csv(_model_rows(subject))),
     ]
     if subject.comparison:

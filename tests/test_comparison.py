@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.aggregate import aggregate
 from nnunet_ext.evaluation.comparison import (
     FILES,
     Comparison,
@@ -420,6 +421,7 @@ class TestPrompts:
             "reference": ["E", "D"],
         }
         assert only(comparison).best == {"A", "E"}
+        assert "  Among models with clicks from the reference: E is first in" in to_text(comparison)
 
     def test_metrics_that_are_not_ranked_by(self) -> None:
         rows = {"hd_rows": np.arange(12.0)}
@@ -479,7 +481,8 @@ class TestTables:
 
     def test_latex_escapes(self) -> None:
         assert escape("a_b & 50 % #1 $x$ {y}") == r"a\_b \& 50 \% \#1 \$x\$ \{y\}"
-        assert escape("~^\\<>") == (r"\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}\textgreater{}")
+        assert escape("~^\\<>") == r"\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}\textgreater{}"
+        assert escape("[2pt] x") == "{[}2pt] x"
         latex = to_latex(compare([model(name, A + i / 50) for i, name in enumerate(self.NAMES)]))
         for name in self.NAMES:
             assert escape(name) in latex
@@ -537,6 +540,29 @@ class TestTables:
         assert max(map(len, lines[:9])) < 60
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_whatever_is_undefined(data: st.DataObject) -> None:
+    """Any values at all give a comparison, and files that can be read."""
+    n, models = data.draw(st.integers(1, 7)), data.draw(st.integers(2, 4))
+    value = st.one_of(st.just(math.nan), st.integers(0, 4).map(lambda i: i / 4), st.floats(0, 1))
+    values = [data.draw(st.lists(value, min_size=n, max_size=n)) for _ in range(models)]
+    values[0][0] = 0.5
+    prompts = [data.draw(st.sampled_from(["none", "reference"])) for _ in range(models)]
+    comparison = compare([model(f"M{i}", values[i], prompts=prompts[i]) for i in range(models)], metrics=["dice"])
+    result = only(comparison)
+    for pair in result.pairs:
+        assert pair.verdict.endswith(".")
+        assert "nan" not in pair.verdict
+        assert pair.n + pair.undefined == n
+        assert pair.wins + pair.ties + pair.losses == pair.n
+        assert not pair.p_holm < pair.p
+        assert not pair.p_holm < pair.attainable - 1e-12
+    assert "nan" not in to_latex(comparison) + to_text(comparison)
+    json.dumps(to_json(comparison), allow_nan=False)
+    assert len(case_rows(comparison)) == n * models
+
+
 class TestFolder:
     def test_is_written_and_replaced(self, tmp_path: Path) -> None:
         save(compare(three()), tmp_path / "out")
@@ -553,7 +579,21 @@ class TestFolder:
         assert [f.name for f in tmp_path.iterdir()] == [name]
         assert (tmp_path / name).read_text() == "{}"
 
+    def test_a_record_of_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "comparison.json").write_text(json.dumps({"made_by": "me", "files": FILES}))
+        with pytest.raises(InputError, match="not written by nnunet_ext compare"):
+            save(compare(three()), tmp_path)
+
     def test_a_file_is_no_folder(self, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("")
         with pytest.raises(InputError, match="is a file"):
             save(compare(three()), tmp_path / "out")
+
+
+def test_evaluate_and_compare_say_the_same_of_one_model() -> None:
+    run = evaluation([math.nan, *A[1:]], others={"hd95": 30 * (1 - A)})
+    alone = aggregate(run)["tumour"].metrics
+    comparison = compare([model("A", run), model("B", B, others={"hd95": 30 * (1 - B)})])
+    for key in ("dice", "iou", "hd95"):
+        together = asdict(comparison.results["tumour", key].summaries["A"])
+        assert {name: together[name] for name in alone[key]._fields} == pytest.approx(alone[key]._asdict(), nan_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import product
 
 import numpy as np
@@ -54,6 +55,18 @@ class TestSignedRank:
     def test_is_scipys_permutation_test_with_ties(self, d: list[float]) -> None:
         reference = stats.wilcoxon(d, method=stats.PermutationMethod(n_resamples=np.inf)).pvalue
         assert signed_rank_p(np.array(d)) == pytest.approx(reference)
+
+    def test_is_exact_with_ties_among_many(self) -> None:
+        d = np.round(np.random.default_rng(3).normal(0.3, 1, 50), 1)
+        d = d[d != 0]
+        ranks = stats.rankdata(np.abs(d))
+        ways = Counter({0.0: 1})
+        for rank in ranks:
+            ways = Counter(ways) + Counter({total + rank: n for total, n in ways.items()})
+        observed = ranks[d > 0].sum()
+        tail = min(sum(n for total, n in ways.items() if sign * (total - observed) >= 0) for sign in (1, -1))
+        assert signed_rank_p(d) == pytest.approx(2 * tail / 2**d.size, rel=1e-12)
+        assert signed_rank_p(d) != pytest.approx(stats.wilcoxon(d, method="asymptotic").pvalue, rel=1e-3)
 
     @pytest.mark.parametrize("rounded", [False, True])
     def test_is_scipys_approximation_for_many(self, rounded: bool) -> None:
@@ -227,6 +240,7 @@ class TestIntervals:
         whole = bootstrap_means(x, samples=500)
         monkeypatch.setattr("nnunet_ext.evaluation.statistics._BLOCK", 30 * 7)
         assert bootstrap_means(x, samples=500) == pytest.approx(whole)
+        monkeypatch.undo()
         assert not np.array_equal(bootstrap_means(x, samples=500, seed=1), whole)
 
 

@@ -7,16 +7,17 @@ the seed only, so that models and differences of one set of cases are resampled 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
 
-SAMPLES, SEED = 10_000, 0
+SAMPLES, LEVEL, SEED = 10_000, 0.95, 0
 DIGITS = 12  # relative; what differs less is equal: a mean over repeats is no more precise
 EXACT_UP_TO = 50  # differing pairs; scipy's own limit
-_BLOCK = 4_000_000  # weights held at a time
+_BLOCK = 8_000_000  # weights held at a time, 64 MB
 
 
 def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -110,7 +111,7 @@ def smallest_friedman_p(cases: int, models: int) -> float:
     return float(stats.chi2.sf(cases * (models - 1), models - 1))
 
 
-def mean_intervals(values: np.ndarray, *, level: float = 0.95, seed: int = SEED) -> np.ndarray:
+def mean_intervals(values: np.ndarray, *, level: float = LEVEL, seed: int = SEED) -> np.ndarray:
     """Percentile bootstrap intervals of the means of columns, over the rows where a column is defined.
 
     Shapes: (n, k) -> (2, k), low and high; NaN for fewer than two defined rows.
@@ -133,14 +134,23 @@ def bootstrap_means(values: np.ndarray, *, samples: int = SAMPLES, seed: int = S
     return np.concatenate([weights @ values for weights in _weights(len(values), samples, seed)])
 
 
-def _weights(n: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+def _weights(n: int, samples: int, seed: int) -> Iterable[np.ndarray]:
     """How often each row is in each sample, divided by n; (block, n) at a time."""
+    return _one_block(n, samples, seed) if n * samples <= _BLOCK else _blocks(n, samples, seed)
+
+
+def _blocks(n: int, samples: int, seed: int) -> Iterator[np.ndarray]:
     random = np.random.default_rng(seed)
     block = max(1, _BLOCK // n)
     for start in range(0, samples, block):
         size = min(block, samples - start)
         drawn = random.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
         yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n) / n
+
+
+@lru_cache(maxsize=2)  # metrics and pairs mostly have the same cases; drawing takes far longer than multiplying
+def _one_block(n: int, samples: int, seed: int) -> tuple[np.ndarray, ...]:
+    return tuple(_blocks(n, samples, seed))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ _ESCAPES = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "[": "{[}",  # after the end of a row, a bare one would begin an argument
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 _ARROWS = {1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
@@ -22,7 +23,7 @@ _ARROWS = {1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
 
 def escape(text: str) -> str:
     """Text that LaTeX prints as it is."""
-    return re.sub(r"[\\~^<>&%$#_{}]", lambda match: _ESCAPES[match[0]], text)
+    return re.sub(r"[\\~^<>\[&%$#_{}]", lambda match: _ESCAPES[match[0]], text)
 
 
 def to_latex(comparison: Comparison) -> str:

@@ -48,9 +48,10 @@ def _sentences(result: Result) -> Iterator[str]:
     for pair in result.pairs:
         yield pair.verdict
     for ranking in result.rankings:
+        among = f"Among models with {PROMPTS[ranking.prompts]}: " if len(result.rankings) > 1 else ""
         if ranking.friedman is not None:
-            yield ranking.friedman.verdict
-        yield ranking.verdict
+            yield among + ranking.friedman.verdict
+        yield among + ranking.verdict
     for name, summary in result.summaries.items():
         if len(summary.repeat_means) > 1:
             spread = number(summary.repeat_sd, result.metric)

@@ -100,7 +100,7 @@ def _sections(track: Track) -> tuple[Section, ...]:
         Section("published", "Published figures next to ours", tables.published,
                 "A benchmark whose matrix has [[published]] rows."),
         Section("cases", "Cases", tables.cases),
-        Section("downloads", "Numbers to take away", lambda s: {"files": tables.downloads(s), "latex": tables.latex(s)}),
+        Section("downloads", "Numbers to take away", tables.take_away),
         Section("definitions", "Definitions", tables.definitions),
         Section("commands", "Commands and versions", context.commands,
                 "Evaluations that say how they were made: nnunet_ext evaluate, nnunet_ext benchmark."),

@@ -19,6 +19,7 @@ DOT_PLOTS = ("dice", "hd95", "nsd", "assd", "precision", "recall", "lesion_f1", 
 PAIRED = ("dice", "hd95")
 MOST_PAIRS = 6  # histograms of differences; five models have ten pairs
 GOLDEN = 0.618034  # spreads the dots of a row evenly without chance
+MINUS = "\N{MINUS SIGN}"
 ROW, LEFT, RIGHT = 58, 10, 410
 
 
@@ -212,7 +213,7 @@ def _histogram(subject: Subject, structure: str, names: tuple[str, str], differe
     said = f"mean {number(mean, metric, sign=True)}, n {difference.size}{f', {equal} equal' if equal else ''}"
     return svg.figure(
         [
-            svg.text(f"{a} − {b}: difference in Dice", 0, 14, "t title"),
+            svg.text(f"{a} {MINUS} {b}: difference in Dice", 0, 14, "t title"),
             svg.text(said, RIGHT, 14, "t number", "end"),
             svg.x_axis(x, 30, 128),
             svg.tag("g", bars, class_="bars"),

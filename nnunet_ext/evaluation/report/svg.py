@@ -16,11 +16,11 @@ COLOURS = 8  # classes m0 ... m7 of the style sheet
 
 
 def tag(name: str, content: Iterable[str] | str = "", /, **attributes: object) -> Markup:
-    """An element; ``class_`` is class, and _ in names becomes -. Content that is not `Markup` is escaped."""
+    """An element; ``class_`` is class, and _ in names becomes -. Values, and content that is not `Markup`, are escaped."""
     inner = Markup().join([content] if isinstance(content, str) else content)
     pairs = ((k.rstrip("_").replace("_", "-"), v) for k, v in attributes.items() if v is not None)
     head = "".join(f' {key}="{escape(short(value))}"' for key, value in pairs)
-    return Markup(f"<{name}{head}>{inner}</{name}>" if inner else f"<{name}{head}/>")  # noqa: S704  (escaped above)
+    return Markup(f"<{name}{head}>{inner}</{name}>" if inner else f"<{name}{head}/>")
 
 
 def short(value: object) -> object:
@@ -144,7 +144,7 @@ def line(points: Iterable[tuple[float, float]]) -> str:
 def dots(points: Iterable[tuple[int, float, float]], radius: float = 2.6) -> Markup:
     """One per case: (number of the case, x, y)."""
     return Markup("").join(
-        Markup(f'<circle cx="{short(float(x))}" cy="{short(float(y))}" r="{radius}" data-c="{case}"/>')  # noqa: S704
+        Markup(f'<circle cx="{short(float(x))}" cy="{short(float(y))}" r="{radius}" data-c="{case}"/>')
         for case, x, y in points
     )
 

@@ -21,7 +21,15 @@ from nnunet_ext.evaluation.report.extras import Cost, Published
 from nnunet_ext.evaluation.report.subject import Subject
 
 SILENT = ("volume_reference", "volume_prediction", "lesions_reference", "lesions_prediction")  # in the tables of cases
-SYMBOLS = {"better": "▲", "worse": "▼", "mixed": "◆", "none": "–", "equal": "=", "too few": "?", "undefined": ""}
+SYMBOLS = {
+    "better": "▲",
+    "worse": "▼",
+    "mixed": "◆",
+    "none": "\N{EN DASH}",
+    "equal": "=",
+    "too few": "?",
+    "undefined": "",
+}
 MIRRORED = {"better": "worse", "worse": "better"}
 
 
@@ -277,7 +285,7 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def downloads(subject: Subject) -> list[dict[str, str]]:
+def _files(subject: Subject) -> list[dict[str, str]]:
     """Files inside the page: name, what is in it, and its data: address."""
     runs = [
         run.table.assign(model=name, run=i)
@@ -316,9 +324,9 @@ def _data_link(content: str) -> str:
     return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(content.encode()).decode()}"
 
 
-def latex(subject: Subject) -> str | None:
-    """The comparison as LaTeX."""
-    return to_latex(subject.comparison) if subject.comparison else None
+def take_away(subject: Subject) -> dict[str, Any]:
+    """Files, and the comparison as LaTeX."""
+    return {"files": _files(subject), "latex": to_latex(subject.comparison) if subject.comparison else ""}
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

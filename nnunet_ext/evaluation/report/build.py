@@ -13,7 +13,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.comparison.model import Model
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.files import write_text
-from nnunet_ext.evaluation.report import context, curves, panels, plots, svg, tables
+from nnunet_ext.evaluation.report import context, costs, curves, panels, plots, profiles, svg, tables
 from nnunet_ext.evaluation.report.extras import Extras
 from nnunet_ext.evaluation.report.subject import Subject
 
@@ -86,7 +86,7 @@ def _sections(track: Track) -> tuple[Section, ...]:
                 "Two or more models: nnunet_ext compare A=DIR B=DIR --report FILE."),
         Section("distributions", "Every case, by metric", plots.distributions),
         Section("paired", "Case by case", plots.paired, "Two or more models over the same cases."),
-        Section("profiles", "Precision, recall, size", plots.profiles,
+        Section("profiles", "Precision, recall, size", profiles.profiles,
                 "Evaluations by nnunet_ext evaluate; nnU-Net's summary.json has neither precision nor volumes."),
         Section("qualitative", "Pictures", partial(panels.qualitative, track=track),
                 "Image, reference and prediction files where the evaluations say; --images DIR names the images."),
@@ -95,7 +95,7 @@ def _sections(track: Track) -> tuple[Section, ...]:
         Section("high-frequency", "High frequencies", panels.high_frequency, "A SAMUS-HF model, and images."),
         Section("curves", "Training", curves.training_curves,
                 "nnU-Net's fold folders with their training logs: nnunet_ext benchmark report, or Extras in Python."),
-        Section("costs", "Parameters, operations, time", tables.costs,
+        Section("costs", "Parameters, operations, time", costs.costs,
                 "A trainer that the registry knows, training logs, or a benchmark's manifests."),
         Section("published", "Published figures next to ours", tables.published,
                 "A benchmark whose matrix has [[published]] rows."),

@@ -16,7 +16,7 @@ COLOURS = 8  # classes m0 ... m7 of the style sheet
 
 
 def tag(name: str, content: Iterable[str] | str = "", /, **attributes: object) -> Markup:
-    """An element; ``class_`` is class, and _ in names becomes -. Values, and content that is not `Markup`, are escaped."""
+    """An element; ``class_`` is class, and _ in names becomes -. Values and content are escaped unless `Markup`."""
     inner = Markup().join([content] if isinstance(content, str) else content)
     pairs = ((k.rstrip("_").replace("_", "-"), v) for k, v in attributes.items() if v is not None)
     head = "".join(f' {key}="{escape(short(value))}"' for key, value in pairs)

@@ -18,6 +18,7 @@ from nnunet_ext.evaluation.report.tables import flat
 from nnunet_ext.version import __version__
 
 FEW = 10  # cases
+SHORT = 6  # verdicts at the head; five models have ten pairs
 PAPERS = {"nnunet_ext.trainers.raunet": "RA-U-Net", "nnunet_ext.trainers.samus": "SAMUS-HF"}  # heading starts with it
 
 
@@ -102,7 +103,9 @@ def headlines(subject: Subject) -> list[dict[str, Any]]:
         result = subject.comparison.results.get((structure, "dice"))
         if result:
             orders = [(PROMPTS[r.prompts], r.verdict) for r in result.rankings]
-            found.append({"structure": structure, "orders": orders, "verdicts": [p.verdict for p in result.pairs]})
+            verdicts = [pair.verdict for pair in result.pairs]
+            more = len(verdicts[SHORT:])
+            found.append({"structure": structure, "orders": orders, "verdicts": verdicts[:SHORT], "more": more})
     return found
 
 

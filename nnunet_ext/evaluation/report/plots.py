@@ -20,7 +20,7 @@ PAIRED = ("dice", "hd95")
 MOST_PAIRS = 6  # histograms of differences; five models have ten pairs
 GOLDEN = 0.618034  # spreads the dots of a row evenly without chance
 MINUS = "\N{MINUS SIGN}"
-ROW, LEFT, RIGHT = 58, 10, 410
+ROW, LEFT, RIGHT = 58, 18, 402  # room for the numbers below the ends of an axis
 
 
 def distributions(subject: Subject) -> dict[str, list[Markup]] | None:
@@ -79,7 +79,7 @@ def _row(subject: Subject, structure: str, metric: Metric, values: pd.Series, sc
     summary = subject.summary(structure, metric.key, name)
     finite = [(i, v) for i, v in enumerate(values.to_numpy(dtype=float)) if math.isfinite(v)]
     middle = top + 38
-    marks = [svg.text(svg.clipped(f"{subject.letter(name)} {name}", 30), LEFT, top + 17, "t name")]
+    marks = [svg.text(svg.clipped(f"{subject.letter(name)} {name}", 30), 0, top + 17, "t name")]
     if summary and finite:
         x = np.array([v for _, v in finite])
         low, median, high = np.quantile(x, [0.25, 0.5, 0.75])
@@ -88,7 +88,7 @@ def _row(subject: Subject, structure: str, metric: Metric, values: pd.Series, sc
         spread = [(i, scale(v), middle + 22 * ((k * GOLDEN) % 1 - 0.5)) for k, (i, v) in enumerate(finite)]
         said = f"{number(summary.mean, metric)} {interval(summary.low, summary.high, metric)}"
         marks += [
-            svg.text(f"{said}, n {summary.n}", RIGHT, top + 17, "t number", "end"),
+            svg.text(f"{said}, n {summary.n}", svg.WIDTH, top + 17, "t number", "end"),
             svg.tag("g", svg.dots(spread), class_="dots"),
             _box(scale, (inside.min(), low, median, high, inside.max()), middle),
             _mean(scale, summary.mean, (summary.low, summary.high), middle),
@@ -194,7 +194,7 @@ def _histogram(subject: Subject, structure: str, names: tuple[str, str], differe
     mean, equal = float(difference.mean()), int((difference == 0).sum())
     reach = max(0.05, math.ceil(20 * float(np.abs(difference).max())) / 20)
     counts, edges = np.histogram(difference[difference != 0], np.linspace(-reach, reach, 21))
-    x = svg.Scale((-reach, reach), (LEFT + 10, RIGHT - 10))
+    x = svg.Scale((-reach, reach), (LEFT, RIGHT))
     y = svg.Scale((0, float(max(counts.max(), 1))), (128, 40))
     bars = [
         svg.tag(
@@ -213,13 +213,13 @@ def _histogram(subject: Subject, structure: str, names: tuple[str, str], differe
     return svg.figure(
         [
             svg.text(f"{a} {MINUS} {b}: difference in Dice", 0, 14, "t title"),
-            svg.text(said, RIGHT, 14, "t number", "end"),
+            svg.text(said, svg.WIDTH, 14, "t number", "end"),
             svg.x_axis(x, 30, 128),
             svg.tag("g", bars, class_="bars"),
             svg.tag("path", d=f"M{svg.short(x(0.0))} 30V128", class_="zero"),
             svg.tag("path", d=f"M{svg.short(x(mean))} 128l5 -9h-10z", class_="mean"),
-            svg.text(f"← {b} better", LEFT, 168, "t label"),
-            svg.text(f"{a} better →", RIGHT, 168, "t label", "end"),
+            svg.text(f"← {b} better", 0, 168, "t label"),
+            svg.text(f"{a} better →", svg.WIDTH, 168, "t label", "end"),
         ],
         176,
         f"Histogram of {names[0]} minus {names[1]}, Dice of {structure}: {said}",

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
-from scipy.ndimage import gaussian_filter, label, shift
+from scipy.ndimage import gaussian_filter, shift
 
 from nnunet_ext.dataset_conversion.phantom.busi import write_busi
 from nnunet_ext.dataset_conversion.phantom.lits import write_lits
-from nnunet_ext.evaluation.definitions import METRICS, PHYSICAL, PIXELS, Units
-from nnunet_ext.evaluation.distances import SurfaceDistances, hausdorff, hd_rows
-from nnunet_ext.evaluation.evaluation import Evaluation, table_of
-from nnunet_ext.evaluation.metrics import Overlap, ratio
+from nnunet_ext.evaluation.evaluation import Evaluation
+from nnunet_ext.evaluation.folder import evaluate
+from nnunet_ext.evaluation.source import from_folders
 
-TOLERANCE = 2.0
+LESION = {"channel_names": {"0": "ultrasound"}, "labels": {"background": 0, "lesion": 1}, "file_ending": ".png"}
+LIVER = {
+    "channel_names": {"0": "CT"},
+    "labels": {"background": 0, "liver": [1, 2], "tumour": 2},
+    "regions_class_order": [1, 2],
+    "file_ending": ".nii.gz",
+}
 
 
 def ultrasound(root: Path, *, benign: int, malignant: int, normal: int, size: int) -> Path:
@@ -26,6 +30,7 @@ def ultrasound(root: Path, *, benign: int, malignant: int, normal: int, size: in
     write_busi(out=source, benign=benign, malignant=malignant, normal=normal, size=size, seed=0, num_processes=1)
     for name in ("imagesTs", "labelsTs"):
         (root / name).mkdir(parents=True)
+    (root / "dataset.json").write_text(json.dumps(LESION))
     for file in sorted(f for f in source.glob("*/*.png") if "_mask" not in f.name):
         image = sitk.GetArrayFromImage(sitk.ReadImage(file))
         case = file.stem.replace(" ", "_").replace("(", "").replace(")", "")
@@ -46,6 +51,7 @@ def scans(root: Path, *, cases: int, size: int, slices: int) -> Path:
     )
     for name in ("imagesTs", "labelsTs"):
         (root / name).mkdir(parents=True)
+    (root / "dataset.json").write_text(json.dumps(LIVER))
     for i in range(cases):
         sitk.WriteImage(sitk.ReadImage(source / f"volume-{i}.nii"), root / "imagesTs" / f"liver_{i:02d}_0000.nii.gz")
         sitk.WriteImage(sitk.ReadImage(source / f"segmentation-{i}.nii"), root / "labelsTs" / f"liver_{i:02d}.nii.gz")
@@ -61,7 +67,9 @@ def write(file: Path, array: np.ndarray, like: sitk.Image | None = None) -> None
 
 
 def predict(root: Path, name: str, *, error: float, seed: int, ending: str) -> Path:
-    """A folder of disturbed references: uneven borders, the first case misplaced, a false alarm, a missed case."""
+    """A folder of disturbed references: uneven borders, the first case misplaced; odd seeds miss the second case, and
+    see lesions in every other case without one.
+    """
     rng = np.random.default_rng(seed)
     out = root / name
     out.mkdir()
@@ -75,7 +83,7 @@ def predict(root: Path, name: str, *, error: float, seed: int, ending: str) -> P
             predicted = shift(predicted, (0,) * (truth.ndim - 1) + (truth.shape[-1] * error * 0.5,), order=0)
         if i == 1 and seed % 2:
             predicted[:] = 0
-        if not truth.any() and rng.random() < error:
+        if not truth.any() and seed % 2 and i % 2:
             predicted[..., 20:32, 30:50] = 1
         write(out / file.name, predicted, reference)
     return out
@@ -89,59 +97,11 @@ def _disturbed(mask: np.ndarray, error: float, rng: np.random.Generator) -> np.n
     return soft + error * noise / noise.std() * (soft > 0.02) > 0.5 + 0.1 * rng.standard_normal() * error
 
 
-def evaluation(
-    root: Path, predictions: Path, structures: Mapping[str, tuple[int, ...]], ending: str, **info: object
-) -> Evaluation:
-    """Of a folder of predictions, by independent code: enough of the metrics for a report."""
-    flat = ending == ".png"
-    units = PIXELS if flat else PHYSICAL
-    rows = []
-    for file in sorted((root / "labelsTs").glob(f"*{ending}")):
-        images = [sitk.ReadImage(folder / file.name) for folder in (predictions, root / "labelsTs")]
-        masks = [sitk.GetArrayFromImage(i) for i in images]
-        spacing = None if flat else images[1].GetSpacing()[::-1]
-        for name, labels in structures.items():
-            pair = [np.isin(m, labels) for m in masks]
-            rows.append({"case": file.name.removesuffix(ending), "structure": name, **_row(*pair, spacing, units)})
-    folders = {"predictions": str(predictions), "references": str(root / "labelsTs"), "file_ending": ending}
-    return Evaluation(
-        table=table_of(rows, units),
-        units=units,
-        structures=dict(structures),
-        info={"prompts": "none", "nsd_tolerance": TOLERANCE, **folders, **info},
-    )
-
-
-def _row(p: np.ndarray, r: np.ndarray, spacing: tuple[float, ...] | None, units: Units) -> dict[str, float]:
-    overlap, surfaces = Overlap.of(p, r), SurfaceDistances.of(p, r, spacing)
-    voxel = float(np.prod(spacing)) / 1000 if spacing else 1.0
-    volumes = overlap.tp + overlap.fp, overlap.tp + overlap.fn
-    lesions = [label(m, np.ones((3,) * m.ndim)) for m in (p, r)]
-    hit_p, hit_r = (len(np.unique(which[0][other & (which[0] > 0)])) for which, other in zip(lesions, (r, p), strict=True))
-    precision, recall = ratio(hit_p, lesions[0][1]), ratio(hit_r, lesions[1][1])
-    known = {
-        "dice": overlap.dice,
-        "iou": ratio(overlap.tp, overlap.tp + overlap.fp + overlap.fn),
-        "precision": overlap.precision,
-        "recall": overlap.recall,
-        "specificity": ratio(overlap.tn, overlap.tn + overlap.fp),
-        "hd95": surfaces.hd95,
-        "hd": hausdorff(p, r, spacing),
-        "assd": surfaces.assd,
-        "nsd": surfaces.nsd(TOLERANCE),
-        "lesion_precision": precision,
-        "lesion_recall": recall,
-        "lesion_f1": ratio(2 * precision * recall, precision + recall) if precision + recall > 0 else float("nan"),
-        "volume_error": (volumes[0] - volumes[1]) * voxel,
-        "relative_volume_error": ratio(volumes[0] - volumes[1], volumes[1]),
-        "volume_reference": volumes[1] * voxel,
-        "volume_prediction": volumes[0] * voxel,
-        "lesions_reference": lesions[1][1],
-        "lesions_prediction": lesions[0][1],
-        "hd_rows": hd_rows(p, r) if p.ndim == 2 else float("nan"),
-    }
-    counts = {key: getattr(overlap, key) for key in ("tp", "fp", "fn", "tn")}
-    return {**counts, **{units.column(m.key): known.get(m.key, float("nan")) for m in METRICS}}
+def evaluation(root: Path, predictions: Path, **info: object) -> Evaluation:
+    """Of a folder of predictions against ``labelsTs``; `info` is added to what the evaluation says of itself."""
+    measured = evaluate(from_folders(predictions, root / "labelsTs"), tolerance=2.0, jobs=1)
+    measured.info.update({"images": str(root / "imagesTs"), **info})
+    return measured
 
 
 def fold_folder(root: Path, model: str, *, epochs: int = 30, seed: int = 0) -> Path:
@@ -167,5 +127,25 @@ def fold_folder(root: Path, model: str, *, epochs: int = 30, seed: int = 0) -> P
     plans = {"configurations": {"2d": {"normalization_schemes": [scheme]}}}
     (fold.parent / "plans.json").write_text(json.dumps(plans))
     channel = "CT" if "RAUNet" in model else "ultrasound"
-    (fold.parent / "dataset.json").write_text(json.dumps({"channel_names": {"0": channel}, "labels": {"background": 0}}))
+    (fold.parent / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": channel}, "labels": {"background": 0}})
+    )
     return fold
+
+
+MODELS = {  # name -> error, seed, folder; the names are there to be escaped and to be long
+    "SAMUS-HF": (0.15, 2, "nnUNetTrainerSAMUSHF__nnUNetSAMUSPlans__2d"),
+    "nnU-Net <2d> & matched budget, a long name": (0.4, 5, "nnUNetTrainerMatchedBudget400__nnUNetPlans__2d"),
+}
+
+
+def study(root: Path) -> dict[str, list[Evaluation]]:
+    """Two models on ten ultrasound phantoms, two of them without a lesion; a false alarm among these."""
+    ultrasound(root, benign=5, malignant=3, normal=2, size=96)
+    models = {}
+    for name, (error, seed, folder) in MODELS.items():
+        trainer, plans, configuration = folder.split("__")
+        out = predict(root, folder, error=error, seed=seed, ending=".png")
+        info = {"name": name, "trainer": trainer, "plans": plans, "configuration": configuration}
+        models[name] = [evaluation(root, out, **info, command=f"nnunet_ext evaluate --pred '{folder}' --ref labelsTs")]
+    return models

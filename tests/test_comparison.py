@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.aggregate import aggregate
 from nnunet_ext.evaluation.comparison import (
     FILES,
     Comparison,
@@ -587,3 +588,12 @@ class TestFolder:
         (tmp_path / "out").write_text("")
         with pytest.raises(InputError, match="is a file"):
             save(compare(three()), tmp_path / "out")
+
+
+def test_evaluate_and_compare_say_the_same_of_one_model() -> None:
+    run = evaluation([math.nan, *A[1:]], others={"hd95": 30 * (1 - A)})
+    alone = aggregate(run)["tumour"].metrics
+    comparison = compare([model("A", run), model("B", B, others={"hd95": 30 * (1 - B)})])
+    for key in ("dice", "iou", "hd95"):
+        together = asdict(comparison.results["tumour", key].summaries["A"])
+        assert {name: together[name] for name in alone[key]._fields} == pytest.approx(alone[key]._asdict(), nan_ok=True)

@@ -12,9 +12,9 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.definitions import PHYSICAL, PIXELS
 from nnunet_ext.evaluation.evaluation import EXTENSION, Evaluation
 from nnunet_ext.evaluation.metrics import Overlap
+from nnunet_ext.evaluation.source import provenance
 
 SUMMARY = "summary.json"
-PROMPTS_RECORD = "prompts_used.json"  # of nnunet_ext predict
 PICTURES = (".png", ".bmp", ".tif", ".tiff")  # without a spacing that nnU-Net would read
 
 
@@ -30,9 +30,8 @@ def is_summary(file: Path) -> bool:
 def load_summary(file: Path) -> Evaluation:
     """Read a summary.json of nnUNetv2_train, nnUNetv2_evaluate_folder or nnUNetv2_evaluate_simple.
 
-    Names of structures come from the dataset.json beside it or in its trained model's folder; without one they are
-    called by their labels. Prompts are what ``nnunet_ext predict`` wrote down beside it, or what the trainer's own
-    validation uses.
+    Names of structures come from the dataset.json beside the predictions or in their trained model's folder; without
+    one they are called by their labels.
 
     Raises:
         InputError: not such a file.
@@ -40,33 +39,25 @@ def load_summary(file: Path) -> Evaluation:
     file = file.absolute()
     try:
         cases = json.loads(file.read_text())["metric_per_case"]
-        names = _names(file)
+        first = Path(cases[0]["prediction_file"])
+        predictions = first.parent if first.parent.is_dir() else file.parent  # moved or copied, most likely with it
+        names = _names(predictions)
         rows = [
             {"case": _case(case), "structure": names.get(key, key), **_row(metrics)}
             for case in cases
             for key, metrics in case["metrics"].items()
         ]
         structures = {names.get(key, key): _labels(key) for key in cases[0]["metrics"]}
-        ending = "".join(Path(cases[0]["prediction_file"]).suffixes[-2:])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
         raise InputError(
             f"{file} is no summary.json of nnU-Net ({type(e).__name__}: {e}).",
             way_out="Evaluate the predictions with nnunet_ext evaluate, and name its folder.",
         ) from e
-    model = _model_folder(file)
-    trainer, plans, configuration = model.name.split("__") if model else (None, None, None)
-    info = {
-        "predictions": str(file.parent),
-        "prompts": _prompts(file.parent, trainer or ""),
-        "trainer": trainer,
-        "plans": plans,
-        "configuration": configuration,
-    }
     return Evaluation(
         table=pd.DataFrame(rows),
-        units=PIXELS if ending.endswith(PICTURES) else PHYSICAL,
+        units=PIXELS if first.suffix in PICTURES else PHYSICAL,
         structures=structures,
-        info={key: value for key, value in info.items() if value is not None},
+        info={"predictions": str(predictions), **provenance(predictions)},
     )
 
 
@@ -91,21 +82,10 @@ def _labels(key: str) -> tuple[int, ...]:
     return tuple(int(label) for label in key.strip("()").split(",") if label.strip())
 
 
-def _names(file: Path) -> dict[str, str]:
-    """nnU-Net's key -> name in dataset.json."""
-    for folder in (file.parent, _model_folder(file)):
-        if folder is not None and (folder / "dataset.json").is_file():
+def _names(predictions: Path) -> dict[str, str]:
+    """nnU-Net's key -> name, from a dataset.json beside the predictions or in the trained model's folder."""
+    for folder in (predictions, *predictions.parents[:2]):
+        if (folder / "dataset.json").is_file():
             labels = json.loads((folder / "dataset.json").read_text())["labels"]
             return {str(v if isinstance(v, int) else tuple(v)): name for name, v in labels.items()}
     return {}
-
-
-def _model_folder(file: Path) -> Path | None:
-    """TRAINER__PLANS__CONFIGURATION above the file."""
-    return next((folder for folder in file.parents if folder.name.count("__") == 2), None)
-
-
-def _prompts(folder: Path, trainer: str) -> str:
-    if (folder / PROMPTS_RECORD).is_file():
-        return json.loads((folder / PROMPTS_RECORD).read_text())["source"]
-    return "reference" if trainer.endswith("Click") else "none"

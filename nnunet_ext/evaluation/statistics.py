@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-SAMPLES, SEED = 10_000, 0
+SAMPLES, LEVEL, SEED = 10_000, 0.95, 0
 DIGITS = 12  # relative; what differs less is equal: a mean over repeats is no more precise
 EXACT_UP_TO = 50  # differing pairs; scipy's own limit
 _BLOCK = 8_000_000  # weights held at a time, 64 MB
@@ -111,7 +111,7 @@ def smallest_friedman_p(cases: int, models: int) -> float:
     return float(stats.chi2.sf(cases * (models - 1), models - 1))
 
 
-def mean_intervals(values: np.ndarray, *, level: float = 0.95, seed: int = SEED) -> np.ndarray:
+def mean_intervals(values: np.ndarray, *, level: float = LEVEL, seed: int = SEED) -> np.ndarray:
     """Percentile bootstrap intervals of the means of columns, over the rows where a column is defined.
 
     Shapes: (n, k) -> (2, k), low and high; NaN for fewer than two defined rows.

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from nnunet_ext.evaluation import statistics
+from nnunet_ext.evaluation import aggregate
 from nnunet_ext.evaluation.comparison.records import Summary
-from nnunet_ext.evaluation.definitions import COUNTS
-from nnunet_ext.evaluation.metrics import Overlap
 
 
 def mean_over_repeats(tables: Sequence[pd.DataFrame], metric: str) -> np.ndarray:
@@ -27,27 +25,11 @@ def summarise(tables: Sequence[pd.DataFrame], metric: str) -> Summary:
     """
     values = mean_over_repeats(tables, metric)
     defined = ~np.isnan(values)
-    x = values[defined]
-    repeat_means = tuple(float(t[metric].to_numpy(dtype=float)[defined].mean()) if x.size else math.nan for t in tables)
-    low, high = statistics.mean_intervals(x[:, None])[:, 0] if x.size else (math.nan, math.nan)
+    repeats = [table[metric].to_numpy(dtype=float)[defined] for table in tables]
+    means = [float(repeat.mean()) if repeat.size else math.nan for repeat in repeats]
+    pooled = [aggregate.pooled(table).get(metric, math.nan) for table in tables]
     return Summary(
-        n=x.size,
-        undefined=values.size - x.size,
-        mean=float(x.mean()) if x.size else math.nan,
-        sd=_sd(x),
-        median=float(np.median(x)) if x.size else math.nan,
-        low=float(low),
-        high=float(high),
-        pooled=float(np.mean([_pooled(table, metric) for table in tables])),
-        repeat_means=repeat_means,
-        repeat_sd=_sd(np.array(repeat_means)),
+        **aggregate.summarise(values, float(np.mean(pooled)))._asdict(),
+        repeat_means=tuple(means),
+        repeat_sd=float(np.std(means, ddof=1)) if len(means) > 1 else math.nan,
     )
-
-
-def _sd(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if values.size > 1 else math.nan
-
-
-def _pooled(table: pd.DataFrame, metric: str) -> float:
-    """From the summed counts of all cases."""
-    return getattr(Overlap(**{key: int(table[key].sum()) for key in COUNTS}), metric, math.nan)

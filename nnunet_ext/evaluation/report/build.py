@@ -13,7 +13,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.comparison.model import Model
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.files import write_text
-from nnunet_ext.evaluation.report import context, curves, panels, plots, svg, tables
+from nnunet_ext.evaluation.report import context, costs, curves, panels, plots, profiles, svg, tables
 from nnunet_ext.evaluation.report.extras import Extras
 from nnunet_ext.evaluation.report.subject import Subject
 
@@ -86,9 +86,8 @@ def _sections(track: Track) -> tuple[Section, ...]:
                 "Two or more models: nnunet_ext compare A=DIR B=DIR --report FILE."),
         Section("distributions", "Every case, by metric", plots.distributions),
         Section("paired", "Case by case", plots.paired, "Two or more models over the same cases."),
-        Section("operating-points", "Precision and recall", plots.operating_points,
-                "Evaluations with precision and recall; nnU-Net's summary.json has neither."),
-        Section("sizes", "Dice and size", plots.sizes, "Three or more cases with the structure, and their volumes."),
+        Section("profiles", "Precision, recall, size", profiles.profiles,
+                "Evaluations by nnunet_ext evaluate; nnU-Net's summary.json has neither precision nor volumes."),
         Section("qualitative", "Pictures", partial(panels.qualitative, track=track),
                 "Image, reference and prediction files where the evaluations say; --images DIR names the images."),
         Section("preprocessing", "Before and after preprocessing", panels.preprocessing,
@@ -96,12 +95,12 @@ def _sections(track: Track) -> tuple[Section, ...]:
         Section("high-frequency", "High frequencies", panels.high_frequency, "A SAMUS-HF model, and images."),
         Section("curves", "Training", curves.training_curves,
                 "nnU-Net's fold folders with their training logs: nnunet_ext benchmark report, or Extras in Python."),
-        Section("costs", "Parameters, operations, time", tables.costs,
+        Section("costs", "Parameters, operations, time", costs.costs,
                 "A trainer that the registry knows, training logs, or a benchmark's manifests."),
         Section("published", "Published figures next to ours", tables.published,
                 "A benchmark whose matrix has [[published]] rows."),
         Section("cases", "Cases", tables.cases),
-        Section("downloads", "Numbers to take away", lambda s: {"files": tables.downloads(s), "latex": tables.latex(s)}),
+        Section("downloads", "Numbers to take away", tables.take_away),
         Section("definitions", "Definitions", tables.definitions),
         Section("commands", "Commands and versions", context.commands,
                 "Evaluations that say how they were made: nnunet_ext evaluate, nnunet_ext benchmark."),

@@ -18,6 +18,7 @@ from nnunet_ext.evaluation.report.tables import flat
 from nnunet_ext.version import __version__
 
 FEW = 10  # cases
+SHORT = 6  # verdicts at the head; five models have ten pairs
 PAPERS = {"nnunet_ext.trainers.raunet": "RA-U-Net", "nnunet_ext.trainers.samus": "SAMUS-HF"}  # heading starts with it
 
 
@@ -49,7 +50,10 @@ def models(subject: Subject) -> list[dict[str, str]]:
     found = []
     for name, model in subject.models.items():
         parts = [subject.info(name, key) for key in ("trainer", "plans", "configuration")]
-        runs = [f"{len(model.folds)} folds" if len(model.folds) > 1 else "", f"{model.repeats} repeats" if model.repeats > 1 else ""]
+        runs = [
+            f"{len(model.folds)} folds" if len(model.folds) > 1 else "",
+            f"{model.repeats} repeats" if model.repeats > 1 else "",
+        ]
         about = [" · ".join(str(p) for p in parts if p), *runs, PROMPTS.get(model.prompts, model.prompts)]
         found.append({"letter": subject.letter(name), "name": name, "about": ", ".join(filter(None, about))})
     return found
@@ -57,32 +61,37 @@ def models(subject: Subject) -> list[dict[str, str]]:
 
 def warnings(subject: Subject) -> list[str]:
     """What not to conclude, a sentence each."""
-    found = [*subject.extras.notes, *(subject.comparison.notes if subject.comparison else _own(subject))]
+    compared = subject.comparison.notes if subject.comparison else _alone(subject)
+    found = [*subject.extras.notes, *_always(subject), *compared]
     if len(subject.cases) < FEW:
         found.insert(0, f"Only {len(subject.cases)} cases: intervals and orders are looser than they look.")
     return list(dict.fromkeys(found))
 
 
-def _own(subject: Subject) -> Iterator[str]:
+def _always(subject: Subject) -> Iterator[str]:
+    if clicked := [name for name, source in subject.prompts.items() if source == "reference"]:
+        yield (
+            f"{some(clicked)}: clicks from the reference, an upper bound that no automatic method can be compared with."
+        )
+    if any(m.key == "hd_rows" for structure in subject.structures for m in subject.metrics(structure)):
+        yield "hd_rows is not a distance in the image; it stands here because the SAMUS papers print it as HD."
+
+
+def _alone(subject: Subject) -> Iterator[str]:
     """What a comparison would have noted."""
+    if len(set(subject.prompts.values())) > 1:
+        yield "Prompts differ: models are ranked only among those with the same."
     for structure in subject.structures:
+        alike: dict[tuple[str, str], list[str]] = {}  # metrics that are undefined for one reason in equally many cases
         for metric in subject.metrics(structure):
             undefined = subject.values(structure, metric.key).isna().sum()
             if metric.ranked and undefined.any():
-                counts = ", ".join(f"{name} {n}" for name, n in undefined.items() if n)
-                yield (
-                    f"{metric.label} of {structure} is undefined where {metric.undefined} ({counts} of "
-                    f"{len(subject.cases)} cases); means are over the others."
+                counts = ", ".join(
+                    f"{n} of {len(subject.cases)} cases for {name}" for name, n in undefined.items() if n
                 )
-    if any("hd_rows" in (m.key for m in subject.metrics(s)) for s in subject.structures):
-        yield "hd_rows is not a distance in the image; it stands here to be compared with the SAMUS papers' tables only."
-    if "reference" in subject.prompts.values():
-        yield (
-            f"{some(n for n, p in subject.prompts.items() if p == 'reference')}: clicks from the reference, "
-            "an upper bound that no automatic method can be compared with."
-        )
-    if len(set(subject.prompts.values())) > 1:
-        yield "Prompts differ: models are ranked only among those with the same."
+                alike.setdefault((metric.undefined, counts), []).append(metric.label)
+        for (why, counts), labels in alike.items():
+            yield f"{structure}: {', '.join(labels)} undefined ({why}) in {counts}; means are over the others."
 
 
 def headlines(subject: Subject) -> list[dict[str, Any]]:
@@ -94,7 +103,9 @@ def headlines(subject: Subject) -> list[dict[str, Any]]:
         result = subject.comparison.results.get((structure, "dice"))
         if result:
             orders = [(PROMPTS[r.prompts], r.verdict) for r in result.rankings]
-            found.append({"structure": structure, "orders": orders, "verdicts": [p.verdict for p in result.pairs]})
+            verdicts = [pair.verdict for pair in result.pairs]
+            more = len(verdicts[SHORT:])
+            found.append({"structure": structure, "orders": orders, "verdicts": verdicts[:SHORT], "more": more})
     return found
 
 
@@ -144,4 +155,4 @@ def _inline(text: str) -> Markup:
     """Markdown's code and bold; everything else as it is."""
     escaped = html.escape(text)
     escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped))  # noqa: S704  (escaped above)
+    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped))

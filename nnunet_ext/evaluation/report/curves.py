@@ -83,7 +83,9 @@ def _losses(subject: Subject, name: str, trainings: Sequence[Training]) -> Marku
     values = [v for t in trainings for v in (*t.train.values(), *t.val.values())]
     x, y = svg.Scale((0, float(last)), (48, 404)), svg.Scale(svg.outer(values, zero=False), (206, 40))
     paths = [
-        svg.tag("path", d=svg.line((x(e), y(v) if math.isfinite(v) else v) for e, v in sorted(own.items())), class_=kind)
+        svg.tag(
+            "path", d=svg.line((x(e), y(v) if math.isfinite(v) else v) for e, v in sorted(own.items())), class_=kind
+        )
         for t in trainings
         for kind, own in (("train", t.train), ("val", t.val))
     ]

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +20,7 @@ from nnunet_ext.evaluation.definitions import BY_KEY
 from nnunet_ext.evaluation.overlay import telling_slice
 from nnunet_ext.evaluation.report import svg
 from nnunet_ext.evaluation.report.subject import Subject, defined
+from nnunet_ext.evaluation.report.volumes import Volume, image_file, mask_file, read
 
 LIVER_WINDOW = (-20.0, 140.0)  # HU; the liver paper's
 SOFT_TISSUE = (-160.0, 240.0)  # HU
@@ -47,14 +46,6 @@ class Row(NamedTuple):
     why: str
     about: str
     pictures: list[Picture]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Volume:
-    """Slices as radiologists look at them, and height / width of a pixel."""
-
-    slices: np.ndarray
-    aspect: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +85,15 @@ def chosen_cases(subject: Subject, structure: str) -> list[tuple[str, str]]:
 
 def _row(subject: Subject, structure: str, case: str, why: str, key: str) -> Row | None:
     """None where image or reference cannot be read."""
-    image = _read(image_file(subject, case))
-    reference = _read(mask_file(subject, subject.names[0], case, "references"))
+    image = read(image_file(subject, case))
+    reference = read(mask_file(subject, subject.names[0], case, "references"))
     if image is None or reference is None or image.slices.shape != reference.slices.shape:
         return None
     labels = subject.structures[structure]
     truth = np.isin(reference.slices, labels)
     masks = {}
     for name in subject.names:
-        predicted = _read(mask_file(subject, name, case, "predictions"))
+        predicted = read(mask_file(subject, name, case, "predictions"))
         if predicted is not None and predicted.slices.shape == truth.shape:
             masks[name] = np.isin(predicted.slices, labels)
     z = telling_slice(truth, np.any(list(masks.values()), axis=0) if masks else truth)
@@ -110,13 +101,13 @@ def _row(subject: Subject, structure: str, case: str, why: str, key: str) -> Row
     window = _window(subject, image.slices)
     whole = Box(top=0, left=0, height=plane.shape[0], width=plane.shape[1])
     box = _around([truth[z], *(m[z] for m in masks.values())], whole)
-    shared = Markup(f'<use href="#{key}"/>')  # noqa: S704  (a key of ours)
+    shared = Markup(f'<use href="#{key}"/>')
     outline = _outline(truth[z], box, "reference")
     pictures = [
-        Picture("input", _picture(_image(plane, whole, window), whole, aspect, [_frame(box, whole)], f"input of {case}")),
         Picture(
-            "reference", _picture(_image(plane, box, window, key), box, aspect, [outline], f"reference of {case}")
+            "input", _picture(_image(plane, whole, window), whole, aspect, [_frame(box, whole)], f"input of {case}")
         ),
+        Picture("reference", _picture(_image(plane, box, window, key), box, aspect, [outline], f"reference of {case}")),
     ]
     for name in subject.names:
         if name in masks:
@@ -129,7 +120,7 @@ def _row(subject: Subject, structure: str, case: str, why: str, key: str) -> Row
 
 def _score(subject: Subject, structure: str, case: str, name: str) -> str:
     shown = []
-    for key in ("dice", "hd95"):
+    for key in ("dice", "hd95") if subject.has_structure(structure)[case] else ():
         value = float(subject.values(structure, key).loc[case, name])
         if np.isfinite(value):
             unit = f" {subject.units.length}" if key == "hd95" else ""
@@ -140,67 +131,11 @@ def _score(subject: Subject, structure: str, case: str, name: str) -> str:
     return ", ".join(shown)
 
 
-def image_file(subject: Subject, case: str) -> Path | None:
-    """The first channel of a case: in the folder that was named, else where the runs' folders suggest."""
-    for folder in _image_folders(subject, case):
-        found = next(iter(sorted(folder.glob(f"{_plain(case)}_0000.*"))), None)
-        if found:
-            return found
-    return None
-
-
-def _image_folders(subject: Subject, case: str) -> Iterator[Path]:
-    if subject.images:
-        yield subject.images
-    for name in subject.names:
-        info = run.info if (run := subject.run_of(name, case)) else {}
-        if info.get("images"):
-            yield Path(info["images"])
-        if info.get("references"):
-            references = Path(info["references"])
-            yield references.parent / references.name.replace("labels", "images")
-        if info.get("dataset") and "nnUNet_raw" in os.environ:
-            yield Path(os.environ["nnUNet_raw"]) / info["dataset"] / "imagesTr"
-            yield Path(os.environ["nnUNet_raw"]) / info["dataset"] / "imagesTs"
-
-
-def _plain(case: str) -> str:
-    """A name without a meaning of its own in a pattern."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in case)
-
-
-def mask_file(subject: Subject, name: str, case: str, what: str) -> Path | None:
-    """A model's file of a case, in its folder of predictions or references, or in the validation of its folds."""
-    info = run.info if (run := subject.run_of(name, case)) else {}
-    if not info.get(what):
-        return None
-    folder, ending = Path(info[what]), info.get("file_ending", "")
-    patterns = (f"{_plain(case)}{ending or '.*'}", f"fold_*/validation/{_plain(case)}{ending or '.*'}")
-    return next((f for pattern in patterns for f in sorted(folder.glob(pattern))), None)
-
-
-def _read(file: Path | None) -> Volume | None:
-    """None where there is no such file or it cannot be read: a report does without a picture."""
-    import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
-
-    if file is None:
-        return None
-    try:
-        image = sitk.ReadImage(file)
-        if image.GetDimension() == 3 and image.GetSize()[2] > 1:
-            image = sitk.DICOMOrient(image, "LPS")
-    except RuntimeError:
-        return None
-    array = sitk.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        array = array.mean(axis=-1)
-    width, height = image.GetSpacing()[:2]
-    return Volume(slices=array.reshape(-1, *array.shape[-2:]), aspect=height / width)
-
-
 def _window(subject: Subject, image: np.ndarray) -> tuple[float, float]:
     """The liver paper's window for CT, else the 1st and 99th percentile."""
-    channels = [str(c).lower() for name in subject.names for c in subject.dataset(name).get("channel_names", {}).values()]
+    channels = [
+        str(c).lower() for name in subject.names for c in subject.dataset(name).get("channel_names", {}).values()
+    ]
     if "ct" in channels[:1] or float(image.min()) < AIR:
         return LIVER_WINDOW
     low, high = np.percentile(image, (1, 99))
@@ -214,7 +149,7 @@ def _around(masks: Sequence[np.ndarray], whole: Box) -> Box:
         return whole
     rows, columns = np.flatnonzero(union.any(axis=1)), np.flatnonzero(union.any(axis=0))
     extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    side = int(max(1.7 * extent, 0.3 * min(whole.height, whole.width)))
+    side = int(max(1.7 * extent, 0.45 * min(whole.height, whole.width)))
     if side >= 0.8 * min(whole.height, whole.width):
         return whole
     top = int(np.clip((rows[0] + rows[-1] - side) // 2, 0, whole.height - side))
@@ -313,7 +248,10 @@ def high_frequency(subject: Subject) -> list[Picture] | None:
     with torch.no_grad():
         high = HighFrequencyImage()(torch.from_numpy(small))[0, 0].numpy()
     whole = Box(top=0, left=0, height=256, width=256)
-    shown = ((f"{case}, at 256x256", small[0, 0], _window(subject, small)), ("its high frequencies (Haar)", high, (0.0, 1.0)))
+    shown = (
+        (f"{case}, at 256x256", small[0, 0], _window(subject, small)),
+        ("its high frequencies (Haar)", high, tuple(np.percentile(high, (1, 99)))),
+    )
     return [Picture(t, _picture(_image(values, whole, window), whole, 1.0, [], t)) for t, values, window in shown]
 
 
@@ -322,11 +260,10 @@ def _example(subject: Subject) -> tuple[Volume, int, str] | None:
     for structure in subject.structures:
         cases = sorted(chosen_cases(subject, structure), key=lambda c: c[1] != "median case")
         for case, _ in cases:
-            image = _read(image_file(subject, case))
-            reference = _read(mask_file(subject, subject.names[0], case, "references"))
+            image = read(image_file(subject, case))
+            reference = read(mask_file(subject, subject.names[0], case, "references"))
             if image is not None:
                 same = reference is not None and reference.slices.shape == image.slices.shape
                 truth = np.isin(reference.slices, subject.structures[structure]) if same else image.slices < np.inf
                 return image, telling_slice(truth, truth), case
     return None
-

@@ -19,7 +19,8 @@ DOT_PLOTS = ("dice", "hd95", "nsd", "assd", "precision", "recall", "lesion_f1", 
 PAIRED = ("dice", "hd95")
 MOST_PAIRS = 6  # histograms of differences; five models have ten pairs
 GOLDEN = 0.618034  # spreads the dots of a row evenly without chance
-ROW, LEFT, RIGHT = 58, 10, 410
+MINUS = "\N{MINUS SIGN}"
+ROW, LEFT, RIGHT = 58, 18, 402  # room for the numbers below the ends of an axis
 
 
 def distributions(subject: Subject) -> dict[str, list[Markup]] | None:
@@ -37,8 +38,7 @@ def distributions(subject: Subject) -> dict[str, list[Markup]] | None:
 
 def _distribution(subject: Subject, structure: str, metric: Metric) -> Markup:
     values = subject.values(structure, metric.key)
-    domain = _domain(values, metric)
-    scale = svg.Scale(domain, (LEFT, RIGHT))
+    scale = svg.Scale(domain(values, metric), (LEFT, RIGHT))
     rows = [_row(subject, structure, metric, values[name], scale, i) for i, name in enumerate(subject.names)]
     height = 26 + ROW * len(rows)
     title = f"{subject.label(metric)} of {structure}"
@@ -65,9 +65,11 @@ def _spoken(subject: Subject, structure: str, metric: Metric, name: str) -> str:
     return f"{name} mean {number(summary.mean, metric)}, n {summary.n}" if summary else f"{name} no values"
 
 
-def _domain(values: pd.DataFrame, metric: Metric) -> tuple[float, float]:
+def domain(values: pd.DataFrame, metric: Metric) -> tuple[float, float]:
+    """Ratios end at 1 and begin at the tenth below the smallest; other values are shown from 0 on."""
     if metric.quantity == "ratio" and metric.better:
-        return 0.0, 1.0
+        least = values.min(axis=None)
+        return (max(0.0, math.floor(10 * (least - 0.02)) / 10) if math.isfinite(least) else 0.0), 1.0
     return svg.outer(values.to_numpy().ravel())
 
 
@@ -77,7 +79,7 @@ def _row(subject: Subject, structure: str, metric: Metric, values: pd.Series, sc
     summary = subject.summary(structure, metric.key, name)
     finite = [(i, v) for i, v in enumerate(values.to_numpy(dtype=float)) if math.isfinite(v)]
     middle = top + 38
-    marks = [svg.text(f"{subject.letter(name)}  {name}", LEFT, top + 17, "t name")]
+    marks = [svg.text(svg.clipped(f"{subject.letter(name)} {name}", 30), 0, top + 17, "t name")]
     if summary and finite:
         x = np.array([v for _, v in finite])
         low, median, high = np.quantile(x, [0.25, 0.5, 0.75])
@@ -85,9 +87,8 @@ def _row(subject: Subject, structure: str, metric: Metric, values: pd.Series, sc
         inside = x[(x >= low - reach) & (x <= high + reach)]
         spread = [(i, scale(v), middle + 22 * ((k * GOLDEN) % 1 - 0.5)) for k, (i, v) in enumerate(finite)]
         said = f"{number(summary.mean, metric)} {interval(summary.low, summary.high, metric)}"
-        missing = f", {summary.undefined} undefined" if summary.undefined else ""
         marks += [
-            svg.text(f"{said}  n {summary.n}{missing}", RIGHT, top + 17, "t number", "end"),
+            svg.text(f"{said}, n {summary.n}", svg.WIDTH, top + 17, "t number", "end"),
             svg.tag("g", svg.dots(spread), class_="dots"),
             _box(scale, (inside.min(), low, median, high, inside.max()), middle),
             _mean(scale, summary.mean, (summary.low, summary.high), middle),
@@ -135,7 +136,7 @@ def _lines(subject: Subject, structure: str, metric: Metric) -> Markup:
     complete = defined(values)
     number_of = {case: i for i, case in enumerate(subject.cases)}
     x = svg.Scale((0, len(subject.names) - 1), (64, 396))
-    y = svg.Scale(_domain(values, metric), (290, 44))
+    y = svg.Scale(domain(values, metric), (290, 44))
     means = complete.mean()
     lines = [
         svg.tag("path", d=svg.line((x(i), y(v)) for i, v in enumerate(row)), data_c=number_of[case])
@@ -173,7 +174,11 @@ def _histograms(subject: Subject, structure: str) -> Iterator[Markup]:
     """Of the differences in Dice."""
     metric = BY_KEY["dice"]
     values = subject.values(structure, metric.key)
-    chosen = [(p.a, p.b) for p in subject.comparison.results[structure, "dice"].pairs] if _compared(subject, structure) else []
+    chosen = (
+        [(p.a, p.b) for p in subject.comparison.results[structure, "dice"].pairs]
+        if _compared(subject, structure)
+        else []
+    )
     for a, b in (chosen or list(combinations(subject.names, 2)))[:MOST_PAIRS]:
         difference = (values[a] - values[b]).dropna().to_numpy()
         if difference.size > 1:
@@ -185,11 +190,12 @@ def _compared(subject: Subject, structure: str) -> bool:
 
 
 def _histogram(subject: Subject, structure: str, names: tuple[str, str], difference: np.ndarray) -> Markup:
+    metric = BY_KEY["dice"]
+    mean, equal = float(difference.mean()), int((difference == 0).sum())
     reach = max(0.05, math.ceil(20 * float(np.abs(difference).max())) / 20)
-    edges = np.linspace(-reach, reach, 22)  # an odd number of bins: equal cases lie in the middle of one
-    counts = np.histogram(difference, edges)[0]
-    x = svg.Scale((-reach, reach), (LEFT + 10, RIGHT - 10))
-    y = svg.Scale((0, float(counts.max())), (128, 40))
+    counts, edges = np.histogram(difference[difference != 0], np.linspace(-reach, reach, 21))
+    x = svg.Scale((-reach, reach), (LEFT, RIGHT))
+    y = svg.Scale((0, float(max(counts.max(), 1))), (128, 40))
     bars = [
         svg.tag(
             "rect",
@@ -197,150 +203,24 @@ def _histogram(subject: Subject, structure: str, names: tuple[str, str], differe
             y=y(count),
             width=x(right) - x(left) - 1.4,
             height=128 - y(count),
-            class_=svg.colour(subject.names.index(names[0] if left + right > 1e-9 else names[1]))
-            if abs(left + right) > 1e-9
-            else "even",
+            class_=svg.colour(subject.names.index(names[int(left + right < 0)])),
         )
         for left, right, count in zip(edges[:-1], edges[1:], counts.astype(float), strict=True)
         if count
     ]
-    letters = " − ".join(subject.letter(n) for n in names)
-    mean = float(difference.mean())
-    said = f"mean {number(mean, BY_KEY['dice'], sign=True)}"
+    a, b = (subject.letter(name) for name in names)
+    said = f"mean {number(mean, metric, sign=True)}, n {difference.size}{f', {equal} equal' if equal else ''}"
     return svg.figure(
         [
-            svg.text(f"{letters}: difference in Dice, cases", 0, 14, "t title"),
-            svg.text(f"{said}, n {difference.size}", RIGHT, 14, "t number", "end"),
+            svg.text(f"{a} {MINUS} {b}: difference in Dice", 0, 14, "t title"),
+            svg.text(said, svg.WIDTH, 14, "t number", "end"),
             svg.x_axis(x, 30, 128),
             svg.tag("g", bars, class_="bars"),
             svg.tag("path", d=f"M{svg.short(x(0.0))} 30V128", class_="zero"),
-            svg.tag("path", d=f"M{svg.short(x(mean))} 128v-5l5 -7h-10l5 7", class_="mean"),
-            svg.text(f"← {subject.letter(names[1])} better", LEFT, 168, "t label"),
-            svg.text(f"{subject.letter(names[0])} better →", RIGHT, 168, "t label", "end"),
+            svg.tag("path", d=f"M{svg.short(x(mean))} 128l5 -9h-10z", class_="mean"),
+            svg.text(f"← {b} better", 0, 168, "t label"),
+            svg.text(f"{a} better →", svg.WIDTH, 168, "t label", "end"),
         ],
         176,
-        f"Histogram of {names[0]} minus {names[1]}, Dice of {structure}: {said}, {difference.size} cases",
+        f"Histogram of {names[0]} minus {names[1]}, Dice of {structure}: {said}",
     )
-
-
-def operating_points(subject: Subject) -> dict[str, list[Markup]] | None:
-    """Mean precision against mean recall, with intervals, over curves of equal Dice."""
-    figures = {s: [drawing] for s in subject.structures if (drawing := _operating(subject, s))}
-    return figures or None
-
-
-def _operating(subject: Subject, structure: str) -> Markup | None:
-    points = {
-        name: pair
-        for name in subject.names
-        if all(pair := tuple(subject.summary(structure, key, name) for key in ("recall", "precision")))
-        and all(s.n for s in pair)
-    }
-    if not points:
-        return None
-    ends = [v for pair in points.values() for s in pair for v in (s.low, s.mean) if math.isfinite(v)]
-    low = max(0.0, math.floor(10 * (min(ends) - 0.05)) / 10)
-    x, y = svg.Scale((low, 1.0), (48, 404)), svg.Scale((low, 1.0), (396, 40))
-    marks = []
-    for name, (recall, precision) in points.items():
-        cx, cy = x(recall.mean), y(precision.mean)
-        cross = ""
-        if math.isfinite(recall.low) and math.isfinite(precision.low):
-            cross = f"M{svg.short(x(recall.low))} {svg.short(cy)}H{svg.short(x(recall.high))}"
-            cross += f"M{svg.short(cx)} {svg.short(y(precision.low))}V{svg.short(y(precision.high))}"
-        marks.append(
-            svg.tag(
-                "g",
-                [
-                    svg.tag("path", d=cross, class_="cross"),
-                    svg.tag("circle", cx=cx, cy=cy, r=9, class_="point"),
-                    svg.text(subject.letter(name), cx, cy + 4, "t inside", "middle"),
-                ],
-                class_=svg.colour(subject.names.index(name)),
-            )
-        )
-    spoken = "; ".join(f"{n} recall {r.mean:.3f}, precision {p.mean:.3f}" for n, (r, p) in points.items())
-    return svg.figure(
-        [
-            svg.x_axis(x, 40, 396, "recall, mean over cases"),
-            svg.y_axis(y, 48, 404, "precision, mean over cases"),
-            *_equal_dice(x, y, low),
-            *marks,
-        ],
-        434,
-        f"Precision and recall of {structure}: {spoken}",
-    )
-
-
-def _equal_dice(x: svg.Scale, y: svg.Scale, low: float) -> Iterator[Markup]:
-    """Precision p = d r / (2 r - d)."""
-    for dice in np.arange(0.1, 1.0, 0.1):
-        recall = np.linspace(max(low, dice / (2 - dice)), 1, 60)
-        precision = dice * recall / (2 * recall - dice)
-        inside = (precision >= low) & (precision <= 1 + 1e-9)
-        if inside.sum() > 1:
-            path = svg.line((x(r), y(p)) for r, p in zip(recall[inside], precision[inside], strict=True))
-            end = x(float(recall[inside][-1])), y(float(precision[inside][-1]))
-            yield svg.tag("path", d=path, class_="equal")
-            yield svg.text(f"Dice {dice:.1f}", end[0] - 4, end[1] - 4, "t faint", "end")
-
-
-def sizes(subject: Subject) -> dict[str, list[Markup]] | None:
-    """Dice against the size of the reference, with a running median."""
-    figures = {}
-    for structure in subject.structures:
-        size = subject.values(structure, "volume_reference").median(axis=1)
-        if (size > 0).sum() > 2:
-            figures[structure] = [_size(subject, structure, size)]
-    return figures or None
-
-
-def _size(subject: Subject, structure: str, size: pd.Series) -> Markup:
-    values = subject.values(structure, "dice")
-    there = size > 0
-    x = svg.Scale((float(size[there].min()) / 1.15, float(size[there].max()) * 1.15), (40, 404), log=True)
-    y = svg.Scale((0.0, 1.0), (290, 40))
-    number_of = {case: i for i, case in enumerate(subject.cases)}
-    marks = []
-    for i, name in enumerate(subject.names):
-        own = values.loc[there, name].dropna()
-        order = size[own.index].sort_values(kind="stable").index
-        points = [(number_of[c], x(size[c]), y(own[c])) for c in order]
-        marks.append(
-            svg.tag(
-                "g",
-                [
-                    svg.tag("g", svg.dots(points, 2.2), class_="dots"),
-                    svg.tag("path", d=_running_median(size[order], own[order], x, y), class_=f"running r{i % 4}"),
-                ],
-                class_=svg.colour(i),
-            )
-        )
-    unit = subject.units.volume
-    ticks = _log_ticks(x)
-    return svg.figure(
-        [
-            svg.x_axis(x, 40, 290, f"reference volume ({unit}), log scale", ticks),
-            svg.y_axis(y, 40, 404, "Dice"),
-            *marks,
-        ],
-        328,
-        f"Dice of {structure} against the size of the reference, {int(there.sum())} cases",
-        data_s=structure,
-        data_k="dice",
-    )
-
-
-def _log_ticks(scale: svg.Scale) -> list[float]:
-    """Powers of ten; with fewer than three of them also twos and fives."""
-    powers = [m * 10.0**e for e in range(-6, 12) for m in (1, 2, 5)]
-    inside = [p for p in powers if scale.low <= p <= scale.high]
-    tens = [p for p in inside if math.isclose(math.log10(p), round(math.log10(p)), abs_tol=1e-9)]
-    return tens if len(tens) > 2 else inside
-
-
-def _running_median(size: pd.Series, dice: pd.Series, x: svg.Scale, y: svg.Scale) -> str:
-    """Over a seventh of the cases, five at least."""
-    width = max(5, len(dice) // 7)
-    medians = dice.rolling(width, center=True, min_periods=min(3, len(dice))).median()
-    return svg.line((x(s), y(m) if math.isfinite(m) else math.nan) for s, m in zip(size, medians, strict=True))

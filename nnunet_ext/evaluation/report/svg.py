@@ -16,11 +16,11 @@ COLOURS = 8  # classes m0 ... m7 of the style sheet
 
 
 def tag(name: str, content: Iterable[str] | str = "", /, **attributes: object) -> Markup:
-    """An element; ``class_`` is class, and _ in names becomes -. Content that is not `Markup` is escaped."""
+    """An element; ``class_`` is class, and _ in names becomes -. Values and content are escaped unless `Markup`."""
     inner = Markup().join([content] if isinstance(content, str) else content)
     pairs = ((k.rstrip("_").replace("_", "-"), v) for k, v in attributes.items() if v is not None)
     head = "".join(f' {key}="{escape(short(value))}"' for key, value in pairs)
-    return Markup(f"<{name}{head}>{inner}</{name}>" if inner else f"<{name}{head}/>")  # noqa: S704  (escaped above)
+    return Markup(f"<{name}{head}>{inner}</{name}>" if inner else f"<{name}{head}/>")
 
 
 def short(value: object) -> object:
@@ -30,7 +30,14 @@ def short(value: object) -> object:
 
 def text(content: str, x: float, y: float, class_: str = "t", anchor: str = "start") -> Markup:
     """A line of text; anchor: start, middle or end."""
-    return tag("text", content, x=float(x), y=float(y), class_=class_, text_anchor=None if anchor == "start" else anchor)
+    return tag(
+        "text", content, x=float(x), y=float(y), class_=class_, text_anchor=None if anchor == "start" else anchor
+    )
+
+
+def clipped(content: str, length: int) -> str:
+    """With an ellipsis where it is too long for its place."""
+    return content if len(content) <= length else f"{content[: length - 1].rstrip()}…"
 
 
 def colour(number: int) -> str:
@@ -71,12 +78,14 @@ class Scale:
         return start + (end - start) * (value - low) / (high - low)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round numbers within the domain."""
-        from matplotlib.ticker import LogLocator, MaxNLocator
+        """Round numbers within the domain, evenly spaced."""
+        from matplotlib.ticker import MaxNLocator
 
-        locator = LogLocator(numticks=count + 1) if self.log else MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
+        locator = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
         slack = 1e-9 * abs(self.high - self.low)
-        return [float(t) for t in locator.tick_values(self.low, self.high) if self.low - slack <= t <= self.high + slack]
+        return [
+            float(t) for t in locator.tick_values(self.low, self.high) if self.low - slack <= t <= self.high + slack
+        ]
 
 
 def outer(values: Iterable[float], *, zero: bool = True) -> tuple[float, float]:
@@ -135,7 +144,7 @@ def line(points: Iterable[tuple[float, float]]) -> str:
 def dots(points: Iterable[tuple[int, float, float]], radius: float = 2.6) -> Markup:
     """One per case: (number of the case, x, y)."""
     return Markup("").join(
-        Markup(f'<circle cx="{short(float(x))}" cy="{short(float(y))}" r="{radius}" data-c="{case}"/>')  # noqa: S704
+        Markup(f'<circle cx="{short(float(x))}" cy="{short(float(y))}" r="{radius}" data-c="{case}"/>')
         for case, x, y in points
     )
 

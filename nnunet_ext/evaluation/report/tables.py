@@ -5,23 +5,29 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from nnunet_ext import registry
 from nnunet_ext.evaluation.comparison.export import method, pair_rows, to_csv
 from nnunet_ext.evaluation.comparison.latex import to_latex
 from nnunet_ext.evaluation.comparison.records import Pair, Ranking, Result
 from nnunet_ext.evaluation.comparison.wording import PROMPTS, interval, number, p_value, percent
 from nnunet_ext.evaluation.definitions import BY_KEY, Metric
-from nnunet_ext.evaluation.report.curves import trainings_of
-from nnunet_ext.evaluation.report.extras import Cost, Published
+from nnunet_ext.evaluation.report.extras import Published
 from nnunet_ext.evaluation.report.subject import Subject
 
 SILENT = ("volume_reference", "volume_prediction", "lesions_reference", "lesions_prediction")  # in the tables of cases
-SYMBOLS = {"better": "▲", "worse": "▼", "mixed": "◆", "none": "–", "equal": "=", "too few": "?", "undefined": ""}
+SYMBOLS = {
+    "better": "▲",
+    "worse": "▼",
+    "mixed": "◆",
+    "none": "\N{EN DASH}",
+    "equal": "=",
+    "too few": "?",
+    "undefined": "",
+}
 MIRRORED = {"better": "worse", "worse": "better"}
 
 
@@ -164,7 +170,8 @@ def cases(subject: Subject) -> dict[str, Any]:
             "has": [int(v) for v in has],
             "size": [_number(v) for v in size],
             "metrics": {
-                k: [[_number(v) for v in row] for row in subject.values(structure, k).to_numpy(dtype=float)] for k in keys
+                k: [[_number(v) for v in row] for row in subject.values(structure, k).to_numpy(dtype=float)]
+                for k in keys
             },
             "labels": {k: subject.label(BY_KEY[k]) for k in keys},
         }
@@ -205,7 +212,9 @@ def definitions(subject: Subject) -> list[dict[str, str]]:
 
 def published(subject: Subject) -> dict[str, Any] | None:
     """What papers state, next to ours."""
-    rows = [row for entry in subject.extras.published if entry.model in subject.names for row in _published(subject, entry)]
+    rows = [
+        row for entry in subject.extras.published if entry.model in subject.names for row in _published(subject, entry)
+    ]
     return {"rows": rows, "differences": list(subject.extras.differences)} if rows else None
 
 
@@ -225,63 +234,22 @@ def _published(subject: Subject, entry: Published) -> Iterator[dict[str, Any]]:
         }
 
 
-def costs(subject: Subject) -> dict[str, Any] | None:
-    """Parameters, operations, time and memory of every model; only columns in which something is known."""
-    rows = {name: cost_of(subject, name) for name in subject.names}
-    columns = [
-        ("parameters", lambda c: f"{c.parameters:,}" if c.parameters else ""),
-        ("of these trained", lambda c: f"{c.trained:,}" if c.trained else ""),
-        ("GFLOPs per patch", lambda c: f"{c.flops / 1e9:,.1f}" if c.flops else ""),
-        ("training", lambda c: duration(c.training_seconds)),
-        ("one case", lambda c: duration(c.seconds_per_case)),
-        ("peak memory", lambda c: f"{c.peak_memory_bytes / 2**30:.1f} GiB" if c.peak_memory_bytes else ""),
-        ("on", lambda c: c.device),
-    ]
-    known = [(head, show) for head, show in columns if any(show(c) for c in rows.values())]
-    if not known:
-        return None
-    return {
-        "heads": [head for head, _ in known],
-        "rows": [(name, [show(cost) or "unknown" for _, show in known]) for name, cost in rows.items()],
-    }
-
-
-def cost_of(subject: Subject, name: str) -> Cost:
-    """What was told, and where it was not: parameters from the registry, the rest from manifests and training logs."""
-    cost = subject.extras.costs.get(name, Cost())
-    entry = registry.get("trainer", subject.trainer(name))
-    steps = [s for m in subject.extras.manifests.get(name, ()) for s in dict(m.get("steps") or {}).values()]
-    trained = [s for s in steps if s.get("kind") == "train"]
-    times = [sum(t.seconds.values()) for t in trainings_of(subject, name)] or [s["seconds"] for s in trained if s.get("seconds")]
-    peaks = [s.get("gpu_bytes_seen") or s.get("peak_bytes_of_largest_process") for s in trained]
-    found = {
-        "parameters": entry.parameters if entry else None,
-        "training_seconds": sum(times) / len(times) if times else None,
-        "peak_memory_bytes": max((p for p in peaks if p), default=None),
-    }
-    gaps = {key: value for key, value in found.items() if getattr(cost, key) is None and value}
-    return replace(cost, **gaps)
-
-
-def duration(seconds: float | None) -> str:
-    """For people: "0.42 s", "12 s", "3.5 min", "14.2 h"; empty if unknown."""
-    if not seconds:
-        return ""
-    if seconds < 120:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def downloads(subject: Subject) -> list[dict[str, str]]:
+def _files(subject: Subject) -> list[dict[str, str]]:
     """Files inside the page: name, what is in it, and its data: address."""
     runs = [
-        run.table.assign(model=name, run=i) for name, model in subject.models.items() for i, run in enumerate(model.runs)
+        run.table.assign(model=name, run=i)
+        for name, model in subject.models.items()
+        for i, run in enumerate(model.runs)
     ]
     every = pd.concat(runs, ignore_index=True)
     every.insert(0, "run", every.pop("run"))
     every.insert(0, "model", every.pop("model"))
     files = [
-        ("cases.csv", "every case, run and metric", every.to_csv(index=False, lineterminator="\n", float_format="%.7g")),
+        (
+            "cases.csv",
+            "every case, run and metric",
+            every.to_csv(index=False, lineterminator="\n", float_format="%.7g"),
+        ),
         ("models.csv", "means, intervals, counts", to_csv(_model_rows(subject))),
     ]
     if subject.comparison:
@@ -305,9 +273,9 @@ def _data_link(content: str) -> str:
     return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(content.encode()).decode()}"
 
 
-def latex(subject: Subject) -> str | None:
-    """The comparison as LaTeX."""
-    return to_latex(subject.comparison) if subject.comparison else None
+def take_away(subject: Subject) -> dict[str, Any]:
+    """Files, and the comparison as LaTeX."""
+    return {"files": _files(subject), "latex": to_latex(subject.comparison) if subject.comparison else ""}
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

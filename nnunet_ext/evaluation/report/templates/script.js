@@ -32,7 +32,7 @@
   }));
 
   // paper shows what is folded
-  addEventListener("beforeprint", () => document.querySelectorAll("details:not([open]):not(#case-details)").forEach(d => { d.open = true; d.dataset.closed = ""; }));
+  addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach(d => { d.open = true; d.dataset.closed = ""; }));
   addEventListener("afterprint", () => document.querySelectorAll("details[data-closed]").forEach(d => { d.open = false; delete d.dataset.closed; }));
 
   // the table of cases

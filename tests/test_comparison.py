@@ -540,7 +540,7 @@ class TestTables:
         assert max(map(len, lines[:9])) < 60
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_whatever_is_undefined(data: st.DataObject) -> None:
     """Any values at all give a comparison, and files that can be read."""

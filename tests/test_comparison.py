@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from io import StringIO
@@ -491,6 +493,17 @@ class TestTables:
         assert "#" not in unescaped
         assert unescaped.count("{") == unescaped.count("}")
         assert unescaped.count("$") % 2 == 0
+
+    @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex (Debian: texlive-latex-recommended)")
+    def test_latex_compiles(self, tmp_path: Path) -> None:
+        models = [model(n, A + i / 50, prompts="none" if i < 2 else "file") for i, n in enumerate(self.NAMES)]
+        latex = to_latex(compare([*models, model("[2pt]", [math.nan, *A[1:]])]))
+        document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{latex}\end{{document}}"
+        (tmp_path / "tables.tex").write_text(document.replace("{document}%", "{document}\n%"))
+        command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "tables.tex"]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stdout[-2000:]
+        assert (tmp_path / "tables.pdf").stat().st_size > 1000
 
     def test_latex_rows(self) -> None:
         latex = to_latex(compare([*three(), model("D", A, prompts="reference")]))

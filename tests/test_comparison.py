@@ -367,7 +367,9 @@ class TestVerdicts:
         comparison = compare([with_distance("A", hd95), with_distance("B", [math.nan, math.nan, *hd95[2:] + 1])])
         (note,) = (note for note in comparison.notes if "undefined" in note)
         assert note.startswith("tumour, HD95: undefined (either mask empty) for B in 2 of 12 cases.")
-        assert (only(comparison, "hd95").pairs[0].n, only(comparison, "hd95").pairs[0].undefined) == (10, 2)
+        (pair,) = only(comparison, "hd95").pairs
+        assert (pair.n, pair.undefined) == (10, 2)
+        assert pair.verdict == "A is better than B: -1.0 mm HD95 [-1.0, -1.0], p = .002 (undefined in 2 of 12 cases)."
         assert (only(comparison, "hd95").rankings[0].n, only(comparison, "hd95").rankings[0].undefined) == (10, 2)
 
     def test_undefined_in_all_models_is_not(self) -> None:

@@ -12,10 +12,9 @@ from nnunet_ext.evaluation.definitions import COUNTS, METRICS
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.lesions import Lesions
 from nnunet_ext.evaluation.metrics import Overlap, ratio
+from nnunet_ext.evaluation.statistics import LEVEL, SAMPLES, mean_intervals
 
-RESAMPLES, LEVEL, SEED = 10_000, 0.95, 0
-INTERVAL = f"bootstrap {LEVEL:.0%} interval of the mean: percentiles of {RESAMPLES:,} resamples of cases"
-_AT_ONCE = 5_000_000  # numbers in memory
+INTERVAL = f"bootstrap {LEVEL:.0%} interval of the mean: percentiles of {SAMPLES:,} resamples of cases"
 _OVERLAPS = ("dice", "iou", "precision", "recall", "specificity")
 
 
@@ -70,32 +69,33 @@ def aggregate(evaluation: Evaluation) -> dict[str, StructureSummary]:
 
 def _structure(rows: pd.DataFrame) -> StructureSummary:
     predicted, referred = (rows["tp"] + rows[other] > 0 for other in ("fp", "fn"))
-    pooled = _pooled(rows)
+    ratios = pooled(rows)
     return StructureSummary(
         cases=len(rows),
         both_empty=int((~predicted & ~referred).sum()),
         missed=int((referred & ~predicted).sum()),
         invented=int((predicted & ~referred).sum()),
         without={case: float(volume) for case, volume in rows["volume_prediction"][~referred].items()},
-        metrics={m.key: summarise(rows[m.key].to_numpy(), pooled.get(m.key, float("nan"))) for m in METRICS},
+        metrics={m.key: summarise(rows[m.key].to_numpy(), ratios.get(m.key, float("nan"))) for m in METRICS},
     )
 
 
-def _pooled(rows: pd.DataFrame) -> dict[str, float]:
-    """Ratios of summed counts."""
+def pooled(rows: pd.DataFrame) -> dict[str, float]:
+    """Ratios of summed counts, by metric; of those that the rows have the counts for."""
     overlap = Overlap(**{key: int(rows[key].sum()) for key in COUNTS})
-    lesions = Lesions(
-        prediction=int(rows["lesions_prediction"].sum()),
-        reference=int(rows["lesions_reference"].sum()),
-        # a share of lesions times their number is the number that was found
-        prediction_found=round(float((rows["lesion_precision"] * rows["lesions_prediction"]).sum())),
-        reference_found=round(float((rows["lesion_recall"] * rows["lesions_reference"]).sum())),
-    )
-    return {
-        **{key: getattr(overlap, key) for key in _OVERLAPS},
-        **{f"lesion_{key}": getattr(lesions, key) for key in ("precision", "recall", "f1")},
-        "relative_volume_error": ratio(float(rows["volume_error"].sum()), float(rows["volume_reference"].sum())),
-    }
+    ratios = {key: getattr(overlap, key) for key in _OVERLAPS}
+    if "lesions_reference" in rows:
+        lesions = Lesions(
+            prediction=int(rows["lesions_prediction"].sum()),
+            reference=int(rows["lesions_reference"].sum()),
+            # a share of lesions times their number is the number that was found
+            prediction_found=round(float((rows["lesion_precision"] * rows["lesions_prediction"]).sum())),
+            reference_found=round(float((rows["lesion_recall"] * rows["lesions_reference"]).sum())),
+        )
+        ratios |= {f"lesion_{key}": getattr(lesions, key) for key in ("precision", "recall", "f1")}
+        volumes = (float(rows[key].sum()) for key in ("volume_error", "volume_reference"))
+        ratios["relative_volume_error"] = ratio(*volumes)
+    return ratios
 
 
 def summarise(values: Sequence[float] | np.ndarray, pooled: float = float("nan")) -> Summary:
@@ -103,7 +103,7 @@ def summarise(values: Sequence[float] | np.ndarray, pooled: float = float("nan")
     values = np.asarray(values, dtype=np.float64)
     defined = values[~np.isnan(values)]
     n = defined.size
-    low, high = bootstrap_interval(defined)
+    low, high = mean_intervals(defined[:, None])[:, 0].tolist()
     return Summary(
         n=n,
         undefined=values.size - n,
@@ -114,18 +114,3 @@ def summarise(values: Sequence[float] | np.ndarray, pooled: float = float("nan")
         high=high,
         pooled=pooled,
     )
-
-
-def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
-    """The interval that `INTERVAL` describes, the same in every run; NaN for fewer than two values."""
-    n = values.size
-    if n < 2:
-        return float("nan"), float("nan")
-    rng, means = np.random.default_rng(SEED), []
-    at_once = max(1, _AT_ONCE // n)
-    for start in range(0, RESAMPLES, at_once):
-        drawn = rng.integers(n, size=(min(at_once, RESAMPLES - start), n), dtype=np.int32)
-        means.append(values[drawn].mean(axis=1))
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(low), float(high)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ import pandas as pd
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.definitions import COUNTS, METRICS, Units
+from nnunet_ext.evaluation.files import without_nan, write_text
 
 FORMAT = 1
 CSV, JSON = "metrics.csv", "metrics.json"
@@ -67,8 +66,8 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         record = {"format": FORMAT, "units": self.units._asdict(), "structures": self.structures, "info": self.info}
         content = {**self._summary(), EXTENSION: {**record, "aggregates": aggregates or {}}}
-        _write(folder / CSV, self.table.to_csv(index=False, lineterminator="\n"))
-        _write(folder / JSON, json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n")
+        write_text(folder / CSV, self.table.to_csv(index=False, lineterminator="\n"))
+        write_text(folder / JSON, json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
@@ -157,21 +156,3 @@ def _text(path: Path | None) -> str | None:
 
 def _ours(metrics: dict[str, Any]) -> dict[str, Any]:
     return {**metrics, **{ours: metrics[theirs] for ours, theirs in TO_NNUNET.items()}}
-
-
-def _without_nan(content: Any) -> Any:
-    """JSON knows no NaN: null."""
-    if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_without_nan(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def _write(file: Path, text: str) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

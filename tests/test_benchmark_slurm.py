@@ -14,7 +14,7 @@ import benchmark_runner
 import pytest
 import slurm_cluster
 
-from nnunet_ext.benchmark import slurm_queue
+from nnunet_ext.benchmark import progress, slurm_queue
 from nnunet_ext.benchmark.executors.local import Outcome
 from nnunet_ext.benchmark.executors.slurm import SlurmExecutor, arrays, waves
 from nnunet_ext.benchmark.jobs import Job, Jobs
@@ -161,11 +161,14 @@ def test_status_knows_the_queue(cluster: slurm_cluster.Cluster, tmp_path: Path) 
     jobs = Jobs(tmp_path)
     job = long_training(jobs)
     store = Store(root=tmp_path)
+    jobs.add(id="later", kind="evaluate", command=("true",), needs=(job.id,))
     seen: list[bool] = []
 
     def act(outcome: Outcome) -> None:
+        slurm_queue.states(fresh=True)
+        _, later = progress.lines(jobs, store, outcome.status)
+        assert later.detail.startswith("SLURM ") or outcome.status["later"] != "waiting"
         if outcome.status["train"] == "running" and store.record(job).state == "running":
-            slurm_queue.states(fresh=True)
             seen.append(store.is_running(job))
             subprocess.run(["scancel", store.record(job).slurm], check=True)
 

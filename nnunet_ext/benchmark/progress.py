@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_ext.benchmark import slurm_queue
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.state import Store
 
@@ -121,6 +122,8 @@ def _line(job: Job, store: Store, status: str) -> Line:
             detail, left = f"epoch {far.epoch}/{far.epochs}", far.seconds_left
     elif status == "failed":
         detail = record.reason
+    elif status == "waiting" and (number := store.submitted(job)):
+        detail = slurm_queue.described(number)
     return Line(job=job, status=status, seconds=seconds, detail=detail, left=left)
 
 

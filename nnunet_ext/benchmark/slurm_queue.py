@@ -39,3 +39,12 @@ def is_running(number: str) -> bool:
         return states().get(number, "") in ("RUNNING", "COMPLETING", "SUSPENDED")
     except (OSError, subprocess.SubprocessError):
         return True
+
+
+def described(number: str) -> str:
+    """A job in the queue as a few words; "" where it is not there, or the queue cannot be asked."""
+    try:
+        state = states().get(number, "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"SLURM {number} {state.lower()}" if state else ""

@@ -122,7 +122,7 @@ class Worker:
         if code == -signal.SIGTERM:  # not by this worker: by whoever ends the whole job
             return self._end("interrupted", code, "the command was told to end (SIGTERM)")
         if code:
-            return self._end("failed", code, f"exit code {code}" if code > 0 else f"killed by signal {-code}")
+            return self._end("failed", code, _why(code))
         if lacking := missing(self.job):
             return self._end("failed", 1, f"the command ended well, but did not make {', '.join(lacking)}")
         return self._end("done", 0, "")
@@ -132,6 +132,7 @@ class Worker:
         if self.command is not None and self.command.poll() is None:
             processes.stop_group(self.command.pid, gone=lambda: self.command.poll() is not None)
             self.command.wait()
+            processes.stop_all(processes.session_members(self.command.pid, self.store.command(self.job)[2]))
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         if self.record.attempts:
             self.record = _last(
@@ -162,6 +163,13 @@ class Worker:
         file = self.store.log(self.job)
         file.parent.mkdir(parents=True, exist_ok=True)
         return file.open("a")
+
+
+def _why(code: int) -> str:
+    """An exit code in words."""
+    if code > 0:
+        return f"exit code {code}"
+    return f"killed by signal {-code}{', as Linux does when memory runs out' if code == -signal.SIGKILL else ''}"
 
 
 def _outside() -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""What pyproject.toml cannot say: the start-up files go to the root of site-packages, editable installs included."""
+"""What pyproject.toml cannot say: the start-up files go to the root of site-packages, editable installs included.
+
+And the list of deviations, which is kept in docs, goes into the package, for the report to quote.
+"""
 
 import os
 
@@ -7,6 +10,7 @@ from setuptools.command.build import build
 
 STARTUP_FILES = ("nnunet_ext.pth", "nnunet_ext.start")
 HOOK = "_nnunet_ext_hook.py"
+DEVIATIONS = ("docs/deviations.md", "nnunet_ext/evaluation/report/deviations.md")
 
 
 class build_startup(Command):
@@ -33,15 +37,20 @@ class build_startup(Command):
         self.mkpath(destination)
         for file in files:
             self.copy_file(file, os.path.join(destination, file), preserve_mode=False)
+        if not self.editable_mode:  # a checkout has its docs
+            source, target = DEVIATIONS[0], os.path.join(destination, DEVIATIONS[1])
+            self.mkpath(os.path.dirname(target))
+            self.copy_file(source, target, preserve_mode=False)
 
     def get_outputs(self):
-        return [] if self.editable_mode else [os.path.join(self.build_lib, f) for f in STARTUP_FILES]
+        files = (*STARTUP_FILES, DEVIATIONS[1])
+        return [] if self.editable_mode else [os.path.join(self.build_lib, f) for f in files]
 
     def get_output_mapping(self):
         return {}
 
     def get_source_files(self):
-        return list(STARTUP_FILES)
+        return [*STARTUP_FILES, DEVIATIONS[0]]
 
 
 class build_with_startup(build):

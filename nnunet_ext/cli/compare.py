@@ -1,16 +1,76 @@
-"""Placeholder of the skeleton."""
+"""Compare models on the same cases: tests, intervals, ranks, and how firm all of it is.
+
+  nnunet_ext compare RAUNet=out/raunet nnUNet=out/nnunet --report report.html
+  nnunet_ext compare RAUNet=f0 RAUNet=f1 nnUNet=g0 nnUNet=g1      # folds: other cases, pooled by case
+  nnunet_ext compare RAUNet=s1 RAUNet=s2 nnUNet=t1 nnUNet=t2      # repeats: the same cases, averaged by case
+
+DIR holds metrics.json of nnunet_ext evaluate, or nnU-Net's summary.json (overlap only), or is such a file, or a trained
+model's folder, whose fold_*/validation are its folds. A name given several times is one model.
+
+Two models are compared case by case: Wilcoxon's signed-rank test with Holm's correction for all pairs of one structure
+and metric, and a bootstrap interval of the mean difference. Where so few cases could not show anything, it says so.
+Models with different prompts are compared but not ranked together. Writes comparison.json, comparison.tex and
+comparison.csv (one row per model), comparison_pairs.csv and comparison_cases.csv (long, as challengeR reads it).
+"""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-HELP = "compare"
+from nnunet_ext.cli.progress import progress_bar
+
+HELP = "compare models on the same cases, with statistics"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Not yet."""
+    """Models, what to compare, where to write."""
+    parser.add_argument("models", nargs="+", type=_named, metavar="NAME=DIR", help="a model and its metrics, see above")
+    parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="default: ./%(default)s")
+    parser.add_argument("--structure", nargs="+", metavar="NAME", help="labels or regions; default: all")
+    parser.add_argument("--metrics", nargs="+", metavar="KEY", help="default: dice iou hd95 assd nsd lesion_f1")
+    parser.add_argument("--reference", metavar="NAME", help="compare every other model with this one only")
+    parser.add_argument("--alpha", type=_alpha, default=0.05, help="level of significance, default: %(default)s")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="HTML report to write")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="images of the cases, for the report's pictures")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Not yet."""
-    raise NotImplementedError
+    """Compare, print, write."""
+    from nnunet_ext.errors import InputError
+    from nnunet_ext.evaluation import comparison
+
+    if args.images is not None and not args.images.is_dir():
+        raise InputError(f"{args.images} is no folder.", way_out="Name the folder of the cases' images with --images.")
+    comparison.check_folder(args.out)
+    models = comparison.read_models(args.models)
+    result = comparison.compare(
+        models, structures=args.structure, metrics=args.metrics, baseline=args.reference, alpha=args.alpha
+    )
+    print(comparison.to_text(result))
+    comparison.save(result, args.out)
+    print(f"{args.out}: {', '.join(comparison.FILES)}")
+    if args.report is not None:
+        from nnunet_ext.evaluation import report
+
+        named = {model.name: model.runs for model in models}
+        report.build(named, args.report, comparison=result, images=args.images, track=progress_bar)
+        print(args.report)
+    return 0
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not (name.strip() and separator and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR")
+    return name.strip(), Path(path)
+
+
+def _alpha(text: str) -> float:
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = 0.0
+    if not 0 < alpha < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
+    return alpha

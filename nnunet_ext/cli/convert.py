@@ -7,11 +7,11 @@ when the same command is run again; a finished one is left as it is.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext.cli.progress import progress_bar
+from nnunet_ext.processes import cpus
 
 if TYPE_CHECKING:
     from nnunet_ext.dataset_conversion.conversion import Outcome, Reader
@@ -123,7 +123,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser, *, dataset_id: int, n
         help="remove what nnUNet_preprocessed holds of the former conversion",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
-    parser.add_argument("--num-processes", type=int, default=_cpus(), metavar="N", help="default: %(default)s")
+    parser.add_argument("--num-processes", type=int, default=cpus(), metavar="N", help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -201,7 +201,3 @@ _SHARED = {
     "hard": "; editing one edits the other",
     "symlink": ", which has to stay where it is; editing one edits the other",
 }
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,16 +1,187 @@
-"""Placeholder of the skeleton."""
+"""Measure predictions against references: overlap, distances, lesions, volumes, per case and summed up.
+
+  nnunet_ext evaluate --pred predictions --ref labelsTs --report report.html
+  nnunet_ext evaluate -m MODEL_FOLDER -f 0 1 2 3 4        the final validation of trained folds, pooled
+
+Labels, regions and the file ending come from dataset.json. Writes metrics.csv (one row per case and structure) and
+metrics.json (nnU-Net's summary.json with more in it, and all sums). Distances and volumes are in mm and ml where files
+have a spacing, in pixels for pictures; the columns' names say it. What is undefined (a distance to an empty mask, say)
+is left out of means and counted. Nothing is written if anything is wrong with any case.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-HELP = "evaluate"
+from nnunet_ext.cli.progress import progress_bar
+from nnunet_ext.errors import InputError
+from nnunet_ext.processes import cpus
+
+if TYPE_CHECKING:
+    from nnunet_ext.evaluation.aggregate import StructureSummary, Summary
+    from nnunet_ext.evaluation.definitions import Metric, Units
+    from nnunet_ext.evaluation.evaluation import Evaluation
+    from nnunet_ext.evaluation.source import Source
+
+HELP = "measure predictions against references"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Not yet."""
+    """Two folders, or a trained model."""
+    folders = parser.add_argument_group("two folders")
+    folders.add_argument("--pred", type=Path, metavar="DIR", help="predictions")
+    folders.add_argument("--ref", type=Path, metavar="DIR", help="references, files of the same names")
+    folders.add_argument(
+        "--dataset-json",
+        type=Path,
+        metavar="FILE",
+        help="default: beside predictions, references or in the folder above",
+    )
+    model = parser.add_argument_group("a trained model's validation")
+    model.add_argument("-m", type=Path, metavar="DIR", help="model: TRAINER__PLANS__CONFIGURATION")
+    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds whose validation counts")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="for metrics.csv and metrics.json; default: predictions"
+    )
+    parser.add_argument("--name", help="of the model, for tables; default: its trainer, else the folder")
+    parser.add_argument(
+        "--tolerance", type=float, default=2.0, metavar="T", help="of NSD, in mm or pixels (default: %(default)g)"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write an HTML report as well")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="images, for the report's pictures")
+    parser.add_argument("--ignore-geometry", action="store_true", help="compare files whatever their place in space")
+    parser.add_argument(
+        "--jobs", type=int, default=cpus(), metavar="N", help="processes at most (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Not yet."""
-    raise NotImplementedError
+    """Measure, write, print."""
+    _check(args)
+    from nnunet_ext.evaluation.aggregate import aggregate
+    from nnunet_ext.evaluation.evaluation import CSV, JSON
+    from nnunet_ext.evaluation.folder import evaluate
+
+    source = _source(args)
+    source.info.update(_info(args, source))
+    evaluation = evaluate(
+        source,
+        tolerance=args.tolerance,
+        jobs=args.jobs,
+        check_geometry=not args.ignore_geometry,
+        track=progress_bar,
+    )
+    summaries = aggregate(evaluation)
+    out = args.out or _default_out(args)
+    evaluation.save(out, {name: summary.as_dict() for name, summary in summaries.items()})
+    for line in table(evaluation, summaries):
+        print(line)
+    print(f"\n{out / CSV}   per case\n{out / JSON}  the same, and all sums")
+    if args.report:
+        from nnunet_ext.evaluation.report import build
+
+        images = evaluation.info.get("images")
+        build({evaluation.info["name"]: [evaluation]}, args.report, images=Path(images) if images else None)
+        print(args.report)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    folders, model = (args.pred, args.ref), (args.m, args.f)
+    if not (all(folders) and not any((*model,))) and not (all(model) and not any((*folders, args.dataset_json))):
+        raise InputError(
+            "Either two folders or a trained model is evaluated.", way_out="Give --pred and --ref, or -m and -f."
+        )
+    problems = [f"--tolerance {args.tolerance:g} is no distance."] if not args.tolerance >= 0 else []
+    problems += ["--jobs must be 1 at least."] if args.jobs < 1 else []
+    problems += [f"--images {args.images} is no folder."] if args.images and not args.images.is_dir() else []
+    if problems:
+        raise InputError(*problems)
+
+
+def _source(args: argparse.Namespace) -> Source:
+    from nnunet_ext.evaluation.source import from_folders, from_model
+
+    return from_model(args.m, args.f) if args.m else from_folders(args.pred, args.ref, args.dataset_json)
+
+
+def _default_out(args: argparse.Namespace) -> Path:
+    if args.pred:
+        return args.pred
+    return args.m / (f"fold_{args.f[0]}/validation" if len(args.f) == 1 else f"validation_folds_{'_'.join(args.f)}")
+
+
+def _info(args: argparse.Namespace, source: Source) -> dict[str, Any]:
+    """Beside what the source knows: name, images, and how this was made."""
+    from importlib.metadata import version
+
+    from nnunet_ext.evaluation.source import images_of
+    from nnunet_ext.version import __version__
+
+    trainer, configuration = (source.info.get(key) for key in ("trainer", "configuration"))
+    default = " ".join(filter(None, (trainer, configuration))) or (args.pred or args.m).resolve().name
+    images = args.images or images_of(source)
+    return {
+        "name": args.name or default,
+        **({"images": str(images.resolve())} if images else {}),
+        "command": shlex.join(["nnunet_ext", *sys.argv[1:]]) if sys.argv[1:2] == ["evaluate"] else "",
+        "versions": {"nnunet_ext": __version__, **{p: version(p) for p in ("nnunetv2", "numpy", "scipy")}},
+    }
+
+
+def table(evaluation: Evaluation, summaries: dict[str, StructureSummary]) -> list[str]:
+    """The sums as lines of text."""
+    from nnunet_ext.evaluation.aggregate import INTERVAL
+    from nnunet_ext.evaluation.definitions import METRICS
+
+    name, tolerance = evaluation.info.get("name", ""), evaluation.info.get("nsd_tolerance", 0)
+    prompts = evaluation.info.get("prompts", "none")
+    lines = [f"{name}: {len(evaluation.cases)} cases"]
+    if prompts != "none":
+        lines.append(f"Prompts came from: {prompts}. Not comparable with methods that got none.")
+    header = f"  {'':<26} {'n':>5}  {'mean':>9}  {'[95 % interval]':>20}  {'median':>9}  {'pooled':>9}  undefined"
+    for structure, summary in summaries.items():
+        labels = ", ".join(map(str, evaluation.structures[structure]))
+        lines += ["", f"{structure} (label {labels}): {_emptiness(summary, evaluation.units)}", header]
+        lines += [_line(m, summary.metrics[m.key], evaluation.units) for m in METRICS if summary.metrics[m.key].n]
+    return [
+        *lines,
+        "",
+        f"[ ]: {INTERVAL}. pooled: from the summed counts of all cases.",
+        f"NSD: tolerance {tolerance:g} {evaluation.units.length}. Definitions: nnunet_ext/evaluation/definitions.py.",
+    ]
+
+
+def _line(metric: Metric, s: Summary, units: Units) -> str:
+    unit = {"length": units.length, "volume": units.volume}.get(metric.quantity)
+    label = f"{metric.label} ({unit})" if unit else metric.label
+    interval = f"[{_number(s.low)}, {_number(s.high)}]" if s.n > 1 else ""
+    pooled = _number(s.pooled) if s.pooled == s.pooled else ""
+    return (
+        f"  {label:<26} {s.n:>5}  {_number(s.mean):>9}  {interval:>20}  {_number(s.median):>9}  {pooled:>9}  "
+        f"{s.undefined or ''}"
+    ).rstrip()
+
+
+def _number(value: float) -> str:
+    """Four digits after the point for ratios, fewer for larger numbers."""
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 10_000 else f"{value:.4g}"
+
+
+def _emptiness(s: StructureSummary, units: Units) -> str:
+    parts = [f"{s.cases} cases"]
+    if s.missed:
+        parts.append(f"{s.missed} with an empty prediction only (Dice 0, no distance)")
+    if s.both_empty:
+        parts.append(f"{s.both_empty} empty in both (undefined)")
+    if s.without:
+        volume = sum(s.without.values()) / len(s.without)
+        parts.append(
+            f"{len(s.without)} without the structure, {s.invented} of them with false positives, "
+            f"on average {_number(volume)} {units.volume}"
+        )
+    return "; ".join(parts)

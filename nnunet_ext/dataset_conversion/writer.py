@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 from nnunet_ext.dataset_conversion.linking import copy, link
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, sync_file, sync_folder, write_json
 from nnunet_ext.errors import InputError
+from nnunet_ext.processes import spawned_pool
 
 T = TypeVar("T")
 _TEMPORARY = ".tmp"
@@ -187,8 +185,7 @@ def _write_rest(
 def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> Iterator[tuple[OutputFile, Path]]:
     """Yield each job once its temporary file is complete.
 
-    Workers are spawned, never forked: the same on every system, and safe beside threads and torch. Copies are bound by
-    the disk and are made one at a time beside them.
+    Copies are bound by the disk and are made one at a time beside the workers.
     """
     recipes = [job for job in jobs if job[0].recipe]
     workers = min(num_processes, len(recipes), int(sum(file.seconds for file, _ in recipes) / _SECONDS_PER_WORKER))
@@ -197,8 +194,7 @@ def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> I
             _make(file.source, file.recipe, temporary)
             yield file, temporary
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+    with spawned_pool(workers) as pool:
         futures = {pool.submit(_make, file.source, file.recipe, path): (file, path) for file, path in recipes}
         try:
             for file, temporary in jobs:
@@ -215,18 +211,6 @@ def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> I
 def _make(source: Path, recipe: Callable[[Path], None] | None, temporary: Path) -> None:
     copy(source, temporary) if recipe is None else recipe(temporary)
     sync_file(temporary)
-
-
-def _start_worker() -> None:
-    """Ctrl-C is the parent's to handle; a killed parent cannot stop its workers, which would wait for work for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _temporary(folder: RawFolder, file: OutputFile) -> Path:

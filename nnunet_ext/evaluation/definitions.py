@@ -5,6 +5,8 @@ Torch-free and numpy-free, so that a command line can list it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Quantity = Literal["ratio", "length", "volume", "count"]
@@ -42,7 +44,7 @@ METRICS = (
     Metric("iou", "IoU", "ratio", 1, "TP / (TP + FP + FN), Jaccard index", BOTH_EMPTY),
     Metric("precision", "precision", "ratio", 1, "TP / (TP + FP)", PREDICTION_EMPTY),
     Metric("recall", "recall", "ratio", 1, "TP / (TP + FN), sensitivity", REFERENCE_EMPTY),
-    Metric("specificity", "specificity", "ratio", 1, "TN / (TN + FP); close to 1 wherever the background is large",
+    Metric("specificity", "specificity", "ratio", 1, "TN / (TN + FP); near 1 wherever the background is large",
            "no background in the reference", ranked=False),
     Metric("hd95", "HD95", "length", -1,
            "the greater of the two directed 95th percentiles of distances from surface voxel to nearest surface voxel",
@@ -53,25 +55,29 @@ METRICS = (
     Metric("assd", "ASSD", "length", -1,
            "average symmetric surface distance: the mean over the surface voxels of both masks", ONE_EMPTY),
     Metric("nsd", "NSD", "ratio", 1,
-           "normalised surface distance: the part of both surfaces within the tolerance of the other, in surface voxels",
+           "normalised surface distance: the part of both surfaces, in voxels, within the tolerance of the other",
            ONE_EMPTY),
     Metric("lesion_precision", "lesion precision", "ratio", 1,
            "predicted lesions that touch a reference lesion / predicted lesions", PREDICTION_EMPTY),
     Metric("lesion_recall", "lesion recall", "ratio", 1,
            "reference lesions that a prediction touches / reference lesions", REFERENCE_EMPTY),
     Metric("lesion_f1", "lesion F1", "ratio", 1,
-           "harmonic mean of lesion precision and lesion recall; 0 where one of the masks is empty", BOTH_EMPTY),
-    Metric("volume_error", "volume error", "volume", 0, "predicted minus reference volume", ranked=False),
+           "harmonic mean of lesion precision and lesion recall; 0 where nothing is found", BOTH_EMPTY),
+    Metric("volume_error", "volume error", "volume", 0, "predicted minus reference volume; an area in 2D images",
+           ranked=False),
     Metric("relative_volume_error", "relative volume error", "ratio", 0,
            "(predicted - reference volume) / reference volume", REFERENCE_EMPTY, ranked=False),
-    Metric("volume_reference", "reference volume", "volume", 0, "foreground of the reference", ranked=False),
-    Metric("volume_prediction", "predicted volume", "volume", 0, "foreground of the prediction", ranked=False),
+    Metric("volume_reference", "reference volume", "volume", 0, "foreground of the reference; an area in 2D images",
+           ranked=False),
+    Metric("volume_prediction", "predicted volume", "volume", 0, "foreground of the prediction; an area in 2D images",
+           ranked=False),
     Metric("lesions_reference", "reference lesions", "count", 0,
            "connected components of the reference, neighbours by faces, edges and corners", ranked=False),
     Metric("lesions_prediction", "predicted lesions", "count", 0,
            "connected components of the prediction, neighbours by faces, edges and corners", ranked=False),
     Metric("dice_slices", "Dice, mean of slices", "ratio", 1,
-           "slice-wise: mean of the Dice of the case's slices, over those where it is defined", BOTH_EMPTY, ranked=False),
+           "slice-wise: mean of the Dice of the case's slices, over those where it is defined", BOTH_EMPTY,
+           ranked=False),
     Metric("precision_slices", "precision, mean of slices", "ratio", 1,
            "slice-wise: mean of the slices' precision, over those where it is defined", PREDICTION_EMPTY, ranked=False),
     Metric("recall_slices", "recall, mean of slices", "ratio", 1,
@@ -88,13 +94,22 @@ class Units(NamedTuple):
     """Physical where the spacing is real; pixels for PNG and other pictures."""
 
     length: str  # "mm" or "px"
-    volume: str  # "ml" or "px"
+    volume: str  # "ml", "mm2" (an area, in 2D images) or "px" (the number of pixels or voxels)
 
     def column(self, key: str) -> str:
         """The column of a metric: its key, and its unit if it has one ("hd95_mm", "volume_error_ml", "dice")."""
         unit = {"length": self.length, "volume": self.volume}.get(BY_KEY[key].quantity)
         return f"{key}_{unit}" if unit else key
 
+    def voxel(self, spacing: Sequence[float]) -> float:
+        """The volume of one voxel.
+
+        Args:
+            spacing: of all three axes; in 2D images, that of the first means nothing.
+        """
+        return {"ml": math.prod(spacing) / 1000, "mm2": math.prod(spacing[1:]), "px": 1.0}[self.volume]
+
 
 PHYSICAL = Units("mm", "ml")
+PLANAR = Units("mm", "mm2")
 PIXELS = Units("px", "px")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.definitions import COUNTS, METRICS, Units
+from nnunet_ext.evaluation.files import without_nan, write_text
 
 FORMAT = 1
 CSV, JSON = "metrics.csv", "metrics.json"
+EXTENSION = "nnunet_ext"  # the key in metrics.json of all that nnU-Net's summary.json has no place for
+TO_NNUNET = {"dice": "Dice", "iou": "IoU", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN"}
+EVALUATE = "Make it with nnunet_ext evaluate --pred DIR --ref DIR."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +31,9 @@ class Evaluation:
         units: of lengths and volumes.
         structures: name -> labels that make it up (one for a label, several for a region).
         info: where it comes from; every key may be missing: ``name`` (of the model, for tables), ``predictions`` and
-            ``references`` (folders), ``file_ending``, ``images`` (folder), ``nsd_tolerance``, ``prompts`` ("none",
-            "file" or "reference"), ``trainer``, ``plans``, ``configuration``, ``fold``, ``seed``, ``dataset``,
-            ``command``, ``versions``.
+            ``references`` (folders), ``prediction_files`` (case -> file, if predictions lie in several folders),
+            ``file_ending``, ``images`` (folder), ``nsd_tolerance``, ``prompts`` ("none", "file" or "reference"),
+            ``trainer``, ``plans``, ``configuration``, ``fold``, ``seed``, ``dataset``, ``command``, ``versions``.
     """
 
     table: pd.DataFrame
@@ -41,14 +46,28 @@ class Evaluation:
         """Names, in the order of the table."""
         return list(dict.fromkeys(self.table["case"]))
 
+    def file(self, kind: Literal["predictions", "references"], case: str) -> Path | None:
+        """Where a segmentation of a case is, or was; None if that is not known."""
+        files = self.info.get("prediction_files", {}) if kind == "predictions" else {}
+        if case in files:
+            return Path(files[case])
+        return Path(self.info[kind]) / f"{case}{self.info.get('file_ending', '')}" if kind in self.info else None
+
     def of(self, structure: str) -> pd.DataFrame:
         """The rows of one structure, indexed by case, with metrics under their keys, without units."""
         rows = self.table[self.table["structure"] == structure].set_index("case").drop(columns="structure")
         return rows.rename(columns={self.units.column(m.key): m.key for m in METRICS})
 
     def save(self, folder: Path, aggregates: dict[str, Any] | None = None) -> None:
-        """Write ``metrics.csv`` and ``metrics.json``; the latter has nnU-Net's summary.json keys where they exist."""
-        raise NotImplementedError
+        """Write ``metrics.csv`` and ``metrics.json``; the latter has nnU-Net's summary.json keys where they exist.
+
+        Undefined values are empty in the one and null in the other. Each file appears when it is whole.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"format": FORMAT, "units": self.units._asdict(), "structures": self.structures, "info": self.info}
+        content = {**self._summary(), EXTENSION: {**record, "aggregates": aggregates or {}}}
+        write_text(folder / CSV, self.table.to_csv(index=False, lineterminator="\n"))
+        write_text(folder / JSON, json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
@@ -57,9 +76,83 @@ class Evaluation:
         Raises:
             InputError: not there, or not such a file.
         """
-        raise NotImplementedError
+        file = path / JSON if path.is_dir() else path
+        try:
+            content = json.loads(file.read_text())
+            record = content[EXTENSION]
+            if record["format"] != FORMAT:
+                raise InputError(
+                    f"{file} has format {record['format']}, and this version of nnunet_ext reads format {FORMAT}.",
+                    way_out=EVALUATE,
+                )
+            units = Units(**record["units"])
+            structures = {name: tuple(labels) for name, labels in record["structures"].items()}
+            rows = [
+                {"case": case["case"], "structure": name, **_ours(case["metrics"][structure_key(labels)])}
+                for case in content["metric_per_case"]
+                for name, labels in structures.items()
+            ]
+            return cls(table=table_of(rows, units), units=units, structures=structures, info=record["info"])
+        except OSError as e:
+            raise InputError(f"{file}: {e.strerror or e}.", way_out=EVALUATE) from e
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise InputError(
+                f"{file} holds no metrics of nnunet_ext ({type(e).__name__}: {e}).", way_out=EVALUATE
+            ) from e
+
+    def _summary(self) -> dict[str, Any]:
+        """What nnU-Net writes into summary.json, its means included, with more metrics in each place."""
+        table = self.table.rename(columns=TO_NNUNET)
+        table["n_pred"], table["n_ref"] = table["TP"] + table["FP"], table["TP"] + table["FN"]
+        per_structure = {name: rows.set_index("case") for name, rows in table.groupby("structure", sort=False)}
+        per_structure = {n: per_structure[n].drop(columns="structure") for n in self.structures if n in per_structure}
+        records = {name: rows.to_dict("index") for name, rows in per_structure.items()}
+        means = pd.DataFrame({structure_key(self.structures[n]): rows.mean() for n, rows in per_structure.items()})
+        return {
+            "metric_per_case": [
+                {
+                    "case": case,
+                    "reference_file": _text(self.file("references", case)),
+                    "prediction_file": _text(self.file("predictions", case)),
+                    "metrics": {structure_key(self.structures[n]): rows[case] for n, rows in records.items()},
+                }
+                for case in self.cases
+            ],
+            "mean": means.to_dict(),
+            "foreground_mean": means.mean(axis=1, skipna=False).to_dict(),  # undefined if one is, as in nnU-Net
+        }
 
 
 def columns(units: Units) -> list[str]:
     """All columns of a table, in order."""
     return ["case", "structure", *COUNTS, *(units.column(m.key) for m in METRICS)]
+
+
+def table_of(rows: Iterable[dict[str, Any]], units: Units) -> pd.DataFrame:
+    """A table from one mapping per row, with `columns` for keys; None is undefined as well.
+
+    Raises:
+        KeyError: a row lacks a column.
+    """
+    names = columns(units)
+    data = {name: [] for name in names}
+    for row in rows:
+        for name in names:
+            data[name].append(row[name])
+    kinds = {n: str if n in ("case", "structure") else "int64" if n in COUNTS else "float64" for n in names}
+    return pd.DataFrame(data).astype(kinds)
+
+
+def structure_key(labels: Sequence[int]) -> str:
+    """nnU-Net's name of a label or a region in summary.json."""
+    return str(labels[0]) if len(labels) == 1 else str(tuple(labels))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _ours(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {**metrics, **{ours: metrics[theirs] for ours, theirs in TO_NNUNET.items()}}

@@ -30,10 +30,13 @@ class Overlap:
     tn: int
 
     @classmethod
-    def of(cls, prediction: np.ndarray, reference: np.ndarray) -> Overlap:
+    def of(cls, prediction: np.ndarray, reference: np.ndarray, voxels: int | None = None) -> Overlap:
         """Count two masks.
 
         Shapes: equal, any number of axes; non-zero is foreground.
+
+        Args:
+            voxels: of the whole image, if these masks are a part of it that holds all foreground.
 
         Raises:
             ValueError: different shapes.
@@ -42,7 +45,8 @@ class Overlap:
             raise ValueError(f"shapes differ: prediction {prediction.shape}, reference {reference.shape}")
         p, r = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
         tp, predicted, referred = (int(np.count_nonzero(m)) for m in (p & r, p, r))
-        return cls(tp=tp, fp=predicted - tp, fn=referred - tp, tn=p.size - predicted - referred + tp)
+        total = p.size if voxels is None else voxels
+        return cls(tp=tp, fp=predicted - tp, fn=referred - tp, tn=total - predicted - referred + tp)
 
     def __add__(self, other: Overlap) -> Overlap:
         """Pool two cases (micro averaging)."""
@@ -54,6 +58,11 @@ class Overlap:
         return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
+    def iou(self) -> float:
+        """TP / (TP + FP + FN), the Jaccard index: undefined where both masks are empty, 0 where one is."""
+        return ratio(self.tp, self.tp + self.fp + self.fn)
+
+    @property
     def precision(self) -> float:
         """TP / (TP + FP): undefined for an empty prediction."""
         return ratio(self.tp, self.tp + self.fp)
@@ -62,3 +71,8 @@ class Overlap:
     def recall(self) -> float:
         """TP / (TP + FN), sensitivity: undefined for an empty reference."""
         return ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def specificity(self) -> float:
+        """TN / (TN + FP): undefined for a reference without background; near 1 wherever the background is large."""
+        return ratio(self.tn, self.tn + self.fp)

@@ -1,0 +1,104 @@
+"""A matrix, its folders, its jobs and what is known of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_ext.benchmark import gpu
+from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
+from nnunet_ext.benchmark.folders import Folders
+from nnunet_ext.benchmark.jobs import Jobs, build
+from nnunet_ext.benchmark.matrix import Matrix, file_of, load
+from nnunet_ext.benchmark.state import Store, write_json
+from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.files import write_text
+
+if TYPE_CHECKING:
+    from typing import Self
+
+MARK = "benchmark.json"
+Watch = Callable[[Outcome], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What the steps of ``nnunet_ext benchmark`` share.
+
+    Args:
+        file: of the matrix.
+    """
+
+    file: Path
+    matrix: Matrix
+    folders: Folders
+    jobs: Jobs
+    store: Store
+
+    @classmethod
+    def of(cls, what: str | Path, out: Path | None = None) -> Self:
+        """Of a TOML file or a preset, in the folder `out` (default: ``benchmark_NAME``).
+
+        Raises:
+            InputError: anything wrong with the matrix or the folders.
+        """
+        matrix = load(what)
+        folders = Folders.of(matrix, out or Path(f"benchmark_{matrix.name}"))
+        jobs, store = build(matrix, folders), Store(root=folders.root)
+        return cls(file=file_of(what), matrix=matrix, folders=folders, jobs=jobs, store=store)
+
+    def claim_folder(self) -> None:
+        """Write down whose folder it is, and keep a copy of the matrix there.
+
+        Raises:
+            InputError: it is that of a benchmark of another name, whose results would be set aside.
+        """
+        mark = self.folders.root / MARK
+        name = json.loads(mark.read_text())["name"] if mark.is_file() else self.matrix.name
+        if name != self.matrix.name:
+            raise InputError(
+                f"{self.folders.root} holds the benchmark {name!r}, not {self.matrix.name!r}.",
+                way_out="Name another folder with --out.",
+            )
+        write_json(mark, {"name": self.matrix.name})
+        write_text(self.folders.root / "matrix.toml", self.file.read_text(encoding="utf-8"))
+
+    def check_data(self) -> None:
+        """Everything that jobs read and no job makes.
+
+        Raises:
+            InputError: a dataset is not there; all are named.
+        """
+        problems = []
+        for dataset in self.matrix.datasets:
+            name = self.folders.dataset_name(dataset)
+            needed = [] if dataset.prepare else [self.folders.raw / name / "dataset.json"]
+            if not dataset.preprocess:
+                plans = {r.plans for r in self.matrix.rows_of(dataset)}
+                needed += [self.folders.preprocessed / name / f"{p}.json" for p in sorted(plans)]
+            if dataset.test == "imagesTs" and not dataset.prepare:
+                needed += [self.folders.raw / name / sub for sub in ("imagesTs", "labelsTs")]
+            problems += [f"There is no {path}." for path in needed if not path.exists()]
+        if problems:
+            raise InputError(
+                *problems,
+                way_out="Convert the dataset first (nnunet_ext convert --help); --split paper holds cases out.",
+            )
+
+    @property
+    def devices(self) -> list[str]:
+        """The GPUs of this machine; none where the matrix does not want any."""
+        return gpu.visible() if self.matrix.device == "cuda" else []
+
+    def run_here(self, *, parallel: int = 1, watch: Watch = lambda outcome: None) -> Outcome:
+        """On this machine, so many jobs at a time, those that compute on a GPU on one each."""
+        return LocalExecutor(self.jobs, self.store, parallel=parallel, devices=self.devices, watch=watch).run()
+
+    def run_on_slurm(self, *, watch: Watch = lambda outcome: None, wait: bool = True) -> Outcome:
+        """On the cluster that this machine submits to."""
+        from nnunet_ext.benchmark.executors.slurm import SlurmExecutor
+
+        return SlurmExecutor(self.jobs, self.store, self.matrix.slurm, watch=watch).run(wait=wait)

@@ -1,0 +1,176 @@
+"""The report of a benchmark: the comparison, what papers state, what it cost, what is missing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_ext import registry
+from nnunet_ext.benchmark.benchmark import Benchmark
+from nnunet_ext.benchmark.collect import Results, Run, collect
+from nnunet_ext.benchmark.progress import duration
+from nnunet_ext.evaluation import comparison, report
+from nnunet_ext.evaluation.comparison import DEFAULT_METRICS, Model
+from nnunet_ext.evaluation.definitions import BY_KEY
+
+Track = Callable[..., Iterable]
+
+
+def write(benchmark: Benchmark, *, track: Track = lambda items, **_: items) -> Iterator[str]:
+    """Make the report of every dataset in ``report/DATASET`` of the benchmark's folder; yields lines to print.
+
+    Raises:
+        InputError: nothing is finished, or what is finished cannot be compared fairly.
+    """
+    names = [benchmark.folders.dataset_name(dataset) for dataset in benchmark.matrix.datasets]
+    finished = {j.facts["dataset"] for j in benchmark.jobs if j.kind == "evaluate" and benchmark.store.is_done(j)}
+    for name in [n for n in names if n in finished] or names[:1]:
+        results = collect(benchmark, name)
+        models = results.models
+        compared = comparison.compare(models, metrics=_metrics(benchmark, models)) if len(models) > 1 else None
+        folder = benchmark.folders.root / "report" / name
+        yield f"{benchmark.matrix.title or benchmark.matrix.name}: {name}"
+        yield ""
+        if compared is not None:
+            yield comparison.to_text(compared)
+            comparison.save(compared, folder)
+        else:
+            yield f"Only {models[0].name} is finished: there is nothing to compare it with yet."
+        yield from published_lines(benchmark, results)
+        yield from cost_lines(results)
+        yield from note_lines(benchmark, results)
+        images = benchmark.folders.raw / name / ("imagesTs" if _held_out(results) else "imagesTr")
+        report.build(
+            {m.name: m.runs for m in models},
+            folder / "report.html",
+            comparison=compared,
+            images=images if images.is_dir() else None,
+            extras=_extras(benchmark, results),
+            title=benchmark.matrix.title or benchmark.matrix.name,
+            track=track,
+        )
+        yield f"{folder / 'report.html'}"
+    yield from (f"missing: nothing of {name} is finished" for name in names if name not in finished)
+
+
+def _metrics(benchmark: Benchmark, models: Sequence[Model]) -> list[str]:
+    """The usual ones and those that papers state, as far as every model has values of them."""
+    wanted = dict.fromkeys((*DEFAULT_METRICS, *(key for p in benchmark.matrix.published for key in p.metrics)))
+
+    def has(model: Model, key: str) -> bool:
+        columns = [(run.table, run.units.column(key)) for run in model.runs]
+        return all(column in table for table, column in columns) and any(t[c].notna().any() for t, c in columns)
+
+    return [key for key in wanted if all(has(model, key) for model in models)]
+
+
+def published_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
+    """What papers state, next to what came out here."""
+    stated = benchmark.matrix.published
+    if not stated:
+        return
+    models = {m.name: m for m in results.models}
+    width = max(len(p.row) for p in stated)
+    yield ""
+    yield f"{'published':<{width}}  {'metric':<10} {'paper':>8}  {'here':>8}  "
+    for p in stated:
+        for key, value in p.metrics.items():
+            here = _here(models[p.row], key) if p.row in models else "not finished"
+            yield f"{p.row:<{width}}  {BY_KEY[key].label:<10} {value:>8.4g}  {here}"
+    for text in dict.fromkeys(f"{p.row}: {p.source}. {p.note}".rstrip() for p in stated):
+        yield f"  {text}"
+    yield from (f"  differs: {text}" for text in benchmark.matrix.differences)
+
+
+def _here(model: Model, key: str) -> str:
+    """Mean over cases, of all repeats, on the first structure."""
+    labels = next(iter(model.runs[0].structures.values()))
+    tables = [t for t in model.tables(labels) if key in t]
+    means = [float(t[key].mean()) for t in tables if t[key].notna().any()]
+    if not means:
+        return "undefined"
+    defined = min(int(t[key].notna().sum()) for t in tables)
+    spread = f", sd over {len(means)} runs {np.std(means, ddof=1):.3g}" if len(means) > 1 else ""
+    return f"{statistics.fmean(means):>8.4g}  (mean of {defined} of {len(model.cases)} cases{spread})"
+
+
+def cost_lines(results: Results) -> Iterator[str]:
+    """Parameters, time and memory of every row, means over its runs."""
+    width = max(map(len, results.runs))
+    yield ""
+    yield f"{'cost':<{width}}  {'parameters':>11}  {'training':>9}  {'s/case':>7}  {'peak memory':>11}  budget"
+    for row, runs in results.runs.items():
+        cost, facts = _cost(runs), runs[0].job.facts
+        parameters = f"{cost.parameters:,}" if cost.parameters else "as planned"
+        case = f"{cost.seconds_per_case:.2f}" if cost.seconds_per_case is not None else ""
+        memory = f"{cost.peak_memory_bytes / 2**30:.2f} GiB" if cost.peak_memory_bytes else ""
+        budget = "its own" if facts["budget"] == "own" else "the matrix's"
+        yield (
+            f"{row:<{width}}  {parameters:>11}  {duration(cost.training_seconds):>9}  {case:>7}  {memory:>11}  {budget}"
+            f"{'' if facts['seeded'] else ', unseeded repeats'}"
+        )
+
+
+def note_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
+    """What a reader must know, and what is not there."""
+    yield ""
+    yield from (f"note: {text}" for text in _notes(benchmark, results))
+    yield from (f"missing: {text}" for text in results.missing)
+
+
+def _notes(benchmark: Benchmark, results: Results) -> list[str]:
+    own = [row for row, runs in results.runs.items() if runs[0].job.facts["budget"] == "own"]
+    notes = list(benchmark.matrix.notes)
+    if own:
+        notes.append(
+            f"{', '.join(own)}: nnU-Net's own trainers have their own budget and take no seed; their runs are unseeded "
+            "repeats."
+        )
+    for row, runs in results.runs.items():
+        cells = len(benchmark.matrix.seeds) * len(benchmark.matrix.folds)
+        if len(runs) < cells:
+            notes.append(f"{row}: {len(runs)} of {cells} runs are finished.")
+    return notes
+
+
+def _cost(runs: Sequence[Run]) -> report.Cost:
+    entry = registry.get("trainer", runs[0].job.facts["trainer"])
+    training, predicting = ([s for r in runs if (s := r.seconds(kind)) is not None] for kind in ("train", "predict"))
+    cases = len(runs[0].evaluation.cases)
+    peaks = [p for r in runs if (p := r.peak_bytes("train")) is not None]
+    machine = runs[0].manifest["machine"]
+    return report.Cost(
+        parameters=entry.parameters if entry else None,
+        training_seconds=statistics.fmean(training) if training else None,
+        seconds_per_case=statistics.fmean(predicting) / cases if predicting and cases else None,
+        peak_memory_bytes=max(peaks, default=None),
+        device=machine["gpus"][0] if runs[0].job.gpu and machine["gpus"] else machine["cpu"],
+    )
+
+
+def _extras(benchmark: Benchmark, results: Results) -> report.Extras:
+    done = [job for row in results.runs.values() for run in row for job in benchmark.jobs.with_needs(run.job)]
+    trains = {
+        row: [Path(j.folder) for r in runs for j in benchmark.jobs.with_needs(r.job) if j.kind == "train"]
+        for row, runs in results.runs.items()
+    }
+    return report.Extras(
+        model_folders=trains,
+        costs={row: _cost(runs) for row, runs in results.runs.items()},
+        commands=[job.line() for job in benchmark.jobs if job.id in {d.id for d in done}],
+        manifests=results.manifests,
+        published=[
+            report.Published(model=p.row, metrics=p.metrics, source=p.source, differences=p.note)
+            for p in benchmark.matrix.published
+            if p.row in results.runs
+        ],
+        differences=benchmark.matrix.differences,
+        notes=[*_notes(benchmark, results), *(f"Missing: {text}." for text in results.missing)],
+    )
+
+
+def _held_out(results: Results) -> bool:
+    return next(iter(results.runs.values()))[0].job.facts["test"] == "imagesTs"

@@ -1,0 +1,165 @@
+"""What every section draws from: models pooled over folds and repeats, their values, where their files are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nnunet_ext.evaluation.comparison.compatible import all_structures, measuring_run
+from nnunet_ext.evaluation.comparison.model import Model
+from nnunet_ext.evaluation.comparison.summary import mean_over_repeats, summarise
+from nnunet_ext.evaluation.comparison.wording import label
+from nnunet_ext.evaluation.definitions import BY_KEY, METRICS, Metric, Units
+from nnunet_ext.evaluation.report.extras import Extras
+
+if TYPE_CHECKING:
+    from nnunet_ext.evaluation.comparison import Comparison, Summary
+    from nnunet_ext.evaluation.evaluation import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Everything that is known about the models; tables are made once."""
+
+    models: Mapping[str, Model]
+    comparison: Comparison | None
+    images: Path | None
+    extras: Extras
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models, in the order of tables."""
+        return list(self.models)
+
+    def letter(self, name: str) -> str:
+        """A short sign of a model for narrow places: A, B, ..."""
+        number = self.names.index(name)
+        return (chr(64 + number // 26) if number > 25 else "") + chr(65 + number % 26)
+
+    @cached_property
+    def structures(self) -> dict[str, tuple[int, ...]]:
+        """Name -> labels."""
+        return self.comparison.structures if self.comparison else all_structures(list(self.models.values()))
+
+    @cached_property
+    def units(self) -> Units:
+        """Of lengths and volumes."""
+        return measuring_run(list(self.models.values())).units
+
+    @cached_property
+    def cases(self) -> list[str]:
+        """Of all models, sorted."""
+        return sorted({case for model in self.models.values() for case in model.cases})
+
+    @cached_property
+    def prompts(self) -> dict[str, str]:
+        """Model -> where its prompts come from."""
+        return {name: model.prompts for name, model in self.models.items()}
+
+    def label(self, metric: Metric) -> str:
+        """Name and unit."""
+        return label(metric, self.units)
+
+    def metrics(self, structure: str) -> list[Metric]:
+        """Those that any model has a value of."""
+        return [m for m in METRICS if self.values(structure, m.key).notna().any(axis=None)]
+
+    @cached_property
+    def _tables(self) -> dict[tuple[str, str], list[pd.DataFrame]]:
+        return {
+            (structure, name): model.tables(labels)
+            for structure, labels in self.structures.items()
+            for name, model in self.models.items()
+        }
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str], pd.DataFrame]:
+        return {}
+
+    def values(self, structure: str, key: str) -> pd.DataFrame:
+        """Cases x models, the mean over repeats; NaN where undefined, or where a model lacks the metric."""
+        if (structure, key) not in self._values:
+            columns = {name: self._column(self._tables[structure, name], key) for name in self.models}
+            self._values[structure, key] = pd.DataFrame(columns, index=self.cases)
+        return self._values[structure, key]
+
+    @staticmethod
+    def _column(tables: list[pd.DataFrame], key: str) -> pd.Series:
+        if any(key not in table for table in tables):
+            return pd.Series(np.nan, index=tables[0].index)
+        return pd.Series(mean_over_repeats(tables, key), index=tables[0].index)
+
+    def has_structure(self, structure: str) -> pd.Series:
+        """By case: whether the reference has any of it."""
+        first = self._tables[structure, self.names[0]][0]
+        return (first["tp"] + first["fn"] > 0).reindex(self.cases, fill_value=False)
+
+    @cached_property
+    def _summaries(self) -> dict[tuple[str, str, str], Summary]:
+        return {}
+
+    def summary(self, structure: str, key: str, name: str) -> Summary | None:
+        """Of a model; None where it lacks the metric."""
+        if self.comparison and (result := self.comparison.results.get((structure, key))):
+            return result.summaries[name]
+        tables = self._tables[structure, name]
+        if any(key not in table for table in tables):
+            return None
+        if (structure, key, name) not in self._summaries:
+            self._summaries[structure, key, name] = summarise(tables, key)
+        return self._summaries[structure, key, name]
+
+    def info(self, name: str, key: str) -> Any:
+        """The first thing that the runs of a model say about it; None if nothing."""
+        return next((run.info[key] for run in self.models[name].runs if run.info.get(key)), None)
+
+    def run_of(self, name: str, case: str) -> Evaluation | None:
+        """The run of a model that holds a case; the first of its repeats."""
+        return next((run for run in self.models[name].runs if case in run.cases), None)
+
+    def plans(self, name: str) -> Mapping[str, Any]:
+        """A model's plans.json, from its folder or from beside its predictions; empty where there is none."""
+        return _json(self._beside(name), "plans.json")
+
+    def dataset(self, name: str) -> Mapping[str, Any]:
+        """A model's dataset.json, as `plans`."""
+        return _json(self._beside(name), "dataset.json")
+
+    def trainer(self, name: str) -> str:
+        """The trainer's name; empty where it is unknown."""
+        folders = [f.parent.name.split("__")[0] for f in self.extras.model_folders.get(name, ())]
+        return str(self.info(name, "trainer") or next(iter(folders), ""))
+
+    def _beside(self, name: str) -> tuple[Path, ...]:
+        folders = [f.parent for f in self.extras.model_folders.get(name, ())]
+        predictions = self.info(name, "predictions")
+        if predictions:
+            folders += [Path(predictions), *Path(predictions).parents[:2]]  # a validation lies in fold_N/validation
+        return tuple(folders)
+
+
+@cache
+def _json(folders: tuple[Path, ...], name: str) -> Mapping[str, Any]:
+    for folder in folders:
+        try:
+            return json.loads((folder / name).read_text())
+        except (OSError, ValueError):
+            continue
+    return {}
+
+
+def defined(values: pd.DataFrame) -> pd.DataFrame:
+    """The rows in which every model has a value."""
+    return values.dropna()
+
+
+def metric(key: str) -> Metric:
+    """By key."""
+    return BY_KEY[key]

@@ -1,0 +1,71 @@
+"""What is compared: the labels and regions of a dataset.json, by nnU-Net's rules.
+
+nnU-Net's own LabelManager knows them as well, but imports torch, for which every worker process would wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nnunet_ext.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structures:
+    """The structures of a dataset.
+
+    Args:
+        labels: name -> the labels that make it up; nnU-Net's order: labels by their values, regions as they are listed.
+        ignore: the label of voxels that count nowhere, if there is one.
+        known: all labels that a segmentation may hold.
+    """
+
+    labels: dict[str, tuple[int, ...]]
+    ignore: int | None
+    known: frozenset[int]
+
+    @classmethod
+    def of(cls, dataset: Mapping[str, Any], source: str = "dataset.json") -> Structures:
+        """Read the content of a dataset.json.
+
+        Args:
+            source: the file's name, for messages.
+
+        Raises:
+            InputError: nnU-Net would not take it either.
+        """
+        values = dataset.get("labels")
+        if not isinstance(values, Mapping) or not all(map(_is_label_or_region, values.values())):
+            raise InputError(
+                f"{source} has no labels as nnU-Net wants them.",
+                way_out='"labels" maps names to whole numbers, or to lists of them: {"background": 0, "tumour": 1}.',
+            )
+        ignore = values.get("ignore")
+        all_of = {n: tuple(v) if isinstance(v, list) else (v,) for n, v in values.items() if n != "ignore"}
+        foreground = {name: labels for name, labels in all_of.items() if set(labels) != {0}}
+        known = {0}.union(*all_of.values())
+        has_regions = any(len(labels) > 1 for labels in all_of.values())
+        problems = []
+        if all_of.get("background") != (0,):
+            problems.append(f"{source}: background must be label 0.")
+        if not foreground:
+            problems.append(f"{source} names no structure besides the background.")
+        if ignore is not None and ignore != max(known) + 1:
+            problems.append(f"{source}: the ignore label must be the highest, and one above the next.")
+        problems += [
+            f"{source}: {n} holds the background, label 0." for n, v in foreground.items() if 0 in v or min(v) < 0
+        ]
+        if has_regions and len(dataset.get("regions_class_order") or ()) != len(foreground):
+            problems.append(f"{source} has regions, and needs a regions_class_order with as many entries.")
+        if problems:
+            raise InputError(*problems, way_out="Correct the file, or name another one with --dataset-json.")
+        if not has_regions:
+            foreground = dict(sorted(foreground.items(), key=lambda item: item[1]))
+        return cls(labels=foreground, ignore=ignore, known=frozenset(known if ignore is None else known | {ignore}))
+
+
+def _is_label_or_region(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(isinstance(v, int) and not isinstance(v, bool) for v in values)

@@ -1,0 +1,102 @@
+"""A run of quick jobs in a process of its own, for tests to kill: ``python benchmark_runner.py ROOT``.
+
+Every job is this file as well: ``python benchmark_runner.py train FOLDER EPOCHS [--c]`` counts epochs as a training
+does, says so in FOLDER/epochs, keeps a checkpoint, and complains in FOLDER/doubled if it is not alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+from nnunet_ext.benchmark import processes
+from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
+from nnunet_ext.benchmark.jobs import Jobs
+from nnunet_ext.benchmark.state import Store
+
+EPOCH = float(os.environ.get("SECONDS_PER_EPOCH", "0.05"))
+
+
+def make(root: Path, trainings: int = 4, epochs: int = 6) -> Jobs:
+    """A plan, trainings that need it, and an evaluation of each."""
+    jobs = Jobs(root)
+    this = (sys.executable, str(Path(__file__).resolve()))
+    plan = jobs.add(
+        id="plan", kind="plan", command=(*this, "touch", f"{root}/plan"), outputs=(f"{root}/plan",), resume=()
+    )
+    for i in range(trainings):
+        folder = f"{root}/training_{i}"
+        train = jobs.add(
+            id=f"train_{i}",
+            kind="train",
+            command=(*this, "train", folder, str(epochs)),
+            needs=(plan.id,),
+            outputs=(f"{folder}/checkpoint_final.pth",),
+            folder=folder,
+            resume=("--c",),
+        )
+        jobs.add(
+            id=f"evaluate_{i}",
+            kind="evaluate",
+            command=(*this, "touch", f"{root}/evaluation_{i}"),
+            needs=(train.id,),
+            outputs=(f"{root}/evaluation_{i}",),
+        )
+    return jobs
+
+
+def train(folder: Path, epochs: int, proceed: bool) -> None:
+    """Count."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _alone(folder)
+    checkpoint = folder / "checkpoint_latest.pth"
+    done = int(zipfile.ZipFile(checkpoint).read("epoch")) if proceed and checkpoint.exists() else 0
+    for epoch in range(done, epochs):
+        time.sleep(EPOCH)
+        _say(folder / "epochs", f"{epoch} {os.getpid()}")
+        _save(checkpoint, epoch + 1)
+    _save(folder / "checkpoint_final.pth", epochs)
+    (folder / "alone").unlink()
+
+
+def _alone(folder: Path) -> None:
+    mark = folder / "alone"
+    other = int(mark.read_text() or 0) if mark.exists() else 0
+    if other and processes.start_time(other):
+        _say(folder / "doubled", f"{os.getpid()} beside {other}")
+    mark.write_text(str(os.getpid()))
+
+
+def _save(file: Path, epoch: int) -> None:
+    partial = file.with_suffix(".partial")
+    with zipfile.ZipFile(partial, "w") as archive:
+        archive.writestr("epoch", str(epoch))
+    partial.replace(file)
+
+
+def _say(file: Path, line: str) -> None:
+    with file.open("a") as stream:
+        stream.write(line + "\n")
+
+
+def main(what: str, *arguments: str) -> None:
+    """See above."""
+    if what == "train":
+        train(Path(arguments[0]), int(arguments[1]), "--c" in arguments)
+    elif what == "touch":
+        _say(Path(arguments[0]), str(os.getpid()))
+    else:
+        root = Path(what)
+
+        def watch(outcome: Outcome) -> None:
+            (root / "outcome.json").write_text(json.dumps(outcome.status))
+
+        LocalExecutor(make(root), Store(root=root), parallel=2, watch=watch, interval=0.02).run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

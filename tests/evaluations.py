@@ -1,0 +1,42 @@
+"""Evaluations made of numbers, for tests of what comes after them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nnunet_ext.evaluation.definitions import PHYSICAL, Units
+from nnunet_ext.evaluation.evaluation import Evaluation, columns
+
+REFERENCE_VOXELS = 1000
+
+
+def evaluation(
+    dice: Sequence[float] | np.ndarray,
+    *,
+    cases: Sequence[str] | None = None,
+    structure: str = "tumour",
+    labels: tuple[int, ...] = (1,),
+    units: Units = PHYSICAL,
+    others: Mapping[str, Sequence[float]] | None = None,
+    voxels: int = REFERENCE_VOXELS,
+    **info: Any,
+) -> Evaluation:
+    """One structure whose Dice is given; case_00, case_01, ... and the counts of a prediction of the right size.
+
+    Args:
+        others: more metrics by key; all else is undefined.
+        voxels: of every reference.
+    """
+    dice = np.asarray(dice, dtype=float)
+    cases = [f"case_{i:02}" for i in range(dice.size)] if cases is None else list(cases)
+    table = pd.DataFrame({name: np.full(dice.size, np.nan) for name in columns(units)})
+    hit = np.rint(np.nan_to_num(dice) * voxels).astype(int)
+    table = table.assign(case=cases, structure=structure, tp=hit, fp=voxels - hit, fn=voxels - hit, tn=9 * voxels)
+    table["dice"], table["iou"] = dice, dice / (2 - dice)
+    for key, values in (others or {}).items():
+        table[units.column(key)] = np.asarray(values, dtype=float)
+    return Evaluation(table=table, units=units, structures={structure: labels}, info=info)

@@ -1,0 +1,236 @@
+"""A matrix as commands: what is shared, what needs what, what a change repeats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunet_ext.benchmark import jobs as job_module
+from nnunet_ext.benchmark import matrix
+from nnunet_ext.benchmark.benchmark import Benchmark
+from nnunet_ext.benchmark.folders import Folders
+from nnunet_ext.benchmark.jobs import Job, Jobs
+from nnunet_ext.cli import main
+from nnunet_ext.errors import InputError
+
+LITS = "Dataset029_LiTS"
+
+
+def build(folders: Path, **values: Any) -> Jobs:
+    content = {
+        "name": "test",
+        "datasets": [{"id": 29, "name": LITS, "test": "imagesTs"}],
+        "rows": [{"trainer": "nnUNetTrainerRAUNet", "name": "RA"}, {"trainer": "nnUNetTrainer", "name": "stock"}],
+        **values,
+    }
+    made = matrix.parse(content)
+    return job_module.build(made, Folders.of(made, folders / "out"))
+
+
+def kinds(jobs: Jobs) -> dict[str, int]:
+    return {kind: sum(j.kind == kind for j in jobs) for kind in matrix.KINDS}
+
+
+def test_what_can_be_shared_is_shared(nnunet_folders: Path) -> None:
+    rows = [
+        {"trainer": "nnUNetTrainerRAUNet"}, {"trainer": "nnUNetTrainerUNet"}, {"trainer": "nnUNetTrainerUNet3D"},
+        {"trainer": "nnUNetTrainer", "configurations": ["2d", "3d_fullres"]},
+        {"trainer": "nnUNetTrainerRAUNet", "checkpoint": "checkpoint_best.pth", "name": "RA-U-Net, best"},
+    ]  # fmt: skip
+    jobs = build(nnunet_folders, rows=rows, folds=[0, 1], seeds=[5, 6, 7])
+    assert kinds(jobs) == {"prepare": 0, "plan": 2, "train": 30, "predict": 36, "evaluate": 36}
+    plans = {j.facts["plans"]: j for j in jobs if j.kind == "plan"}
+    command = " ".join(plans["nnUNetRAUNetPlans"].command)
+    assert command == "nnUNetv2_plan_and_preprocess -d 29 -c 2d 3d_fullres -pl RAUNetPlanner"
+    assert plans["nnUNetPlans"].after == (plans["nnUNetRAUNetPlans"].id,)  # they share a fingerprint
+    both = [j for j in jobs if j.kind == "predict" and "RAUNet__" in j.needs[0] and j.needs[0].endswith("fold0_seed5")]
+    assert len({j.needs for j in both}) == 1
+    assert {j.facts["checkpoint"] for j in both} == {"checkpoint_final.pth", "checkpoint_best.pth"}
+
+
+def test_every_seed_has_its_own_results(nnunet_folders: Path) -> None:
+    jobs = build(nnunet_folders, seeds=[3, 8], budget={"epochs": 2, "iterations": 4})
+    trains = [j for j in jobs if j.kind == "train"]
+    assert len({j.folder for j in trains}) == 4
+    for job in trains:
+        results = job.environment["nnUNet_results"]
+        assert results.endswith(f"seed_{job.facts['seed']}")
+        assert job.folder.startswith(results)
+        own = {k: v for k, v in job.environment.items() if k.startswith("NNUNET_EXT_")}
+        if job.facts["row"] == "RA":
+            assert own == {
+                "NNUNET_EXT_SEED": str(job.facts["seed"]), "NNUNET_EXT_EPOCHS": "2", "NNUNET_EXT_ITERATIONS": "4",
+            }  # fmt: skip
+            assert job.facts["seeded"]
+        else:  # nnU-Net's own trainer would not look at them
+            assert own == {}
+            assert job.facts["budget"] == "own"
+            assert not job.facts["seeded"]
+
+
+def test_commands_are_stock(nnunet_folders: Path) -> None:
+    jobs = build(nnunet_folders, device="cpu", arguments={"predict": "-npp 1 -nps 1", "train": "--npz"})
+    raw, out = nnunet_folders / "nnUNet_raw" / LITS, nnunet_folders / "out"
+    by_kind = {j.kind: j for j in jobs if j.facts.get("row") == "RA"}
+    train, predict, evaluate = (by_kind[k] for k in ("train", "predict", "evaluate"))
+    assert " ".join(train.command) == (
+        "nnUNetv2_train 29 2d 0 -tr nnUNetTrainerRAUNet -p nnUNetRAUNetPlans -device cpu --npz"
+    )
+    predictions = out / "predictions" / LITS / "RA" / "seed_0" / "fold_0"
+    assert " ".join(predict.command) == (
+        f"nnUNetv2_predict -i {raw}/imagesTs -o {predictions} -f 0 -chk checkpoint_final.pth -d 29 -c 2d "
+        "-tr nnUNetTrainerRAUNet -p nnUNetRAUNetPlans -device cpu -npp 1 -nps 1"
+    )
+    assert " ".join(evaluate.command).startswith(
+        f"nnunet_ext evaluate --pred {predictions} --ref {raw}/labelsTs --dataset"
+    )
+    assert (train.needs, predict.needs, evaluate.needs) == (
+        ("d029_plan_nnUNetRAUNetPlans",), (train.id,), (predict.id,)
+    )  # fmt: skip
+    assert not train.gpu
+    assert train.outputs == (f"{train.folder}/checkpoint_final.pth",)
+
+
+def test_clicks_go_through_our_own_prediction(nnunet_folders: Path) -> None:
+    rows = [
+        {"trainer": "nnUNetTrainerSAMUSHF", "name": "plain"},
+        {"trainer": "nnUNetTrainerSAMUSHF", "name": "clicked", "prompts": "reference"},
+    ]
+    jobs = build(nnunet_folders, rows=rows, datasets=[{"id": 30, "name": "Dataset030_BUSI", "test": "imagesTs"}])
+    assert kinds(jobs)["train"] == 1
+    plain, clicked = (j for j in jobs if j.kind == "predict")
+    assert plain.command[0] == "nnUNetv2_predict"
+    assert clicked.command[:2] == ("nnunet_ext", "predict")
+    assert clicked.command[clicked.command.index("--from-reference") + 1].endswith("Dataset030_BUSI/labelsTs")
+    assert clicked.command[clicked.command.index("-chk") + 1] == "checkpoint_best.pth"
+    assert clicked.facts["prompts"] == "reference"
+
+
+def test_without_held_out_cases_the_validation_counts(nnunet_folders: Path) -> None:
+    (nnunet_folders / "nnUNet_raw" / LITS / "imagesTr").mkdir(parents=True)
+    dataset = [{"id": 29}]  # found by its number; test = "auto"
+    jobs = build(nnunet_folders, datasets=dataset, folds=[0, 1])
+    assert kinds(jobs) == {"prepare": 0, "plan": 2, "train": 4, "predict": 0, "evaluate": 4}
+    evaluate = next(j for j in jobs if j.kind == "evaluate")
+    model = Path(jobs[evaluate.needs[0]].folder).parent
+    assert evaluate.command[:6] == ("nnunet_ext", "evaluate", "-m", str(model), "-f", "0")
+
+    best = build(nnunet_folders, datasets=dataset, rows=[{"trainer": "nnUNetTrainerSAMUSHF"}])
+    assert "--val_best" in next(j for j in best if j.kind == "train").command
+    same = [{"trainer": "nnUNetTrainerRAUNet", "checkpoint": c, "name": c} for c in (matrix.FINAL, matrix.BEST)]
+    with pytest.raises(InputError, match="must have the same checkpoint"):
+        build(nnunet_folders, datasets=dataset, rows=same)
+    clicks = [{"trainer": "nnUNetTrainerSAMUSHF", "prompts": "reference"}]
+    with pytest.raises(InputError, match="needs held-out cases"):
+        build(nnunet_folders, datasets=dataset, rows=clicks)
+
+    for sub in ("imagesTs", "labelsTs"):
+        (nnunet_folders / "nnUNet_raw" / LITS / sub).mkdir()
+    (nnunet_folders / "nnUNet_raw" / LITS / "labelsTs" / "a.nii").touch()
+    assert kinds(build(nnunet_folders, datasets=dataset))["predict"] == 2
+
+
+def test_a_dataset_that_is_not_there(nnunet_folders: Path) -> None:
+    with pytest.raises(InputError, match="Dataset 7 is not in") as e:
+        build(nnunet_folders, datasets=[{"id": 7}, {"id": 8}])
+    assert len(e.value.problems) == 2
+    for name in ("Dataset007_A", "Dataset007_B"):
+        (nnunet_folders / "nnUNet_raw" / name).mkdir()
+    with pytest.raises(InputError, match="Dataset007_A, Dataset007_B"):
+        build(nnunet_folders, datasets=[{"id": 7}])
+
+
+def test_what_a_change_repeats(nnunet_folders: Path) -> None:
+    """Jobs keep their hash unless something that their result depends on has changed."""
+    before = {j.id: j.hash for j in build(nnunet_folders, budget={"epochs": 2})}
+
+    def repeated(**values: Any) -> set[str]:
+        after = {j.id: j.hash for j in build(nnunet_folders, **{"budget": {"epochs": 2}, **values})}
+        return {f"{k.split('_')[1]} {'RA' if 'RA' in k else 'stock'}" for k in after if after[k] != before.get(k)}
+
+    assert repeated() == set()
+    assert repeated(environment={"nnUNet_def_n_proc": 3}) == set()
+    assert repeated(budget={"epochs": 3}) == {"train RA", "predict RA", "evaluate RA"}
+    assert repeated(arguments={"evaluate": "--tolerance 1"}) == {"evaluate RA", "evaluate stock"}
+    assert len(repeated(arguments={"plan": "-gpu_memory_target 4"})) == 8
+    raw = nnunet_folders / "nnUNet_raw" / LITS
+    raw.mkdir()
+    (raw / "splits_final.json").write_text("[]")
+    assert len(repeated()) == 8  # another split
+
+
+def test_the_folder_may_be_moved(nnunet_folders: Path) -> None:
+    made = matrix.load("smoke")
+    here, there = (job_module.build(made, Folders.of(made, nnunet_folders / n)) for n in ("here", "there"))
+    assert [j.hash for j in here] == [j.hash for j in there]
+
+
+def test_jobs_survive_a_file(nnunet_folders: Path) -> None:
+    for job in build(nnunet_folders):
+        assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+
+
+def test_order_and_needs(nnunet_folders: Path) -> None:
+    jobs = build(nnunet_folders, seeds=[0, 1])
+    seen: set[str] = set()
+    for job in jobs:
+        assert {*job.needs, *job.after} <= seen
+        seen.add(job.id)
+    evaluate = next(j for j in jobs if j.kind == "evaluate")
+    assert [j.kind for j in jobs.with_needs(evaluate)] == ["plan", "train", "predict", "evaluate"]
+    with pytest.raises(ValueError, match="two jobs"):
+        jobs.add(id=evaluate.id, kind="train", command=("true",))
+
+
+def test_plan_prints_every_command(nnunet_folders: Path, capsys: pytest.CaptureFixture) -> None:
+    file = nnunet_folders / "m.toml"
+    file.write_text(
+        'name = "m"\nseeds = [4]\n[[datasets]]\nid = 29\nname = "Dataset029_LiTS"\ntest = "imagesTs"\n'
+        '[[rows]]\nname = "a row, \'quoted\'"\ntrainer = "nnUNetTrainerRAUNet"\n'
+    )
+    assert main(["benchmark", "plan", str(file), "--out", str(nnunet_folders / "out dir")]) == 0
+    printed = capsys.readouterr().out
+    for job in Benchmark.of(file, nnunet_folders / "out dir").jobs:
+        assert f" {job.id}\n" in printed
+    assert f"export nnUNet_raw={nnunet_folders}/nnUNet_raw" in printed
+    assert (
+        f"nnUNet_results='{nnunet_folders}/out dir/nnUNet_results/seed_4' NNUNET_EXT_SEED=4 nnUNetv2_train" in printed
+    )
+    assert """'a row, '"'"'quoted'"'"''""" in printed
+    assert not (nnunet_folders / "out dir").exists()  # it only prints
+
+
+def test_nothing_runs_without_its_data(nnunet_folders: Path, capsys: pytest.CaptureFixture) -> None:
+    out = nnunet_folders / "out"
+    assert main(["benchmark", "run", "lits-table1", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"There is no {nnunet_folders}/nnUNet_raw/Dataset029_LiTS/dataset.json" in said
+    assert "nnunet_ext convert" in said
+    assert not out.exists()
+
+
+def test_a_folder_belongs_to_one_benchmark(nnunet_folders: Path) -> None:
+    def made(name: str) -> Benchmark:
+        file = nnunet_folders / f"{name}.toml"
+        file.write_text(
+            f'name = "{name}"\n[[datasets]]\nid = 29\nname = "{LITS}"\n[[rows]]\ntrainer = "nnUNetTrainer"\n'
+        )
+        return Benchmark.of(file, nnunet_folders / "out")
+
+    made("mine").claim_folder()
+    made("mine").claim_folder()
+    assert (nnunet_folders / "out" / "matrix.toml").read_text() == (nnunet_folders / "mine.toml").read_text()
+    with pytest.raises(InputError, match="holds the benchmark 'mine', not 'yours'"):
+        made("yours").claim_folder()
+
+
+def test_without_nnunets_variables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    assert main(["benchmark", "plan", "lits-table1"]) == 2
+    said = capsys.readouterr().err
+    assert "nnUNet_raw is not set" in said
+    assert "nnUNet_preprocessed is not set" in said

@@ -1,0 +1,185 @@
+"""The TOML file: what it may say, and every mistake at once."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunet_ext import registry
+from nnunet_ext.benchmark import matrix, names
+from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.definitions import BY_KEY
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "datasets": [{"id": 29}],
+    "rows": [{"trainer": "nnUNetTrainerRAUNet"}],
+}
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(SMALL), **values}
+
+
+def problems(**values: Any) -> list[str]:
+    with pytest.raises(InputError) as e:
+        matrix.parse(changed(**values))
+    return list(e.value.problems)
+
+
+def test_ours_come_with_everything() -> None:
+    (row,) = matrix.parse(SMALL).rows
+    assert row == matrix.Row(
+        name="nnUNetTrainerRAUNet 2d",
+        trainer="nnUNetTrainerRAUNet",
+        planner="RAUNetPlanner",
+        plans="nnUNetRAUNetPlans",
+        configuration="2d",
+        checkpoint="checkpoint_final.pth",
+    )
+    (row,) = matrix.parse(changed(rows=[{"trainer": "nnUNetTrainerUNet3D"}])).rows
+    assert row.configuration == "3d_fullres"
+    (row,) = matrix.parse(changed(rows=[{"trainer": "nnUNetTrainerSAMUSHF"}])).rows
+    assert (row.checkpoint, row.plans) == ("checkpoint_best.pth", "nnUNetSAMUSPlans")
+
+
+def test_stock_trainers_on_stock_plans() -> None:
+    rows = [{"trainers": ["nnUNetTrainer", "nnUNetTrainer_5epochs"], "configurations": ["2d", "3d_fullres"]}]
+    made = matrix.parse(changed(rows=rows)).rows
+    assert [r.name for r in made] == [
+        "nnUNetTrainer 2d", "nnUNetTrainer 3d_fullres", "nnUNetTrainer_5epochs 2d", "nnUNetTrainer_5epochs 3d_fullres",
+    ]  # fmt: skip
+    assert {(r.planner, r.plans) for r in made} == {("ExperimentPlanner", "nnUNetPlans")}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"plans": "nnUNetPlans"}, ("ExperimentPlanner", "nnUNetPlans")),
+        ({"plans": "nnUNetResEncUNetLPlans"}, ("nnUNetPlannerResEncL", "nnUNetResEncUNetLPlans")),
+        ({"planner": "nnUNetPlannerResEncM"}, ("nnUNetPlannerResEncM", "nnUNetResEncUNetMPlans")),
+        ({"planner": "ExperimentPlanner", "plans": "mine"}, ("ExperimentPlanner", "mine")),
+    ],
+)
+def test_planner_and_plans_follow_from_each_other(given: dict[str, str], expected: tuple[str, str]) -> None:
+    (row,) = matrix.parse(changed(rows=[{"trainer": "nnUNetTrainerRAUNet", **given}])).rows
+    assert (row.planner, row.plans) == expected
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    found = problems(
+        name="a name with spaces",
+        device="tpu",
+        seeds=[1, 1, -1],
+        folds=[],
+        budget={"epochs": 0, "iteration": 5},
+        datasets=[{"id": "LiTS"}, {"id": 30, "name": "Dataset031_BUSI"}, {"id": 31, "prepare": ["make it"]}],
+        rows=[{"trainer": "nnUNetTrainerRAUnet"}, {"name": "x", "trainer": "nnUNetTrainer", "checkpoint": "best"}],
+        published=[{"row": "nobody", "metrics": {"dise": 0.5, "dice": "high"}, "source": "a paper"}],
+        environment={"NNUNET_EXT_EPOCHS": 3, "nnUNet_def_n_proc": True},
+        slurm={"minutes": {"training": 5}, "cpus": "many"},
+        seed=3,
+    )
+    text = "\n".join(found)
+    for expected in (
+        "'a name with spaces'", "device is 'tpu', but must be one of cuda, cpu, mps", "seeds must differ",
+        "seeds must not be negative", "there are no folds", "epochs is 0",
+        "no key 'iteration' (did you mean iterations?)",
+        "id is 'LiTS', but must be an integer", "'Dataset031_BUSI', but must be Dataset030_NAME",
+        "name must say which folder", 'test must be "imagesTs" or "validation"', "did you mean nnUNetTrainerRAUNet?",
+        "checkpoint is 'best', but must be one of checkpoint_final.pth, checkpoint_best.pth",
+        "[[published]] names a row",
+        "no metric 'dise' (did you mean dice?)", "metric dice is 'high'", "NNUNET_EXT_EPOCHS is set by the benchmark",
+        "nnUNet_def_n_proc is True", "no key 'training'", "cpus is 'many', but must be an integer", "no key 'seed'",
+    ):  # fmt: skip
+        assert expected in text, expected
+    assert "[[rows]] 1" in text  # where it is
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([{"trainer": "nnUNetTrainerSAMUSClick"}], 'add prompts = "reference"'),
+        ([{"trainer": "nnUNetTrainer", "prompts": "reference"}], "needs a trainer of the SAM family"),
+        ([{"trainer": "nnUNetTrainer", "planner": "nnUNetPlannerResEncX"}], "no planner 'nnUNetPlannerResEncX'"),
+        ([{"trainer": "nnUNetTrainer", "planner": "ResEncUNetPlanner"}], "plans must say how ResEncUNetPlanner calls"),
+        ([{"trainer": "nnUNetTrainer", "plans": "a__b"}], "contains '__'"),
+        ([{"trainer": "nnUNetTrainer", "trainers": ["nnUNetTrainer"]}], "either trainer or trainers"),
+        ([{"trainers": ["nnUNetTrainer", "nnUNetTrainerUNet"], "name": "x"}], "would stand for 2 rows"),
+        ([{"trainer": "nnUNetTrainer"}, {"trainer": "nnUNetTrainer"}], "names of rows must differ"),
+        ([{"trainer": "nnUNetTrainer", "datasets": [30]}], "names datasets that are not there: 30"),
+        (
+            [
+                {"trainer": "nnUNetTrainerUNet", "planner": "RAUNetPlanner", "plans": "p"},
+                {"trainer": "nnUNetTrainer", "planner": "ExperimentPlanner", "plans": "p"},
+            ],
+            "made by several planners",
+        ),
+        ([{}], "trainer is missing"),
+        ([], "no names of rows"),
+    ],
+)
+def test_rows_that_cannot_be(rows: list[dict[str, Any]], expected: str) -> None:
+    assert any(expected in p for p in problems(rows=rows)), problems(rows=rows)
+
+
+def test_no_matrix(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read") as e:
+        matrix.load(tmp_path / "no.toml")
+    assert "lits-table1" in e.value.way_out
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(InputError, match="is not TOML"):
+        matrix.load(tmp_path / "bad.toml")
+    (tmp_path / "latin.toml").write_bytes("name = 'Größe'".encode("latin-1"))
+    with pytest.raises(InputError, match="cannot be read"):
+        matrix.load(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize("preset", ["lits-table1", "busi-table1", "smoke"])
+def test_presets(preset: str) -> None:
+    made = matrix.load(preset)
+    assert made.name == preset
+    known = names.known("trainer")
+    assert all(r.trainer in known for r in made.rows)
+    assert all(key in BY_KEY for p in made.published for key in p.metrics)
+
+
+def test_the_liver_preset_has_the_papers_rows_and_figures() -> None:
+    made = matrix.load("lits-table1")
+    papers = {e.paper_row: e for e in registry.entries("trainer") if e.paper_row and e.planner == "RAUNetPlanner"}
+    rows = {r.name: r for r in made.rows}
+    for name, entry in papers.items():
+        assert rows[name].trainer == entry.name
+        assert rows[name].configuration == entry.configuration
+    stock = {(r.trainer, r.configuration) for r in made.rows if registry.get("trainer", r.trainer) is None}
+    assert stock == {("nnUNetTrainer", "2d"), ("nnUNetTrainer", "3d_fullres")}
+    assert any(r.trainer == "nnUNetTrainerMatchedBudget" for r in made.rows)
+    assert {p.row for p in made.published} == set(papers)
+    for p in made.published:  # what a table can hold at all: a mean Dice is at most the harmonic mean of the means
+        precision, recall = p.metrics["precision"], p.metrics["recall"]
+        assert p.metrics["dice"] <= 2 * precision * recall / (precision + recall) + 0.001
+
+
+def test_the_ultrasound_preset_keeps_clicks_apart() -> None:
+    made = matrix.load("busi-table1")
+    clicks = [r for r in made.rows if r.prompts == "reference"]
+    assert {r.trainer for r in clicks} == {
+        f"nnUNetTrainer{n}Click" for n in ("SAMUSHF", "SAMUS", "SAMUSHFControl", "SAM")
+    }
+    assert {r.trainer for r in made.rows} - {r.trainer for r in clicks} == {
+        *(f"nnUNetTrainer{n}" for n in ("SAMUSHF", "SAMUS", "SAMUSHFControl", "SAM", "MatchedBudget400")),
+        "nnUNetTrainer",
+    }
+    assert all(r.checkpoint == "checkpoint_best.pth" for r in made.rows if r.plans == "nnUNetSAMUSPlans")
+    assert {p.row for p in made.published} <= {r.name for r in clicks}  # the papers' figures are of that protocol
+
+
+def test_all_of_our_trainers_are_known_and_take_budget_and_seed() -> None:
+    from nnunet_ext.trainers.pass_trainer import PassTrainer
+
+    for entry in registry.entries("trainer"):
+        assert issubclass(entry.load(), PassTrainer) == names.takes_budget_and_seed(entry.name)
+    assert not names.takes_budget_and_seed("nnUNetTrainer")

@@ -1,0 +1,297 @@
+"""Finished results become a comparison; unfair ones are refused; progress and manifests are read right."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nnunet_ext.benchmark import collect, manifest, matrix, progress, reporting, views
+from nnunet_ext.benchmark.benchmark import Benchmark
+from nnunet_ext.benchmark.executors.local import Outcome
+from nnunet_ext.benchmark.jobs import Job
+from nnunet_ext.benchmark.state import Attempt, Record, write_json
+from nnunet_ext.cli import main
+from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.definitions import PHYSICAL
+from nnunet_ext.evaluation.evaluation import Evaluation, columns
+
+LITS = "Dataset029_LiTS"
+
+MATRIX = """
+name = "m"
+title = "Two networks and nnU-Net"
+device = "cpu"
+seeds = [0, 1]
+differences = ["another split"]
+notes = ["only a test"]
+[budget]
+epochs = 2
+[[datasets]]
+id = 29
+name = "Dataset029_LiTS"
+test = "imagesTs"
+[[rows]]
+name = "RA-U-Net"
+trainer = "nnUNetTrainerRAUNet"
+[[rows]]
+name = "U-Net"
+trainer = "nnUNetTrainerUNet"
+[[rows]]
+name = "nnU-Net"
+trainer = "nnUNetTrainer"
+[[published]]
+row = "RA-U-Net"
+metrics = {dice = 0.773, precision = 0.983}
+source = "the paper, table 1"
+note = "one run"
+[[published]]
+row = "nnU-Net"
+metrics = {dice = 0.7}
+source = "nobody"
+"""
+
+
+@pytest.fixture
+def benchmark(nnunet_folders: Path) -> Benchmark:
+    """A matrix whose training, so to speak, is finished for all rows but nnU-Net's."""
+    file = nnunet_folders / "m.toml"
+    file.write_text(MATRIX)
+    raw, preprocessed = (nnunet_folders / n / LITS for n in ("nnUNet_raw", "nnUNet_preprocessed"))
+    for path in (raw / "dataset.json", raw / "labelsTs" / "a.nii", preprocessed / "splits_final.json"):
+        write_json(path, {})
+    made = Benchmark.of(file, nnunet_folders / "out")
+    for job in made.jobs:
+        if job.kind != "evaluate" and job.facts.get("row") != "nnU-Net":
+            finish(made, job)
+    return made
+
+
+def finish(benchmark: Benchmark, job: Job, seconds: float = 30.0) -> None:
+    """As if it had been run."""
+    for path in job.outputs:
+        folder = Path(path).parent if Path(path).suffix else Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder != Path(path) and not Path(path).exists():
+            Path(path).touch()
+    attempt = Attempt(started=1e9, seconds=seconds, exit=0, peak_bytes=2**30, cpu_seconds=seconds)
+    record = Record(hash=job.hash, state="done", host="a_host", attempts=(attempt,))
+    if job.manifest:
+        needed = [j for j in benchmark.jobs.with_needs(job) if j != job]
+        manifest.write(job, record, needed, benchmark.store)
+    benchmark.store.write(job, record)
+
+
+def evaluated(benchmark: Benchmark, row: str, dice: float, *, seed: int, cases: int = 8) -> Job:
+    """The evaluation of a row and seed, made up."""
+    job = next(j for j in benchmark.jobs if j.kind == "evaluate" and (j.facts["row"], j.facts["seed"]) == (row, seed))
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(np.nan, index=range(cases), columns=columns(PHYSICAL), dtype=object)
+    table["case"], table["structure"] = [f"case_{i}" for i in range(cases)], "tumour"
+    for count, value in {"tp": 50, "fp": 10, "fn": 20, "tn": 1000}.items():
+        table[count] = value
+    numbers = [c for c in table.columns if c not in ("case", "structure", "tp", "fp", "fn", "tn")]
+    table[numbers] = table[numbers].astype(float)
+    table["dice"] = dice + rng.uniform(-0.05, 0.05, cases)
+    table["precision"] = 0.9
+    Evaluation(table=table, units=PHYSICAL, structures={"tumour": (1,)}).save(Path(job.outputs[0]).parent)
+    finish(benchmark, job)
+    return job
+
+
+def two_models(benchmark: Benchmark) -> None:
+    for seed in (0, 1):
+        evaluated(benchmark, "RA-U-Net", 0.8, seed=seed)
+    evaluated(benchmark, "U-Net", 0.6, seed=0)
+
+
+def test_the_report_of_whatever_is_finished(benchmark: Benchmark) -> None:
+    two_models(benchmark)
+    text = "\n".join(reporting.write(benchmark))
+    assert re.search(r"RA-U-Net +Dice +0\.773 +0\.[78]\d+ +\(mean of 8 of 8 cases, sd over 2 runs", text)
+    assert re.search(r"nnU-Net +Dice +0\.7 +not finished", text)
+    assert "differs: another split" in text
+    assert "note: only a test" in text
+    assert "note: U-Net: 1 of 2 runs are finished." in text
+    assert re.search(r"missing: U-Net, seed 1, fold 0: d029_evaluate_U-Net_fold0_seed1 is waiting", text)
+    assert re.search(
+        r"missing: nnU-Net, seed 0, fold 0: d029_plan_nnUNetPlans is |missing: nnU-Net, seed 0.*train", text
+    )
+    assert re.search(r"RA-U-Net +7,294,133 +30 s +3\.75 +1\.00 GiB  the matrix's", text)
+    folder = benchmark.folders.root / "report" / LITS
+    page = (folder / "report.html").read_text()
+    for expected in ("Two networks and nnU-Net", "0.773", "another split", "only a test", "nnUNetv2_train 29 2d 0"):
+        assert expected in page, expected
+    compared = json.loads((folder / "comparison.json").read_text())
+    assert "RA-U-Net" in json.dumps(compared)
+
+
+def test_runs_know_where_they_come_from(benchmark: Benchmark) -> None:
+    two_models(benchmark)
+    results = collect.collect(benchmark, LITS)
+    assert [(m.name, m.repeats) for m in results.models] == [("RA-U-Net", 2), ("U-Net", 1)]
+    info = results.runs["RA-U-Net"][1].evaluation.info
+    assert (info["name"], info["seed"], info["trainer"], info["prompts"]) == (
+        "RA-U-Net", 1, "nnUNetTrainerRAUNet", "none",
+    )  # fmt: skip
+
+
+def test_one_model_alone_is_reported_without_a_comparison(benchmark: Benchmark) -> None:
+    evaluated(benchmark, "RA-U-Net", 0.8, seed=0)
+    text = "\n".join(reporting.write(benchmark))
+    assert "Only RA-U-Net is finished" in text
+    assert (benchmark.folders.root / "report" / LITS / "report.html").is_file()
+
+
+def test_nothing_finished(benchmark: Benchmark, capsys: pytest.CaptureFixture) -> None:
+    root = benchmark.folders.root
+    assert main(["benchmark", "report", str(root.parent / "m.toml"), "--out", str(root)]) == 2
+    said = capsys.readouterr().err
+    assert "Nothing of Dataset029_LiTS is finished" in said
+    assert "RA-U-Net, seed 0, fold 0: d029_evaluate_RA-U-Net_fold0_seed0 is waiting" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (("sha256", "splits_final.json"), "The splits (splits_final.json) differ"),
+        (("sha256", "labelsTs"), "The held-out cases (labelsTs) differ"),
+        (("budget",), "The budgets differ"),
+    ],
+)
+def test_unfair_comparisons_are_refused(benchmark: Benchmark, key: tuple[str, ...], expected: str) -> None:
+    two_models(benchmark)
+    job = next(j for j in benchmark.jobs if j.kind == "evaluate" and j.facts["row"] == "U-Net")
+    content: dict[str, Any] = json.loads(Path(job.manifest).read_text())
+    inner = content if len(key) == 1 else content[key[0]]
+    inner[key[-1]] = {"NNUNET_EXT_EPOCHS": "9"} if key == ("budget",) else "0" * 64
+    Path(job.manifest).write_text(json.dumps(content))
+    with pytest.raises(InputError) as e:
+        collect.collect(benchmark, LITS)
+    (problem,) = e.value.problems
+    assert problem.startswith(expected)
+    assert "U-Net (seed 0, fold 0)" in problem
+
+
+def test_other_cases_are_refused(benchmark: Benchmark) -> None:
+    evaluated(benchmark, "RA-U-Net", 0.8, seed=0)
+    evaluated(benchmark, "U-Net", 0.8, seed=0, cases=7)
+    with pytest.raises(InputError, match="U-Net lacks case_7"):
+        list(reporting.write(benchmark))
+
+
+def test_folds_that_validate_are_compared_where_all_rows_have_them(benchmark: Benchmark) -> None:
+    class Run:
+        def __init__(self, seed: int, fold: int) -> None:
+            self.job = Job(id="x", kind="evaluate", command=(), facts={"seed": seed, "fold": fold})
+
+    runs = {"A": [Run(s, f) for s in (0, 1) for f in (0, 1, 2)], "B": [Run(0, 0), Run(0, 1), Run(1, 0)]}
+    kept, dropped = collect._whole_folds(runs)
+    cells = {row: [(r.job.facts["seed"], r.job.facts["fold"]) for r in own] for row, own in kept.items()}
+    assert cells == {"A": [(0, 0), (0, 1), (1, 0), (1, 1)], "B": [(0, 0), (0, 1)]}
+    assert len(dropped) == 3
+    with pytest.raises(InputError, match="No fold is finished for all rows"):
+        collect._whole_folds({"A": [Run(0, 0)], "B": [Run(0, 1)]})
+
+
+def test_a_manifest_says_where_a_result_comes_from(benchmark: Benchmark) -> None:
+    job = evaluated(benchmark, "RA-U-Net", 0.8, seed=1)
+    content = json.loads(Path(job.manifest).read_text())
+    assert content["row"] == "RA-U-Net"
+    assert content["seed"] == 1
+    assert content["budget"] == {"NNUNET_EXT_EPOCHS": "2"}
+    assert content["prompts"] == "none"
+    assert set(content["versions"]) >= {"python", "nnunet-ext", "nnunetv2", "torch", "numpy"}
+    assert content["machine"]["host"]
+    assert len(content["sha256"]["splits_final.json"]) == 64
+    assert [s["kind"] for s in content["steps"].values()] == ["plan", "train", "predict", "evaluate"]
+    train = content["steps"]["d029_train_nnUNetTrainerRAUNet__nnUNetRAUNetPlans__2d_fold0_seed1"]
+    assert (train["seconds"], train["peak_bytes_of_largest_process"]) == (30.0, 2**30)
+    assert "nnUNetv2_train 29 2d 0 -tr nnUNetTrainerRAUNet" in train["command"]
+    checkout = Path(manifest.__file__).resolve().parents[2] / ".git"
+    assert (content["commit"] is not None) == checkout.exists()
+
+
+LOG = """
+2026-01-01 10:00:00.000000: 5 epochs of 20 iterations; a pass over the training cases is 20 iterations of 2 samples.
+2026-01-01 10:00:00.000000: Epoch 0
+2026-01-01 10:00:00.000000: Current learning rate: 0.0001
+2026-01-01 10:00:10.000000: Epoch time: 10.0 s
+2026-01-01 10:00:10.000000: Epoch 1
+2026-01-01 10:00:22.000000: Epoch time: 12.0 s
+2026-01-01 10:00:22.000000: Epoch 2
+"""
+
+
+def test_how_far_a_training_is(tmp_path: Path) -> None:
+    assert progress.training(tmp_path) is None
+    log = tmp_path / "training_log_2026_1_1_10_00_00.txt"
+    log.write_text(LOG)
+    far = progress.training(tmp_path)
+    assert (far.epoch, far.epochs, far.seconds_per_epoch, far.seconds_left) == (2, 5, 11.0, 33.0)
+    log.write_text(LOG.replace("5 epochs of 20 iterations", "no such line"))
+    assert progress.training(tmp_path, "nnUNetTrainer").epochs == 1000
+    assert progress.training(tmp_path, "nnUNetTrainer_250epochs").epochs == 250
+    (tmp_path / "debug.json").write_text('{"num_epochs": "77"}')
+    assert progress.training(tmp_path, "nnUNetTrainer_250epochs").epochs == 77
+    log.write_text(LOG.split("Current")[0])  # the first epoch is not finished
+    assert progress.training(tmp_path).seconds_left is None
+
+
+def test_status_and_what_is_left(benchmark: Benchmark, capsys: pytest.CaptureFixture) -> None:
+    job = next(j for j in benchmark.jobs if j.kind == "train" and j.facts["row"] == "nnU-Net")
+    failed = next(j for j in benchmark.jobs if j.kind == "evaluate")
+    attempt = Attempt(started=time.time() - 50)
+    benchmark.store.write(job, Record(hash=job.hash, state="running", host="a_host", attempts=(attempt,)))
+    benchmark.store.write(failed, Record(hash=failed.hash, state="failed", reason="exit code 3", attempts=(attempt,)))
+    Path(job.folder).mkdir(parents=True)
+    (Path(job.folder) / "training_log_2026_1_1_10_00_00.txt").write_text(LOG)
+    root = benchmark.folders.root
+    assert main(["benchmark", "status", str(root.parent / "m.toml"), "--out", str(root)]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(rf"interrupted +{job.id} .*epoch 2/5, about 33 s left", printed)  # its worker is not there
+    assert re.search(rf"failed +{failed.id} .*exit code 3", printed)
+    assert re.search(r"20 jobs: 10 done, 8 waiting, 1 interrupted, 1 failed", printed)
+
+    lines = progress.lines(benchmark.jobs, benchmark.store)
+    assert progress.seconds_left(lines) is None  # no evaluation has been finished yet
+    evaluated(benchmark, "RA-U-Net", 0.8, seed=0)
+    lines = progress.lines(benchmark.jobs, benchmark.store)
+    waiting = sum(li.status == "waiting" for li in lines)
+    assert progress.seconds_left(lines) == pytest.approx(33 + 30 * waiting)
+    assert progress.seconds_left(lines, parallel=2) == pytest.approx((33 + 30 * waiting) / 2)
+
+
+def test_plain_lines_tell_what_changes(benchmark: Benchmark, capsys: pytest.CaptureFixture) -> None:
+    outcome = Outcome(status={job.id: "waiting" for job in benchmark.jobs})
+    plain = views.Plain(benchmark.jobs, benchmark.store)
+    plain(outcome)
+    assert capsys.readouterr().out == ""
+    first = next(iter(benchmark.jobs))
+    outcome.status[first.id] = "running"
+    plain(outcome)
+    plain(outcome)
+    printed = capsys.readouterr().out
+    assert printed.count(first.id) == 1
+    assert "20 jobs: 1 running, 19 waiting" in printed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "?"), (0.4, "0 s"), (59.6, "1:00"), (61, "1:01"), (3600 * 25 + 62, "25:01:02")]
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert progress.duration(seconds) == text
+
+
+def test_the_presets_print_what_the_papers_state() -> None:
+    made = matrix.load("lits-table1")
+    assert {p.row: p.metrics["dice"] for p in made.published} == {
+        "RA-U-Net": 0.773, "U-Net": 0.648, "U-Net+Attention": 0.481, "U-Net+Res-block": 0.688, "3D U-Net": 0.717,
+    }  # fmt: skip
+    assert made.differences

@@ -16,7 +16,7 @@ import pytest
 import report_data
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.comparison import Model, compare
+from nnunet_ext.evaluation.comparison import Model, compare, to_latex
 from nnunet_ext.evaluation.definitions import BY_KEY
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.report import Cost, Extras, Published, build
@@ -302,6 +302,36 @@ class TestCases:
         own = table[table["model"] == SECOND].drop(columns=["model", "run"]).reset_index(drop=True)
         pd.testing.assert_frame_equal(own, models[SECOND][0].table, check_dtype=False, rtol=1e-6)
 
+    def test_latex(self, page: Page, models: dict[str, list[Evaluation]]) -> None:
+        assert to_latex(compared(models)) in page.texts["downloads"]
+
+
+class TestPooling:
+    """Folds have other cases, repeats the same again."""
+
+    @pytest.fixture
+    def folds(self, models: dict[str, list[Evaluation]]) -> list[Evaluation]:
+        run = models[FIRST][0]
+        halves = run.cases[::2], run.cases[1::2]
+        return [replace(run, table=run.table[run.table["case"].isin(half)]) for half in halves]
+
+    def test_folds_are_one_model(
+        self, models: dict[str, list[Evaluation]], folds: list[Evaluation], tmp_path: Path
+    ) -> None:
+        split, whole = (subject_of({FIRST: runs}) for runs in (folds, models[FIRST]))
+        assert summary(split) == summary(whole)
+        assert chosen_cases(split, "lesion") == chosen_cases(whole, "lesion")
+        build({FIRST: folds}, tmp_path / "r.html")
+        assert "2 folds" in Page((tmp_path / "r.html").read_text()).texts[""]
+
+    def test_repeats_are_averaged_by_case(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
+        runs = [models[FIRST][0], models[SECOND][0]]
+        values = subject_of({"both": runs}).values("lesion", "dice")["both"]
+        expected = np.mean([r.of("lesion")["dice"] for r in runs], axis=0)
+        np.testing.assert_array_equal(values[runs[0].cases], expected)
+        build({"both": runs}, tmp_path / "r.html")
+        assert "sd of repeats" in (tmp_path / "r.html").read_text()
+
 
 class TestPictures:
     def test_rule(self, models: dict[str, list[Evaluation]]) -> None:
@@ -413,6 +443,12 @@ class TestErrors:
         with pytest.raises(InputError, match="folds have no case in common"):
             build({"model": [run, part]}, tmp_path / "r.html")
         assert not (tmp_path / "r.html").exists()
+
+    def test_nothing_in_common(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
+        table = models[SECOND][0].table.assign(structure="cyst")
+        other = replace(models[SECOND][0], structures={"cyst": (2,)}, table=table)
+        with pytest.raises(InputError, match="no structure in common"):
+            build({FIRST: models[FIRST], SECOND: [other]}, tmp_path / "r.html")
 
     def test_no_place(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -62,7 +62,7 @@ def build(
         track: wraps the cases that pictures are made of, to show progress.
 
     Raises:
-        InputError: no models, evaluations that cannot be one model's, or a file that cannot be written.
+        InputError: no models, nothing in common, runs that cannot be one model's, or a file that cannot be written.
     """
     if not models or not all(models.values()):
         raise InputError("There is nothing to report: a model needs at least one evaluation.")
@@ -70,6 +70,8 @@ def build(
     if problems := [problem for model in pooled.values() for problem in model.problems()]:
         raise InputError(*problems)
     subject = Subject(models=pooled, comparison=comparison, images=images, extras=extras or Extras())
+    if not subject.structures:
+        raise InputError("The models have no structure in common.", way_out="Report models of one dataset.")
     page = _render(subject, title, _sections(track))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from nnunet_ext.evaluation.comparison.compatible import all_structures, measurin
 from nnunet_ext.evaluation.comparison.model import Model
 from nnunet_ext.evaluation.comparison.summary import mean_over_repeats, summarise
 from nnunet_ext.evaluation.comparison.wording import label
-from nnunet_ext.evaluation.definitions import BY_KEY, METRICS, Metric, Units
+from nnunet_ext.evaluation.definitions import METRICS, Metric, Units
 from nnunet_ext.evaluation.report.extras import Extras
 
 if TYPE_CHECKING:
@@ -45,8 +45,12 @@ class Subject:
 
     @cached_property
     def structures(self) -> dict[str, tuple[int, ...]]:
-        """Name -> labels."""
-        return self.comparison.structures if self.comparison else all_structures(list(self.models.values()))
+        """Name -> labels, of those that all models have."""
+        if self.comparison:
+            return self.comparison.structures
+        runs = [run for model in self.models.values() for run in model.runs]
+        common = set.intersection(*({frozenset(labels) for labels in run.structures.values()} for run in runs))
+        return {n: own for n, own in all_structures(list(self.models.values())).items() if frozenset(own) in common}
 
     @cached_property
     def units(self) -> Units:
@@ -81,7 +85,7 @@ class Subject:
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], pd.DataFrame]:
-        return {}
+        return {}  # filled by `values`
 
     def values(self, structure: str, key: str) -> pd.DataFrame:
         """Cases x models, the mean over repeats; NaN where undefined, or where a model lacks the metric."""
@@ -103,7 +107,7 @@ class Subject:
 
     @cached_property
     def _summaries(self) -> dict[tuple[str, str, str], Summary]:
-        return {}
+        return {}  # filled by `summary`
 
     def summary(self, structure: str, key: str, name: str) -> Summary | None:
         """Of a model; None where it lacks the metric."""
@@ -158,8 +162,3 @@ def _json(folders: tuple[Path, ...], name: str) -> Mapping[str, Any]:
 def defined(values: pd.DataFrame) -> pd.DataFrame:
     """The rows in which every model has a value."""
     return values.dropna()
-
-
-def metric(key: str) -> Metric:
-    """By key."""
-    return BY_KEY[key]

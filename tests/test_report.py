@@ -385,7 +385,7 @@ class TestPictures:
                 assert row.about.startswith(f"slice {int(np.argmax(mask.sum((1, 2)))) + 1} of 8")
         build(models, tmp_path / "r.html", extras=extras)
         page = Page((tmp_path / "r.html").read_text())
-        assert "3x3 median and CLAHE after it" in page.texts["preprocessing"]
+        assert "median and CLAHE" in page.texts["preprocessing"]
         assert "Bottleneck" in page.texts["deviations"]
 
 

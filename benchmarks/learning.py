@@ -203,17 +203,15 @@ def train(name: str, place: Workplace) -> PassTrainer:
 
 def test(name: str, checkpoint: str, place: Workplace) -> tuple[dict[str, float], dict[str, float | None]]:
     """Dice and HD95 of every test case, predicted at its own size."""
-    from nnunet_ext.evaluation.cases import compare
-    from nnunet_ext.evaluation.distances import SurfaceDistances
+    from nnunet_ext.evaluation.folder import evaluate
+    from nnunet_ext.evaluation.source import from_folders
 
     folder = place.predictions(name, checkpoint)
     predict(place.model(name), checkpoint, place, folder)
-    dice, hd95 = {}, {}
-    for case in compare(folder, place.raw / "labelsTs", (1,), ".png"):
-        distance = SurfaceDistances.of(case.prediction == 1, case.reference == 1).hd95
-        dice[case.name] = case.overlaps[1].dice
-        hd95[case.name] = None if np.isnan(distance) else distance
-    return dice, hd95
+    evaluation = evaluate(from_folders(folder, place.raw / "labelsTs", place.raw / "dataset.json"))
+    (structure,) = evaluation.structures
+    scores = evaluation.of(structure)
+    return scores["dice"].to_dict(), {case: None if np.isnan(v) else v for case, v in scores["hd95"].items()}
 
 
 def predict(model: Path, checkpoint: str, place: Workplace, folder: Path) -> None:

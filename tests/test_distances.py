@@ -10,9 +10,11 @@ import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from PIL import Image
+from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from nnunet_ext.evaluation.distances import SurfaceDistances, hausdorff, hd_rows
+from nnunet_ext.evaluation.distances import Distances, hd_rows
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -48,33 +50,60 @@ def directed(a: np.ndarray, b: np.ndarray, spacing: list[float]) -> Pair:
     return d.min(1), d.min(0)
 
 
-@settings(deadline=None, max_examples=200)
+def numbers(distances: Distances, tolerance: float = 1.001) -> np.ndarray:
+    return np.array([distances.hd, distances.hd95, distances.assd, distances.nsd(tolerance)])
+
+
+@settings(deadline=None, max_examples=300)
 @given(pairs)
 def test_equal_to_the_definitions(masks: tuple[np.ndarray, np.ndarray, list[float]]) -> None:
     prediction, reference, spacing = masks
-    surface = SurfaceDistances.of(prediction, reference, spacing)
+    distances = Distances.of(prediction, reference, spacing)
     if not (prediction.any() and reference.any()):
-        values = (hausdorff(prediction, reference, spacing), surface.hd95, surface.assd, surface.nsd(1))
-        assert all(map(math.isnan, values))
+        assert np.isnan(numbers(distances)).all()
         return
     there, back = directed(np.argwhere(prediction), np.argwhere(reference), spacing)
-    assert hausdorff(prediction, reference, spacing) == pytest.approx(max(there.max(), back.max()))
+    assert distances.hd == pytest.approx(max(there.max(), back.max()))
     there, back = directed(surface_points(prediction), surface_points(reference), spacing)
     both = np.concatenate([there, back])
-    assert surface.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)))
-    assert surface.assd == pytest.approx(both.mean())
+    assert distances.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)))
+    assert distances.assd == pytest.approx(both.mean())
     for tolerance in (0, 1.001, 100):
-        assert surface.nsd(tolerance) == pytest.approx((both <= tolerance).mean())
+        assert distances.nsd(tolerance) == pytest.approx((both <= tolerance).mean())
 
 
 @settings(deadline=None)
 @given(pairs)
 def test_symmetry(masks: tuple[np.ndarray, np.ndarray, list[float]]) -> None:
     p, r, spacing = masks
-    there, back = SurfaceDistances.of(p, r, spacing), SurfaceDistances.of(r, p, spacing)
-    assert hausdorff(p, r, spacing) == pytest.approx(hausdorff(r, p, spacing), nan_ok=True)
-    for ours, other in ((there.hd95, back.hd95), (there.assd, back.assd), (there.nsd(1), back.nsd(1))):
-        assert ours == pytest.approx(other, nan_ok=True)
+    np.testing.assert_allclose(numbers(Distances.of(p, r, spacing)), numbers(Distances.of(r, p, spacing)))
+
+
+@settings(deadline=None)
+@given(pairs, st.data())
+def test_translation(masks: tuple[np.ndarray, np.ndarray, list[float]], data: st.DataObject) -> None:
+    """In a larger image, anywhere, touching its border or not."""
+    p, r, spacing = masks
+    pads = [(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))) if n > 1 else (0, 0) for n in p.shape]
+    moved = Distances.of(np.pad(p, pads), np.pad(r, pads), spacing)
+    np.testing.assert_allclose(numbers(moved), numbers(Distances.of(p, r, spacing)), rtol=1e-9)
+
+
+@settings(deadline=None)
+@given(pairs, st.floats(0.1, 10))
+def test_spacing_scales_lengths(masks: tuple[np.ndarray, np.ndarray, list[float]], factor: float) -> None:
+    p, r, spacing = masks
+    one, other = Distances.of(p, r, spacing), Distances.of(p, r, [factor * s for s in spacing])
+    np.testing.assert_allclose(numbers(other)[:3], factor * numbers(one)[:3], atol=1e-12)
+
+
+@settings(deadline=None)
+@given(pairs, st.data())
+def test_axes_are_interchangeable(masks: tuple[np.ndarray, np.ndarray, list[float]], data: st.DataObject) -> None:
+    p, r, spacing = masks
+    order = data.draw(st.permutations(range(p.ndim)))
+    turned = Distances.of(p.transpose(order), r.transpose(order), [spacing[a] for a in order])
+    np.testing.assert_allclose(numbers(turned), numbers(Distances.of(p, r, spacing)), rtol=1e-9)
 
 
 def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -96,42 +125,60 @@ def test_hausdorff_is_that_of_simpleitk(shape: tuple[int, ...], spacing: tuple[f
         image.SetSpacing(spacing[::-1])
     theirs = sitk.HausdorffDistanceImageFilter()
     theirs.Execute(*images)
-    assert hausdorff(*masks, spacing) == pytest.approx(theirs.GetHausdorffDistance(), rel=1e-6)
+    assert Distances.of(*masks, spacing).hd == pytest.approx(theirs.GetHausdorffDistance(), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (5.0, 0.7, 0.9), (0.3, 2.0, 40.0)])
+def test_the_farthest_voxel_is_found_inside_too(seed: int, spacing: tuple[float, ...]) -> None:
+    """Around a solid, the other mask is a shell: the farthest voxel is the middle of the solid."""
+    rng = np.random.default_rng(seed)
+    solid = np.zeros((24, 30, 28), bool)
+    solid[2:-2, 2:-3, 3:-2] = rng.random((20, 25, 23)) < 0.97
+    shell = ~ndimage.binary_erosion(np.ones_like(solid), iterations=2) | (rng.random(solid.shape) < 0.0005)
+    expected = max(
+        ndimage.distance_transform_edt(~b, sampling=spacing)[a].max() for a, b in ((solid, shell), (shell, solid))
+    )
+    assert Distances.of(solid, shell, spacing).hd == pytest.approx(expected)
 
 
 def test_known_values() -> None:
     """A square of 10 pixels against itself three pixels lower."""
     p, r = np.zeros((2, 40, 40), bool)
     p[5:15, 5:15] = r[8:18, 5:15] = True
-    assert hausdorff(p, r) == 3
-    assert hausdorff(p, r, (2, 1)) == 6
-    surface = SurfaceDistances.of(p, r)
-    assert surface.hd95 == 3
-    assert surface.prediction.size == surface.reference.size == 36
-    assert SurfaceDistances.of(p, p).nsd(0) == 1
+    distances = Distances.of(p, r)
+    assert (distances.hd, distances.hd95) == (3, 3)
+    assert Distances.of(p, r, (2, 1)).hd == 6
+    assert distances.prediction.size == distances.reference.size == 36
+    assert Distances.of(p, p).nsd(0) == 1
 
 
 def test_equal_masks_have_no_distance() -> None:
     mask = blobs((20, 20), 0)
-    surface = SurfaceDistances.of(mask, mask)
-    assert hausdorff(mask, mask) == surface.hd95 == surface.assd == 0
+    assert numbers(Distances.of(mask, mask)).tolist() == [0, 0, 0, 1]
 
 
 def test_a_slice_is_compared_like_an_image() -> None:
     p, r = blobs((30, 30), 1), blobs((30, 30), 2)
-    flat, deep = SurfaceDistances.of(p, r, (1, 2)), SurfaceDistances.of(p[None], r[None], (9, 1, 2))
-    assert (flat.hd95, flat.assd) == (deep.hd95, deep.assd)
-    assert hausdorff(p, r, (1, 2)) == hausdorff(p[None], r[None], (9, 1, 2))
+    flat, deep = Distances.of(p, r, (1, 2)), Distances.of(p[None], r[None], (9, 1, 2))
+    np.testing.assert_array_equal(numbers(flat), numbers(deep))
+
+
+def test_a_flat_lesion_in_a_volume_is_no_slice() -> None:
+    """All of its voxels lie on the surface, as they have background above and below."""
+    p = np.zeros((3, 12, 12), bool)
+    p[1, 2:10, 2:10] = True
+    assert Distances.of(p, p).prediction.size == 64
+    assert Distances.of(p[1:2], p[1:2]).prediction.size == 28
 
 
 def test_single_voxels_at_the_border() -> None:
     p, r = np.zeros((2, 3, 5, 4), bool)
     p[0, 0, 0] = r[2, 4, 3] = True
     expected = math.hypot(2 * 3.0, 4 * 1.0, 3 * 0.5)
-    surface = SurfaceDistances.of(p, r, (3.0, 1.0, 0.5))
-    assert hausdorff(p, r, (3.0, 1.0, 0.5)) == surface.hd95 == surface.assd == pytest.approx(expected)
+    assert numbers(Distances.of(p, r, (3.0, 1.0, 0.5))) == pytest.approx([expected] * 3 + [0])
     one = np.ones((1, 1), bool)
-    assert hausdorff(one, one) == SurfaceDistances.of(one, one).hd95 == 0
+    assert numbers(Distances.of(one, one)).tolist() == [0, 0, 0, 1]
 
 
 @settings(deadline=None)
@@ -154,12 +201,21 @@ def test_rows_do_not_see_vertical_shifts() -> None:
     assert hd_rows(p, np.zeros_like(p)) == 60
 
 
+@pytest.mark.parametrize("shape", [(256, 256), (100, 333), (500, 471), (1, 31)])
+def test_rows_at_256(shape: tuple[int, int]) -> None:
+    """Resized as PIL does it, which is what the official code uses."""
+    masks = (np.random.default_rng(0).random((2, *shape)) < 0.4).astype(np.uint8)
+    resized = [np.asarray(Image.fromarray(m).resize((256, 256), Image.Resampling.NEAREST)) for m in masks]
+    assert hd_rows(*masks, size=256) == hd_rows(*resized)
+    assert hd_rows(*(m[None] for m in masks), size=256) == hd_rows(*resized)
+
+
 def test_wrong_shapes() -> None:
     a, b = np.zeros((2, 2)), np.zeros((2, 3))
-    for function in (hausdorff, SurfaceDistances.of, hd_rows):
+    for function in (Distances.of, hd_rows):
         with pytest.raises(ValueError, match=r"shapes differ: prediction \(2, 2\), reference \(2, 3\)"):
             function(a, b)
     with pytest.raises(ValueError, match="3 spacings for 2 axes"):
-        hausdorff(a, a, (1, 1, 1))
+        Distances.of(a, a, (1, 1, 1))
     with pytest.raises(ValueError, match="2D"):
         hd_rows(np.zeros((2, 3, 4)), np.zeros((2, 3, 4)))

@@ -11,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from sklearn.metrics import f1_score, precision_score, recall_score
+from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from nnunet_ext.evaluation.metrics import Overlap
 
@@ -68,3 +68,22 @@ def test_labels_above_one_are_foreground() -> None:
 def test_different_shapes() -> None:
     with pytest.raises(ValueError, match=r"shapes differ: prediction \(2, 2\), reference \(2, 3\)"):
         Overlap.of(np.zeros((2, 2)), np.zeros((2, 3)))
+
+
+@given(masks)
+def test_iou_and_specificity(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    prediction, reference = pair
+    overlap = Overlap.of(prediction, reference)
+    if prediction.any() or reference.any():
+        assert overlap.iou == pytest.approx(jaccard_score(reference.ravel(), prediction.ravel()))
+        assert overlap.iou == pytest.approx(overlap.dice / (2 - overlap.dice))
+    else:
+        assert math.isnan(overlap.iou)
+    inverted = Overlap.of(~prediction, ~reference)
+    assert overlap.specificity == pytest.approx(inverted.recall, nan_ok=True)
+
+
+def test_a_part_of_the_image_with_all_foreground() -> None:
+    p, r = np.zeros((2, 10, 10), bool)
+    p[3:6, 3:6] = r[4:7, 4:7] = True
+    assert Overlap.of(p[2:8, 2:8], r[2:8, 2:8], voxels=100) == Overlap.of(p, r)

@@ -164,29 +164,24 @@ def training_progress(epochs: int) -> Callable[[str], str | None]:
 
 def report(out: Path, raw: Path) -> None:
     """Print and write the metrics of the held-out cases; draw each."""
-    import csv
-
-    import numpy as np
-
-    from nnunet_ext.evaluation.cases import compare
+    from nnunet_ext.evaluation.folder import evaluate
     from nnunet_ext.evaluation.overlay import save_overlay
+    from nnunet_ext.evaluation.source import from_folders
 
-    names = ("dice", "precision", "recall")
+    names = ["dice", "precision", "recall"]
     print(f"\nheld-out case   {'  '.join(f'{n:>9}' for n in names)}")
-    rows = []
-    for case in compare(out / "predictions", raw / "labelsTs", (1,), ".nii"):
-        values = [getattr(case.overlaps[1], n) for n in names]
-        rows.append([case.name, *values])
-        print(f"{case.name:<14}  {'  '.join(f'{v:9.3f}' for v in values)}")
+    evaluation = evaluate(from_folders(out / "predictions", raw / "labelsTs"))
+    (structure,) = evaluation.structures
+    scores = evaluation.of(structure)[names]
+    for case, values in scores.iterrows():
+        print(f"{case:<14}  {'  '.join(f'{v:9.3f}' for v in values)}")
         save_overlay(
-            out / "pictures" / f"{case.name}.png",
-            raw / "imagesTs" / f"{case.name}_0000.nii",
-            raw / "labelsTs" / f"{case.name}.nii",
-            out / "predictions" / f"{case.name}.nii",
+            out / "pictures" / f"{case}.png",
+            raw / "imagesTs" / f"{case}_0000.nii",
+            raw / "labelsTs" / f"{case}.nii",
+            out / "predictions" / f"{case}.nii",
             window=WINDOW,
-            title=f"{case.name}: tumour Dice {values[0]:.3f}",
+            title=f"{case}: tumour Dice {values['dice']:.3f}",
         )
-    means = np.nanmean([r[1:] for r in rows], axis=0)
-    print(f"{'mean':<14}  {'  '.join(f'{v:9.3f}' for v in means)}   (of the cases where it is defined)")
-    with (out / "metrics.csv").open("w", newline="") as f:
-        csv.writer(f).writerows([["case", *names], *rows])
+    print(f"{'mean':<14}  {'  '.join(f'{v:9.3f}' for v in scores.mean())}   (of the cases where it is defined)")
+    scores.to_csv(out / "metrics.csv")

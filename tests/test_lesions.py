@@ -1,0 +1,86 @@
+"""Counting lesions, and slices."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from nnunet_ext.evaluation.lesions import Lesions
+from nnunet_ext.evaluation.metrics import Overlap
+from nnunet_ext.evaluation.slices import SliceMeans
+
+volumes = npst.array_shapes(min_dims=3, max_dims=3, max_side=7).flatmap(
+    lambda shape: st.tuples(npst.arrays(bool, shape), npst.arrays(bool, shape))
+)
+
+
+def components(mask: np.ndarray) -> np.ndarray:
+    """By SimpleITK."""
+    return sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True))
+
+
+@given(volumes)
+def test_equal_to_simpleitk(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    prediction, reference = pair
+    lesions = Lesions.of(prediction, reference)
+    p, r = components(prediction), components(reference)
+    assert (lesions.prediction, lesions.reference) == (p.max(), r.max())
+    assert lesions.prediction_found == sum(reference[p == k].any() for k in range(1, p.max() + 1))
+    assert lesions.reference_found == sum(prediction[r == k].any() for k in range(1, r.max() + 1))
+
+
+@given(volumes)
+def test_swapping_the_masks_swaps_precision_and_recall(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    there, back = Lesions.of(*pair), Lesions.of(*reversed(pair))
+    assert there.precision == pytest.approx(back.recall, nan_ok=True)
+    assert there.f1 == pytest.approx(back.f1, nan_ok=True)
+
+
+def test_corners_connect_and_one_voxel_finds() -> None:
+    reference = np.zeros((3, 9, 9), bool)
+    reference[0, 0, 0] = reference[1, 1, 1] = True  # one lesion
+    reference[1, 5, 5] = True  # another, missed
+    prediction = np.zeros_like(reference)
+    prediction[1, 1:4, 1:4] = True
+    prediction[2, 8, 8] = True  # made up
+    prediction[0, 7, 0] = True  # as well
+    lesions = Lesions.of(prediction, reference)
+    assert lesions == Lesions(prediction=3, reference=2, prediction_found=1, reference_found=1)
+    assert (lesions.precision, lesions.recall) == (1 / 3, 1 / 2)
+    assert lesions.f1 == pytest.approx(2 / 5)
+
+
+def test_one_prediction_over_two_lesions_finds_both() -> None:
+    reference = np.array([[1, 0, 1]], bool)
+    lesions = Lesions.of(np.ones_like(reference), reference)
+    assert (lesions.precision, lesions.recall, lesions.reference) == (1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "referred", "precision", "recall", "f1"),
+    [(0, 0, math.nan, math.nan, math.nan), (0, 1, math.nan, 0, 0), (1, 0, 0, math.nan, 0), (1, 1, 1, 1, 1)],
+)
+def test_empty_masks(predicted: int, referred: int, precision: float, recall: float, f1: float) -> None:
+    lesions = Lesions.of(np.full((2, 2), predicted), np.full((2, 2), referred))
+    assert (lesions.precision, lesions.recall, lesions.f1) == pytest.approx((precision, recall, f1), nan_ok=True)
+
+
+@given(volumes)
+def test_slice_means_are_means_of_slices(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    means = SliceMeans.of(*pair)
+    slices = [Overlap.of(p, r) for p, r in zip(*pair, strict=True)]
+    for key in ("dice", "precision", "recall"):
+        values = [v for s in slices if not math.isnan(v := getattr(s, key))]
+        expected = np.mean(values) if values else math.nan
+        assert getattr(means, key) == pytest.approx(expected, nan_ok=True)
+
+
+def test_an_image_is_one_slice() -> None:
+    p, r = np.array([[1, 1, 0]], bool), np.array([[0, 1, 1]], bool)
+    assert SliceMeans.of(p, r) == SliceMeans.of(p[None], r[None]) == (0.5, 0.5, 0.5)

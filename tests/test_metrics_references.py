@@ -1,4 +1,4 @@
-"""Every metric against SimpleITK, MONAI and DeepMind's surface-distance, each where its definition is ours, on thousands of masks.
+"""Every metric against independent libraries, each where its definition is ours, on thousands of masks.
 
 MONAI's surface is that of the erosion with face neighbours, as ours, and its percentile is the directed one; its
 Hausdorff distance is between surfaces, so it is ours where no voxel is hidden inside. surface-distance weights by
@@ -68,10 +68,10 @@ def ours(p: np.ndarray, r: np.ndarray, spacing: tuple[float, ...]) -> dict[str, 
 
 
 def test_simpleitk() -> None:
-    """3,000 pairs."""
+    """1,800 pairs."""
     distance, overlap = sitk.HausdorffDistanceImageFilter(), sitk.LabelOverlapMeasuresImageFilter()
     compared = 0
-    for p, r, spacing in samples(750, seed=2):
+    for p, r, spacing in samples(400, seed=2):
         mine = ours(p, r, spacing)
         images = [sitk.GetImageFromArray(m.astype(np.uint8)) for m in (r, p)]
         for image in images:
@@ -84,7 +84,7 @@ def test_simpleitk() -> None:
             distance.Execute(*images)
             assert mine["hd"] == pytest.approx(distance.GetHausdorffDistance(), rel=1e-5)
             compared += 1
-    assert compared > 2900
+    assert compared > 1700
 
 
 def test_monai() -> None:

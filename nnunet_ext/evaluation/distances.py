@@ -16,7 +16,6 @@ from scipy.spatial import KDTree
 from nnunet_ext.evaluation.mask_pair import MaskPair
 
 ROWS_SIZE = 256  # of the images that the SAMUS papers evaluate
-_CELL = 4  # voxels per side of the cells in which the farthest voxel is looked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ class Distances:
         """
         if not self.prediction.size:
             return float("nan")
-        return float(max(np.percentile(d, 95) for d in (self.prediction, self.reference)))
+        return max(_percentile_95(d) for d in (self.prediction, self.reference))
 
     @property
     def assd(self) -> float:
@@ -95,6 +94,15 @@ class Distances:
     @staticmethod
     def _mean(a: np.ndarray, b: np.ndarray) -> float:
         return float((a.sum() + b.sum()) / (a.size + b.size)) if a.size else float("nan")
+
+
+def _percentile_95(values: np.ndarray) -> float:
+    """numpy's percentile, without the time it takes to begin: a tenth of all that a small image costs."""
+    position = 0.95 * (values.size - 1)
+    below = int(position)
+    above = min(below + 1, values.size - 1)
+    ordered = np.partition(values, (below, above))
+    return float(ordered[below] + (position - below) * (ordered[above] - ordered[below]))
 
 
 class _Surface:
@@ -117,26 +125,24 @@ class _Surface:
         outside = self.mask & ~other.mask
         known = float(distances.max(where=outside[self.voxels], initial=0))
         # the farthest voxel is not always on the surface: the other mask may lie around this one
-        inner = np.argwhere(outside & ~self.voxels)
-        return _farthest(inner, other.tree, spacing, known)
+        inner = outside & ~self.voxels & ~_within(other.mask, known, spacing)
+        return max(known, float(other.tree.query(np.argwhere(inner) * spacing)[0].max(initial=0)))
 
 
-def _farthest(voxels: np.ndarray, tree: KDTree, spacing: np.ndarray, known: float) -> float:
-    """The greatest distance from a voxel to the tree, or `known` if that is greater.
-
-    No voxel of a cell is farther than the cell's centre by more than half the diagonal: most cells need no closer look.
-    """
-    if not voxels.size:
-        return known
-    cell = np.maximum(1, np.round(_CELL * spacing.min() / spacing)).astype(int)
-    shape = tuple(voxels.max(0) // cell + 1)
-    cells, of_voxel = np.unique(np.ravel_multi_index(tuple((voxels // cell).T), shape), return_inverse=True)
-    half = (cell - 1) / 2
-    centres = (np.stack(np.unravel_index(cells, shape), axis=1) * cell + half) * spacing
-    at_centre, reach = tree.query(centres)[0], float(np.linalg.norm(half * spacing))
-    surely = max(known, float(at_centre.max()) - reach)
-    candidates = voxels[(at_centre + reach >= surely * (1 - 1e-9))[of_voxel]]
-    return max(known, float(tree.query(candidates * spacing)[0].max(initial=0)))
+def _within(mask: np.ndarray, distance: float, spacing: np.ndarray) -> np.ndarray:
+    """Voxels that lie no farther than `distance` from the mask, as far as a cube in the ball of that radius tells."""
+    steps = (distance / np.sqrt(mask.ndim) / spacing).astype(int)
+    for axis, n in enumerate(np.minimum(steps, mask.shape)):
+        reached = 0
+        while reached < n:
+            step = min(2 * reached + 1, n - reached)
+            lower, upper = ([slice(None)] * mask.ndim for _ in range(2))
+            lower[axis], upper[axis] = slice(None, -step), slice(step, None)
+            wider = mask.copy()
+            wider[tuple(upper)] |= mask[tuple(lower)]
+            wider[tuple(lower)] |= mask[tuple(upper)]
+            mask, reached = wider, reached + step
+    return mask
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
@@ -175,7 +181,7 @@ def hd_rows(prediction: np.ndarray, reference: np.ndarray, size: int | None = No
     if any(n != 1 for n in others):
         raise ValueError(f"rows need a 2D mask, not shape {prediction.shape}")
     p, r = (np.asarray(mask, dtype=bool).reshape(height, width) for mask in (prediction, reference))
-    if size is not None:
+    if size is not None and (height, width) != (size, size):
         y, x = (((np.arange(size) + 0.5) * n / size).astype(int) for n in (height, width))
         p, r = (mask.take(y, axis=0).take(x, axis=1) for mask in (p, r))
     columns = (p | r).any(axis=0)  # those that are empty in both make no difference

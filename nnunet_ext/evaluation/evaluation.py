@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -31,9 +31,9 @@ class Evaluation:
         units: of lengths and volumes.
         structures: name -> labels that make it up (one for a label, several for a region).
         info: where it comes from; every key may be missing: ``name`` (of the model, for tables), ``predictions`` and
-            ``references`` (folders), ``file_ending``, ``images`` (folder), ``nsd_tolerance``, ``prompts`` ("none",
-            "file" or "reference"), ``trainer``, ``plans``, ``configuration``, ``fold``, ``seed``, ``dataset``,
-            ``command``, ``versions``.
+            ``references`` (folders), ``prediction_files`` (case -> file, if predictions lie in several folders),
+            ``file_ending``, ``images`` (folder), ``nsd_tolerance``, ``prompts`` ("none", "file" or "reference"),
+            ``trainer``, ``plans``, ``configuration``, ``fold``, ``seed``, ``dataset``, ``command``, ``versions``.
     """
 
     table: pd.DataFrame
@@ -45,6 +45,13 @@ class Evaluation:
     def cases(self) -> list[str]:
         """Names, in the order of the table."""
         return list(dict.fromkeys(self.table["case"]))
+
+    def file(self, kind: Literal["predictions", "references"], case: str) -> Path | None:
+        """Where a segmentation of a case is, or was; None if that is not known."""
+        files = self.info.get("prediction_files", {}) if kind == "predictions" else {}
+        if case in files:
+            return Path(files[case])
+        return Path(self.info[kind]) / f"{case}{self.info.get('file_ending', '')}" if kind in self.info else None
 
     def of(self, structure: str) -> pd.DataFrame:
         """The rows of one structure, indexed by case, with metrics under their keys, without units."""
@@ -107,8 +114,8 @@ class Evaluation:
             "metric_per_case": [
                 {
                     "case": case,
-                    "reference_file": self._file("references", case),
-                    "prediction_file": self._file("predictions", case),
+                    "reference_file": _text(self.file("references", case)),
+                    "prediction_file": _text(self.file("predictions", case)),
                     "metrics": {structure_key(self.structures[n]): rows[case] for n, rows in records.items()},
                 }
                 for case in self.cases
@@ -116,11 +123,6 @@ class Evaluation:
             "mean": means.to_dict(),
             "foreground_mean": means.mean(axis=1, skipna=False).to_dict(),  # undefined if one is, as in nnU-Net
         }
-
-    def _file(self, folder: str, case: str) -> str | None:
-        return (
-            str(Path(self.info[folder]) / f"{case}{self.info.get('file_ending', '')}") if folder in self.info else None
-        )
 
 
 def columns(units: Units) -> list[str]:
@@ -146,6 +148,10 @@ def table_of(rows: Iterable[dict[str, Any]], units: Units) -> pd.DataFrame:
 def structure_key(labels: Sequence[int]) -> str:
     """nnU-Net's name of a label or a region in summary.json."""
     return str(labels[0]) if len(labels) == 1 else str(tuple(labels))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _ours(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, as_completed
@@ -185,6 +186,7 @@ def _measure(pair: _Pair, work: _Work) -> _Result:
     reader, segmentations, spacing = work.reader(), [], (1.0, 1.0, 1.0)
     for file in (pair.prediction, pair.reference):
         try:
+            _check_whole(file)
             with _silence():
                 array, properties = reader.read_seg(str(file))
         except Exception as e:  # noqa: BLE001  (five libraries, each with its own errors)
@@ -201,6 +203,14 @@ def _measure(pair: _Pair, work: _Work) -> _Result:
     units = _units(work.reader, segmentations[1].shape, spacing, pair.reference)
     scale = Scale(spacing, units, work.tolerance)
     return _Result(pair.case, units, measure_segmentations(*segmentations, work.structures, scale))
+
+
+def _check_whole(file: Path) -> None:
+    """Raise what gzip does for a truncated or damaged file: ITK fills up what is missing without a word."""
+    if file.suffix == ".gz":
+        with gzip.open(file) as stream:
+            while stream.read(1 << 22):
+                pass
 
 
 def _labels(array: np.ndarray, known: frozenset[int], file: Path, problems: list[str]) -> np.ndarray:

@@ -109,6 +109,7 @@ def from_model(model: Path, folds: Sequence[str]) -> Source:
     folders = sorted({str(file.parent.resolve()) for file in predictions.values()})
     info = {
         "predictions": folders[0] if len(folders) == 1 else str(model.resolve()),
+        **({"prediction_files": {c: str(f.resolve()) for c, f in predictions.items()}} if len(folders) > 1 else {}),
         "references": str(references.resolve()),
         "file_ending": ending,
         **provenance(Path(folders[0])),

@@ -22,7 +22,7 @@ from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.report import Cost, Extras, Published, build
 from nnunet_ext.evaluation.report.context import deviations_text
 from nnunet_ext.evaluation.report.costs import duration
-from nnunet_ext.evaluation.report.curves import read_logs
+from nnunet_ext.evaluation.report.curves import read_logs, training_curves
 from nnunet_ext.evaluation.report.panels import chosen_cases, qualitative
 from nnunet_ext.evaluation.report.subject import Subject
 from nnunet_ext.evaluation.report.svg import Scale, line, tag
@@ -407,6 +407,21 @@ class TestCurves:
         training = read_logs(tmp_path)
         assert training.train == {0: 1.0, 1: 0.4}
         assert training.dice == {1: pytest.approx(0.6)}
+
+    @pytest.mark.parametrize("record", ["validation", "clicks"])
+    def test_found_from_the_predictions(self, models: dict[str, list[Evaluation]], tmp_path: Path, record: str) -> None:
+        fold = report_data.fold_folder(tmp_path, "nnUNetTrainerRAUNet__nnUNetRAUNetPlans__2d", epochs=3)
+        predictions = fold / "validation" if record == "validation" else tmp_path / "predictions"
+        predictions.mkdir()
+        if record == "clicks":
+            content = {"model": str(fold.parent), "checkpoints": [{"file": "fold_0/checkpoint_best.pth"}]}
+            (predictions / "prompts_used.json").write_text(json.dumps(content))
+        run = replace(models[FIRST][0], info={"predictions": str(predictions)})
+        subject = subject_of({"model": [run]})
+        assert [f.resolve() for f in subject.fold_folders("model")] == [fold.resolve()]
+        assert subject.trainer("model") == "nnUNetTrainerRAUNet"
+        assert subject.plans("model")["configurations"]["2d"]["normalization_schemes"]
+        assert training_curves(subject)
 
     def test_nothing_there(self, tmp_path: Path) -> None:
         assert read_logs(tmp_path).train == {}

@@ -145,7 +145,9 @@ def result(report: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 class TestScript:
     def test_table_is_there(self, result: dict, models: dict[str, list[Evaluation]]) -> None:
-        assert [row[0] for row in result["rows"]] == sorted(next(iter(models.values()))[0].cases)
+        dice = next(iter(models.values()))[0].of("lesion")["dice"]
+        assert [row[0] for row in result["rows"]] == sorted(dice.index)
+        assert [row[2] for row in result["rows"]] == [f"{v:.3f}" if v == v else "n/a" for v in dice.sort_index()]
 
     def test_sorting_keeps_undefined_last(self, result: dict) -> None:
         for order, sign in (("ascending", 1), ("descending", -1)):

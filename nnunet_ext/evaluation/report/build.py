@@ -96,7 +96,7 @@ def _sections(track: Track) -> tuple[Section, ...]:
                 "A model whose plans name LiverWindowCLAHENormalization, and images."),
         Section("high-frequency", "High frequencies", panels.high_frequency, "A SAMUS-HF model, and images."),
         Section("curves", "Training", curves.training_curves,
-                "nnU-Net's fold folders with their training logs: nnunet_ext benchmark report, or Extras in Python."),
+                "A trained model's validation (nnunet_ext evaluate -m), nnunet_ext benchmark, or Extras in Python."),
         Section("costs", "Parameters, operations, time", costs.costs,
                 "A trainer that the registry knows, training logs, or a benchmark's manifests."),
         Section("published", "Published figures next to ours", tables.published,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from nnunet_ext.evaluation.comparison.summary import mean_over_repeats, summaris
 from nnunet_ext.evaluation.comparison.wording import label
 from nnunet_ext.evaluation.definitions import METRICS, Metric, Units
 from nnunet_ext.evaluation.report.extras import Extras
+from nnunet_ext.evaluation.source import PROMPTS
 
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.comparison import Comparison, Summary
@@ -138,15 +139,33 @@ class Subject:
 
     def trainer(self, name: str) -> str:
         """The trainer's name; empty where it is unknown."""
-        folders = [f.parent.name.split("__")[0] for f in self.extras.model_folders.get(name, ())]
+        folders = [f.parent.name.split("__")[0] for f in self.fold_folders(name)]
         return str(self.info(name, "trainer") or next(iter(folders), ""))
 
+    def fold_folders(self, name: str) -> list[Path]:
+        """nnU-Net's folders of a model's trainings: as told, else as the predictions tell."""
+        if self.extras.model_folders.get(name):
+            return list(self.extras.model_folders[name])
+        predictions = [Path(run.info["predictions"]) for run in self.models[name].runs if run.info.get("predictions")]
+        return list(dict.fromkeys(fold for folder in predictions for fold in _trained(folder)))
+
     def _beside(self, name: str) -> tuple[Path, ...]:
-        folders = [f.parent for f in self.extras.model_folders.get(name, ())]
+        folders = [f.parent for f in self.fold_folders(name)]
         predictions = self.info(name, "predictions")
-        if predictions:
-            folders += [Path(predictions), *Path(predictions).parents[:2]]  # a validation lies in fold_N/validation
-        return tuple(folders)
+        return (*folders, Path(predictions)) if predictions else tuple(folders)
+
+
+def _trained(predictions: Path) -> Iterator[Path]:
+    """The fold folders that predictions come from: a validation's own, or those in the record of a click prediction.
+
+    ``nnUNetv2_predict`` leaves no word on the model beside its predictions.
+    """
+    if predictions.name == "validation":
+        yield predictions.parent
+    yield from (validation.parent for validation in sorted(predictions.glob("fold_*/validation")))
+    record = _json((predictions,), PROMPTS)
+    for checkpoint in record.get("checkpoints", ()):
+        yield Path(record["model"]) / Path(checkpoint["file"]).parent
 
 
 @cache

@@ -16,13 +16,13 @@ import pytest
 import report_data
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.comparison import Model, compare
+from nnunet_ext.evaluation.comparison import Model, compare, to_latex
 from nnunet_ext.evaluation.definitions import BY_KEY
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.report import Cost, Extras, Published, build
 from nnunet_ext.evaluation.report.context import deviations_text
 from nnunet_ext.evaluation.report.costs import duration
-from nnunet_ext.evaluation.report.curves import read_logs
+from nnunet_ext.evaluation.report.curves import read_logs, training_curves
 from nnunet_ext.evaluation.report.panels import chosen_cases, qualitative
 from nnunet_ext.evaluation.report.subject import Subject
 from nnunet_ext.evaluation.report.svg import Scale, line, tag
@@ -302,6 +302,36 @@ class TestCases:
         own = table[table["model"] == SECOND].drop(columns=["model", "run"]).reset_index(drop=True)
         pd.testing.assert_frame_equal(own, models[SECOND][0].table, check_dtype=False, rtol=1e-6)
 
+    def test_latex(self, page: Page, models: dict[str, list[Evaluation]]) -> None:
+        assert to_latex(compared(models)) in page.texts["downloads"]
+
+
+class TestPooling:
+    """Folds have other cases, repeats the same again."""
+
+    @pytest.fixture
+    def folds(self, models: dict[str, list[Evaluation]]) -> list[Evaluation]:
+        run = models[FIRST][0]
+        halves = run.cases[::2], run.cases[1::2]
+        return [replace(run, table=run.table[run.table["case"].isin(half)]) for half in halves]
+
+    def test_folds_are_one_model(
+        self, models: dict[str, list[Evaluation]], folds: list[Evaluation], tmp_path: Path
+    ) -> None:
+        split, whole = (subject_of({FIRST: runs}) for runs in (folds, models[FIRST]))
+        assert summary(split) == summary(whole)
+        assert chosen_cases(split, "lesion") == chosen_cases(whole, "lesion")
+        build({FIRST: folds}, tmp_path / "r.html")
+        assert "2 folds" in Page((tmp_path / "r.html").read_text()).texts[""]
+
+    def test_repeats_are_averaged_by_case(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
+        runs = [models[FIRST][0], models[SECOND][0]]
+        values = subject_of({"both": runs}).values("lesion", "dice")["both"]
+        expected = np.mean([r.of("lesion")["dice"] for r in runs], axis=0)
+        np.testing.assert_array_equal(values[runs[0].cases], expected)
+        build({"both": runs}, tmp_path / "r.html")
+        assert "sd of repeats" in (tmp_path / "r.html").read_text()
+
 
 class TestPictures:
     def test_rule(self, models: dict[str, list[Evaluation]]) -> None:
@@ -355,7 +385,7 @@ class TestPictures:
                 assert row.about.startswith(f"slice {int(np.argmax(mask.sum((1, 2)))) + 1} of 8")
         build(models, tmp_path / "r.html", extras=extras)
         page = Page((tmp_path / "r.html").read_text())
-        assert "3x3 median and CLAHE after it" in page.texts["preprocessing"]
+        assert "median and CLAHE" in page.texts["preprocessing"]
         assert "Bottleneck" in page.texts["deviations"]
 
 
@@ -377,6 +407,21 @@ class TestCurves:
         training = read_logs(tmp_path)
         assert training.train == {0: 1.0, 1: 0.4}
         assert training.dice == {1: pytest.approx(0.6)}
+
+    @pytest.mark.parametrize("record", ["validation", "clicks"])
+    def test_found_from_the_predictions(self, models: dict[str, list[Evaluation]], tmp_path: Path, record: str) -> None:
+        fold = report_data.fold_folder(tmp_path, "nnUNetTrainerRAUNet__nnUNetRAUNetPlans__2d", epochs=3)
+        predictions = fold / "validation" if record == "validation" else tmp_path / "predictions"
+        predictions.mkdir()
+        if record == "clicks":
+            content = {"model": str(fold.parent), "checkpoints": [{"file": "fold_0/checkpoint_best.pth"}]}
+            (predictions / "prompts_used.json").write_text(json.dumps(content))
+        run = replace(models[FIRST][0], info={"predictions": str(predictions)})
+        subject = subject_of({"model": [run]})
+        assert [f.resolve() for f in subject.fold_folders("model")] == [fold.resolve()]
+        assert subject.trainer("model") == "nnUNetTrainerRAUNet"
+        assert subject.plans("model")["configurations"]["2d"]["normalization_schemes"]
+        assert training_curves(subject)
 
     def test_nothing_there(self, tmp_path: Path) -> None:
         assert read_logs(tmp_path).train == {}
@@ -413,6 +458,12 @@ class TestErrors:
         with pytest.raises(InputError, match="folds have no case in common"):
             build({"model": [run, part]}, tmp_path / "r.html")
         assert not (tmp_path / "r.html").exists()
+
+    def test_nothing_in_common(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
+        table = models[SECOND][0].table.assign(structure="cyst")
+        other = replace(models[SECOND][0], structures={"cyst": (2,)}, table=table)
+        with pytest.raises(InputError, match="no structure in common"):
+            build({FIRST: models[FIRST], SECOND: [other]}, tmp_path / "r.html")
 
     def test_no_place(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -212,12 +212,12 @@ def preprocessing(subject: Subject) -> list[Picture] | None:
     run = registry.get("normalization", CHAIN).load()(False, {}).run
     whole = Box(top=0, left=0, height=plane.shape[0], width=plane.shape[1])
     shown = (
-        (f"{case}, {SOFT_TISSUE[0]:g} to {SOFT_TISSUE[1]:g} HU", plane, SOFT_TISSUE),
+        (f"{SOFT_TISSUE[0]:g} to {SOFT_TISSUE[1]:g} HU", plane, SOFT_TISSUE),
         (f"window {LIVER_WINDOW[0]:g} to {LIVER_WINDOW[1]:g} HU", plane, LIVER_WINDOW),
-        ("3x3 median and CLAHE after it", run(plane[None].astype(np.float32))[0], (0.0, 1.0)),
+        ("median and CLAHE", run(plane[None].astype(np.float32))[0], (0.0, 1.0)),
     )
     return [
-        Picture(title, _picture(_image(values, whole, window), whole, image.aspect, [], title))
+        Picture(title, _picture(_image(values, whole, window), whole, image.aspect, [], f"{title} of {case}"), case)
         for title, values, window in shown
     ]
 
@@ -249,10 +249,13 @@ def high_frequency(subject: Subject) -> list[Picture] | None:
         high = HighFrequencyImage()(torch.from_numpy(small))[0, 0].numpy()
     whole = Box(top=0, left=0, height=256, width=256)
     shown = (
-        (f"{case}, at 256x256", small[0, 0], _window(subject, small)),
-        ("its high frequencies (Haar)", high, tuple(np.percentile(high, (1, 99)))),
+        ("input, 256x256", small[0, 0], _window(subject, small)),
+        ("high frequencies", high, tuple(np.percentile(high, (1, 99)))),
     )
-    return [Picture(t, _picture(_image(values, whole, window), whole, 1.0, [], t)) for t, values, window in shown]
+    return [
+        Picture(t, _picture(_image(values, whole, window), whole, 1.0, [], f"{t} of {case}"), case)
+        for t, values, window in shown
+    ]
 
 
 def _example(subject: Subject) -> tuple[Volume, int, str] | None:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -350,7 +351,7 @@ class TestPictures:
     def test_contour_encloses_the_mask(self, models: dict[str, list[Evaluation]], root: Path) -> None:
         import SimpleITK as sitk  # noqa: N813
 
-        rows = qualitative(subject_of(models), lambda items, **_: items)["lesion"]
+        rows = qualitative(subject_of(models), lambda items, **_: items).rows["lesion"]
         row = next(r for r in rows if r.why == "best case")
         path = re.search(r'<path d="([^"]+)" class="outline reference"', row.pictures[1].drawing)[1]
         x, y = np.array(re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path), dtype=float).T
@@ -359,7 +360,7 @@ class TestPictures:
         assert area == pytest.approx(mask.sum(), rel=0.03)
 
     def test_columns(self, models: dict[str, list[Evaluation]]) -> None:
-        for row in qualitative(subject_of(models), lambda items, **_: items)["lesion"]:
+        for row in qualitative(subject_of(models), lambda items, **_: items).rows["lesion"]:
             assert [p.title for p in row.pictures] == ["input", "reference", f"A  {FIRST}", f"B  {SECOND}"]
 
     def test_images_that_cannot_be_read(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
@@ -367,6 +368,20 @@ class TestPictures:
         for case in models[FIRST][0].cases:
             (tmp_path / "broken" / f"{case}_0000.png").write_bytes(b"no image")
         assert qualitative(subject_of(models, images=tmp_path / "broken"), lambda items, **_: items) is None
+
+    def test_an_image_that_is_missing_is_named(
+        self, models: dict[str, list[Evaluation]], root: Path, tmp_path: Path
+    ) -> None:
+        images = Path(shutil.copytree(root / "study" / "imagesTs", tmp_path / "images"))
+        case, why = chosen_cases(subject_of(models), "lesion")[0]
+        (images / f"{case}_0000.png").unlink()
+        (tmp_path / "truth").symlink_to(root / "study" / "labelsTs")  # no imagesTs beside it
+        places = {"images": str(images), "references": str(tmp_path / "truth")}
+        runs = {name: [replace(r, info={**r.info, **places}) for r in own] for name, own in models.items()}
+        gallery = qualitative(subject_of(runs), lambda items, **_: items)
+        assert gallery.missing == [f"{case} (lesion, {why})"]
+        build(runs, tmp_path / "r.html")
+        assert f"has another shape: {case}" in Page((tmp_path / "r.html").read_text()).texts["qualitative"]
 
     def test_scans_show_the_slice_of_the_largest_reference(self, tmp_path: Path) -> None:
         import SimpleITK as sitk  # noqa: N813
@@ -376,7 +391,7 @@ class TestPictures:
         out = report_data.predict(root, folder, error=0.2, seed=2, ending=".nii.gz")
         models = {"RA": [report_data.evaluation(root, out, trainer="nnUNetTrainerRAUNet")]}
         extras = Extras(model_folders={"RA": [report_data.fold_folder(tmp_path / "results", folder)]})
-        rows = qualitative(subject_of(models), lambda items, **_: items)
+        rows = qualitative(subject_of(models), lambda items, **_: items).rows
         assert set(rows) == {"liver", "tumour"}
         for structure, wanted in (("liver", (1, 2)), ("tumour", (2,))):
             for row in rows[structure]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -153,6 +155,9 @@ class TestPage:
         assert targets <= set(ids)
 
     def test_can_be_read_aloud(self, page: Page) -> None:
+        levels = [int(t[1]) for t, _ in page.tags if re.fullmatch("h[1-6]", t)]
+        assert levels[0] == 1
+        assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
         assert page.all("html") == [{"lang": "en"}]
         assert all(a.get("aria-label") for a in page.all("svg"))
         assert all(a.get("scope") in ("col", "row", "rowgroup") for a in page.all("th"))
@@ -258,11 +263,16 @@ class TestSummary:
         assert undefined == 2
         assert row["cells"][0]["counts"] == "n 8, 2 undefined"
 
+    def test_pooled_values_come_from_summed_counts(self, models: dict[str, list[Evaluation]]) -> None:
+        tp, fp, fn = models[FIRST][0].of("lesion")[["tp", "fp", "fn"]].sum()
+        row = next(r for r in summary(subject_of(models))[0]["ranked"] if r["label"] == "Dice")
+        assert f"pooled {2 * tp / (2 * tp + fp + fn):.3f}" in row["cells"][0]["more"]
+
     def test_a_metric_that_one_model_lacks(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         poor = replace(models[SECOND][0], table=models[SECOND][0].table.drop(columns=["hd95_px", "precision"]))
         rows = summary(subject_of({FIRST: models[FIRST], SECOND: [poor]}))[0]["ranked"]
         cell = next(r for r in rows if r["label"] == "HD95 (px)")["cells"][1]
-        assert cell == {"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": ""}
+        assert cell == {"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": []}
         build({FIRST: models[FIRST], SECOND: [poor]}, tmp_path / "r.html")
         Page((tmp_path / "r.html").read_text())
 
@@ -350,7 +360,7 @@ class TestPictures:
     def test_contour_encloses_the_mask(self, models: dict[str, list[Evaluation]], root: Path) -> None:
         import SimpleITK as sitk  # noqa: N813
 
-        rows = qualitative(subject_of(models), lambda items, **_: items)["lesion"]
+        rows = qualitative(subject_of(models), lambda items, **_: items).rows["lesion"]
         row = next(r for r in rows if r.why == "best case")
         path = re.search(r'<path d="([^"]+)" class="outline reference"', row.pictures[1].drawing)[1]
         x, y = np.array(re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path), dtype=float).T
@@ -359,7 +369,7 @@ class TestPictures:
         assert area == pytest.approx(mask.sum(), rel=0.03)
 
     def test_columns(self, models: dict[str, list[Evaluation]]) -> None:
-        for row in qualitative(subject_of(models), lambda items, **_: items)["lesion"]:
+        for row in qualitative(subject_of(models), lambda items, **_: items).rows["lesion"]:
             assert [p.title for p in row.pictures] == ["input", "reference", f"A  {FIRST}", f"B  {SECOND}"]
 
     def test_images_that_cannot_be_read(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
@@ -367,6 +377,20 @@ class TestPictures:
         for case in models[FIRST][0].cases:
             (tmp_path / "broken" / f"{case}_0000.png").write_bytes(b"no image")
         assert qualitative(subject_of(models, images=tmp_path / "broken"), lambda items, **_: items) is None
+
+    def test_an_image_that_is_missing_is_named(
+        self, models: dict[str, list[Evaluation]], root: Path, tmp_path: Path
+    ) -> None:
+        images = Path(shutil.copytree(root / "study" / "imagesTs", tmp_path / "images"))
+        case, why = chosen_cases(subject_of(models), "lesion")[0]
+        (images / f"{case}_0000.png").unlink()
+        (tmp_path / "truth").symlink_to(root / "study" / "labelsTs")  # no imagesTs beside it
+        places = {"images": str(images), "references": str(tmp_path / "truth")}
+        runs = {name: [replace(r, info={**r.info, **places}) for r in own] for name, own in models.items()}
+        gallery = qualitative(subject_of(runs), lambda items, **_: items)
+        assert gallery.missing == [f"{case} (lesion, {why})"]
+        build(runs, tmp_path / "r.html")
+        assert f"has another shape: {case}" in Page((tmp_path / "r.html").read_text()).texts["qualitative"]
 
     def test_scans_show_the_slice_of_the_largest_reference(self, tmp_path: Path) -> None:
         import SimpleITK as sitk  # noqa: N813
@@ -376,7 +400,7 @@ class TestPictures:
         out = report_data.predict(root, folder, error=0.2, seed=2, ending=".nii.gz")
         models = {"RA": [report_data.evaluation(root, out, trainer="nnUNetTrainerRAUNet")]}
         extras = Extras(model_folders={"RA": [report_data.fold_folder(tmp_path / "results", folder)]})
-        rows = qualitative(subject_of(models), lambda items, **_: items)
+        rows = qualitative(subject_of(models), lambda items, **_: items).rows
         assert set(rows) == {"liver", "tumour"}
         for structure, wanted in (("liver", (1, 2)), ("tumour", (2,))):
             for row in rows[structure]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nnunet_ext.evaluation.aggregate import Summary, aggregate, bootstrap_interval, summarise
+from nnunet_ext.evaluation.aggregate import Summary, aggregate, summarise
 from nnunet_ext.evaluation.definitions import METRICS, PHYSICAL
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.evaluation.mask_pair import MaskPair
@@ -93,7 +93,8 @@ def test_few_values() -> None:
     nan = math.nan
     assert summarise([nan]) == pytest.approx(Summary(0, 1, nan, nan, nan, nan, nan, nan), nan_ok=True)
     assert summarise([nan, 0.5]) == pytest.approx(Summary(1, 1, 0.5, nan, 0.5, nan, nan, nan), nan_ok=True)
-    assert bootstrap_interval(np.full(4, 0.25)) == (0.25, 0.25)
+    equal = summarise(np.full(4, 0.25))
+    assert (equal.low, equal.high, equal.sd) == (0.25, 0.25, 0)
 
 
 @pytest.mark.parametrize("n", [2, 12, 700])
@@ -101,5 +102,6 @@ def test_interval_as_scipy_has_it(n: int) -> None:
     values = np.random.default_rng(n).beta(5, 1, n)
     theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000).confidence_interval
     spread = values.std() / math.sqrt(n)
-    assert bootstrap_interval(values) == pytest.approx(theirs, abs=0.1 * spread)
-    assert bootstrap_interval(values) == bootstrap_interval(values)
+    summary = summarise(values)
+    assert (summary.low, summary.high) == pytest.approx(theirs, abs=0.1 * spread)
+    assert summarise(values) == pytest.approx(summary, nan_ok=True)

@@ -112,6 +112,12 @@ class TestNumbers:
         assert content["nnunet_ext"]["aggregates"]["tumour"]["metrics"]["dice"]["mean"] == pytest.approx(dice.mean())
         assert f"{dice.mean():.4f}" in printed
 
+    def test_report(self, make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        pred, ref = make(tiny.CLASSES)
+        assert run(pred, ref, "--report", tmp_path / "report.html", "--name", "the only one") == 0
+        assert str(tmp_path / "report.html") in capsys.readouterr().out
+        assert "the only one" in (tmp_path / "report.html").read_text()
+
     @pytest.mark.usefixtures("fork_pools")
     @pytest.mark.parametrize("labels", [tiny.BINARY, tiny.CLASSES, tiny.REGIONS, tiny.IGNORE])
     def test_nnunets_own_summary(self, make: Make, labels: dict[str, Any], tmp_path: Path) -> None:
@@ -355,6 +361,11 @@ class TestErrors:
     def test_options(self, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
         assert main(["evaluate", *options]) == 2
         assert message in capsys.readouterr().err
+
+    def test_nowhere_to_write(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+        pred, ref = make()
+        (pred / "file").touch()
+        assert "file cannot be written" in refused(capsys, pred, ref, "--out", pred / "file")
 
     def test_interrupted(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         def stop(*_: object) -> None:

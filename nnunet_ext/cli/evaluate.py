@@ -77,15 +77,17 @@ def run(args: argparse.Namespace) -> int:
     )
     summaries = aggregate(evaluation)
     out = args.out or _default_out(args)
-    evaluation.save(out, {name: summary.as_dict() for name, summary in summaries.items()})
+    try:
+        evaluation.save(out, {name: summary.as_dict() for name, summary in summaries.items()})
+    except OSError as e:
+        raise InputError(f"{out} cannot be written: {e.strerror or e}.", way_out="Name another with --out.") from e
     for line in table(evaluation, summaries):
         print(line)
     print(f"\n{out / CSV}   per case\n{out / JSON}  the same, and all sums")
     if args.report:
         from nnunet_ext.evaluation.report import build
 
-        images = evaluation.info.get("images")
-        build({evaluation.info["name"]: [evaluation]}, args.report, images=Path(images) if images else None)
+        build({evaluation.info["name"]: [evaluation]}, args.report, images=args.images, track=progress_bar)
         print(args.report)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 
+from nnunet_ext.inference.folder import RECORD
 from nnunet_ext.inference.prompted import clicks_from_reference, prompted_logits
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def validate_with_clicks(trainer: PromptedRecipe, *, save_probabilities: bool) -
         dist.barrier()
     if trainer.local_rank:
         return
+    record = {"source": "reference", "from": "the fixed click of the final validation"}
+    (folder / RECORD).write_text(json.dumps(record))  # as nnunet_ext predict writes it; nnunet_ext evaluate reads it
     metrics = compute_metrics_on_folder(
         str(Path(trainer.preprocessed_dataset_folder_base) / "gt_segmentations"),
         str(folder),

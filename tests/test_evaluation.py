@@ -63,6 +63,9 @@ def test_json_has_nnunets_keys_and_no_nan(tmp_path: Path) -> None:
     row = there.table.iloc[1]
     for theirs, value in {"Dice": row["dice"], "TP": row["tp"], "n_ref": row["tp"] + row["fn"]}.items():
         assert first["metrics"]["2"][theirs] == pytest.approx(value)
+    definitions = content["nnunet_ext"]["definitions"]
+    assert list(definitions) == [m.key for m in METRICS]
+    assert definitions["hd95"].endswith("undefined: either mask empty")
     assert content["nnunet_ext"]["aggregates"] == {"liver": {"dice": {"mean": None}}}
 
 

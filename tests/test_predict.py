@@ -141,6 +141,8 @@ def test_network_trained_with_clicks_only(trained: Path, tmp_path: Path, capsys:
     chosen = ("-chk", "checkpoint_final.pth", "--from-reference", raw(trained, "labelsTr"))
     predict(trained, tmp_path / "final", *chosen, trainer=trainer)
     assert np.array_equal(read(tmp_path / "final" / "case_2.png"), read(validated))
+    for folder in (validated.parent, tmp_path / "final"):
+        assert json.loads((folder / "prompts_used.json").read_text())["source"] == "reference"
 
 
 def test_continues_and_refuses_to_mix(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

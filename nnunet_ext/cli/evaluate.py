@@ -149,12 +149,14 @@ def table(evaluation: Evaluation, summaries: dict[str, StructureSummary]) -> lis
     for structure, summary in summaries.items():
         labels = ", ".join(map(str, evaluation.structures[structure]))
         lines += ["", f"{structure} (label {labels}): {_emptiness(summary, evaluation.units)}", header]
-        lines += [_line(m, summary.metrics[m.key], evaluation.units) for m in METRICS if summary.metrics[m.key].n]
+        images = summary.metrics["hd_rows"].n == summary.cases  # 2D, where the mean of slices says nothing new
+        shown = [m for m in METRICS if summary.metrics[m.key].n and not (images and m.key.endswith("_slices"))]
+        lines += [_line(m, summary.metrics[m.key], evaluation.units) for m in shown]
     return [
         *lines,
         "",
         f"[ ]: {INTERVAL}. pooled: from the summed counts of all cases.",
-        f"NSD: tolerance {tolerance:g} {evaluation.units.length}. Definitions: nnunet_ext/evaluation/definitions.py.",
+        f"NSD: tolerance {tolerance:g} {evaluation.units.length}. All definitions are in metrics.json.",
     ]
 
 
@@ -171,7 +173,7 @@ def _line(metric: Metric, s: Summary, units: Units) -> str:
 
 def _number(value: float) -> str:
     """Four digits after the point for ratios, fewer for larger numbers."""
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 10_000 else f"{value:.4g}"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
 def _emptiness(s: StructureSummary, units: Units) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.definitions import COUNTS, METRICS, Units
+from nnunet_ext.evaluation.definitions import COUNTS, METRICS, Metric, Units
 from nnunet_ext.evaluation.files import without_nan, write_text
 
 FORMAT = 1
@@ -65,7 +65,8 @@ class Evaluation:
         """
         folder.mkdir(parents=True, exist_ok=True)
         record = {"format": FORMAT, "units": self.units._asdict(), "structures": self.structures, "info": self.info}
-        content = {**self._summary(), EXTENSION: {**record, "aggregates": aggregates or {}}}
+        record |= {"definitions": {m.key: _definition(m) for m in METRICS}, "aggregates": aggregates or {}}
+        content = {**self._summary(), EXTENSION: record}
         write_text(folder / CSV, self.table.to_csv(index=False, lineterminator="\n"))
         write_text(folder / JSON, json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n")
 
@@ -148,6 +149,10 @@ def table_of(rows: Iterable[dict[str, Any]], units: Units) -> pd.DataFrame:
 def structure_key(labels: Sequence[int]) -> str:
     """nnU-Net's name of a label or a region in summary.json."""
     return str(labels[0]) if len(labels) == 1 else str(tuple(labels))
+
+
+def _definition(metric: Metric) -> str:
+    return f"{metric.definition}; undefined: {metric.undefined or 'never'}"
 
 
 def _text(path: Path | None) -> str | None:

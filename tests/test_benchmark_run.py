@@ -15,7 +15,7 @@ from pathlib import Path
 import benchmark_runner
 import pytest
 
-from nnunet_ext.benchmark import processes
+from nnunet_ext.benchmark import gpu, processes
 from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.state import Attempt, Record, Store
@@ -177,6 +177,30 @@ def test_what_an_attempt_cost_is_written_down(tmp_path: Path) -> None:
     assert attempt.cpu_seconds >= 0.3
     assert attempt.seconds >= 0.3
     assert 60e6 < attempt.peak_bytes < 600e6
+
+
+@linux
+def test_gpus_as_nvidia_smi_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A made-up nvidia-smi: two GPUs, and 100 MiB for every process there is."""
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text(
+        "#!/bin/bash\ncase $1 in\n--query-gpu=index) echo 0; echo 1;;\n"
+        '--query-compute-apps=*) for p in /proc/[0-9]*; do echo "${p#/proc/}, 100"; done;;\nesac\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpu.visible() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-7")
+    assert gpu.visible() == ["1", "GPU-7"]
+    child = subprocess.Popen(["bash", "-c", "sleep 30 & wait"], start_new_session=True)
+    with gpu.Peak(child.pid, enabled=True, interval=0.02) as peak:
+        wait_for(lambda: peak.bytes == 200 * 2**20)  # bash and sleep, and nobody else
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    with gpu.Peak(child.pid, enabled=False) as peak:
+        pass
+    assert peak.bytes is None
 
 
 @linux

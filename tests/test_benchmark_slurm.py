@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm_cluster.
 
 def run(jobs: Jobs, act: Callable[[Outcome], None] = lambda outcome: None, settings: Slurm = SMALL) -> Outcome:
     """To the end, but not for ever."""
-    end = time.monotonic() + 90
+    end = time.monotonic() + 600
 
     def watch(outcome: Outcome) -> None:
         act(outcome)

@@ -68,7 +68,13 @@ def test_wheel_from_sdist_equals_wheel_from_source(
     with zipfile.ZipFile(wheel) as a, zipfile.ZipFile(direct) as b:
         assert {i.filename: i.CRC for i in a.infolist()} == {i.filename: i.CRC for i in b.infolist()}
         names = set(a.namelist())
-    assert names >= STARTUP_FILES | {"nnunet_ext/py.typed", "nnunet_ext/ext_trainer/nnunet_ext_trainers.py"}
+    assert names >= STARTUP_FILES | {
+        "nnunet_ext/py.typed",
+        "nnunet_ext/ext_trainer/nnunet_ext_trainers.py",
+        "nnunet_ext/benchmark/presets/smoke.toml",
+        "nnunet_ext/evaluation/report/deviations.md",
+        "nnunet_ext/evaluation/report/templates/report.html.j2",
+    }
     assert not any(n.startswith(("nnunetv2", "tests", "benchmarks")) for n in names)
     modules = {e.module.replace(".", "/") + ".py" for e in registry.ENTRIES}
     assert names >= modules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 
 BIN = Path(sys.executable).parent
+SMALL = ("--cases", "10", "--size", "32", "--slices", "8", "--epochs", "1", "--iterations", "2")
 
 pytestmark = pytest.mark.xdist_group("pipeline")  # one demo for all
 
@@ -19,38 +21,49 @@ pytestmark = pytest.mark.xdist_group("pipeline")  # one demo for all
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A tiny `nnunet_ext demo`: its folder and what it printed."""
     out = tmp_path_factory.mktemp("demo")
-    arguments = ["--cases", "10", "--size", "32", "--slices", "8", "--epochs", "1", "--iterations", "2"]
     done = subprocess.run(
-        [BIN / "nnunet_ext", "demo", "--out", out, *arguments], capture_output=True, text=True, check=False
+        [BIN / "nnunet_ext", "demo", "--out", out, *SMALL], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return out, done.stdout
 
 
 def test_demo(demo: tuple[Path, str]) -> None:
+    """Both models predict every held-out case in its own geometry, and the report shows them."""
     out, printed = demo
-    assert "epoch 1/1: loss" in printed
-    assert "mean" in printed
-    rows = (out / "metrics.csv").read_text().splitlines()
-    assert rows[0] == "case,dice,precision,recall"
-    pictures = sorted(p.name for p in (out / "pictures").iterdir())
-    assert pictures == [f"{r.split(',')[0]}.png" for r in rows[1:]]
-    for row in rows[1:]:
-        case = row.split(",")[0]
-        predicted, image = (
-            sitk.ReadImage(f)
-            for f in (out / "predictions" / f"{case}.nii", *(out / "nnUNet_raw").glob(f"*/imagesTs/{case}_0000.nii"))
-        )
-        assert predicted.GetSize() == image.GetSize()
-        assert predicted.GetSpacing() == pytest.approx(image.GetSpacing())
+    assert "nnUNetv2_train 29 2d 0 -tr nnUNetTrainerRAUNet" in printed
+    assert "9 done" in printed
+    (raw,) = (out / "nnUNet_raw").glob("Dataset*")
+    images = sorted((raw / "imagesTs").iterdir())
+    assert images
+    for model in ("RA-U-Net", "nnU-Net_same_budget_and_plans"):
+        folder = out / "predictions" / raw.name / model / "seed_0" / "fold_0"
+        for file in images:
+            predicted, image = sitk.ReadImage(folder / file.name.replace("_0000", "")), sitk.ReadImage(file)
+            assert predicted.GetSize() == image.GetSize()
+            assert predicted.GetSpacing() == pytest.approx(image.GetSpacing())
+        manifest = json.loads((out / "evaluations" / raw.name / model / "seed_0" / "fold_0/manifest.json").read_text())
+        assert manifest["budget"]["NNUNET_EXT_ITERATIONS"] == "2"
+    report = (out / "report" / raw.name / "report.html").read_text()
+    assert "nnU-Net, same budget and plans" in report
+    assert all(file.name.removesuffix("_0000.nii") in report for file in images)
 
 
-def test_a_demo_that_was_run_is_kept(demo: tuple[Path, str], capsys: pytest.CaptureFixture) -> None:
+def test_a_finished_demo_does_nothing_again(demo: tuple[Path, str], capsys: pytest.CaptureFixture) -> None:
+    from nnunet_ext.cli import main
+
+    before = {f: f.stat().st_mtime_ns for f in demo[0].glob("nnUNet_results/**/*.pth")}
+    assert main(["demo", "--out", str(demo[0]), *SMALL]) == 0
+    assert "running" not in capsys.readouterr().out
+    assert before == {f: f.stat().st_mtime_ns for f in demo[0].glob("nnUNet_results/**/*.pth")}
+
+
+def test_a_demo_of_other_sizes_is_kept(demo: tuple[Path, str], capsys: pytest.CaptureFixture) -> None:
     from nnunet_ext.cli import main
 
     assert main(["demo", "--out", str(demo[0])]) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert (demo[0] / "metrics.csv").is_file()
+    assert (demo[0] / "report").is_dir()
 
 
 def test_overwriting_a_demo_removes_nothing_else(tmp_path: Path) -> None:
@@ -61,17 +74,19 @@ def test_overwriting_a_demo_removes_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(InputError, match="Name another folder"):
-            prepare(tmp_path, overwrite)
+            prepare(tmp_path, "one", overwrite)
     assert (tmp_path / "thesis.tex").is_file()
 
     out = tmp_path / "demo"
-    prepare(out, False)
-    (out / "metrics.csv").touch()
-    prepare(out, True)
-    assert not (out / "metrics.csv").exists()
+    prepare(out, "one", False)
+    (out / "report").mkdir()
+    prepare(out, "one", False)
+    assert (out / "report").exists()
+    prepare(out, "two", True)
+    assert not (out / "report").exists()
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="not empty"):
-        prepare(out, True)
+    with pytest.raises(InputError, match="something else"):
+        prepare(out, "three", True)
     assert (out / "notes.txt").is_file()
 
 

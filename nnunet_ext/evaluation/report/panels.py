@@ -17,10 +17,9 @@ from markupsafe import Markup
 from nnunet_ext import registry
 from nnunet_ext.evaluation.comparison.wording import number
 from nnunet_ext.evaluation.definitions import BY_KEY
-from nnunet_ext.evaluation.overlay import telling_slice
 from nnunet_ext.evaluation.report import svg
 from nnunet_ext.evaluation.report.subject import Subject, defined
-from nnunet_ext.evaluation.report.volumes import Volume, image_file, mask_file, read
+from nnunet_ext.evaluation.report.volumes import Volume, image_file, mask_file, read, telling_slice
 
 LIVER_WINDOW = (-20.0, 140.0)  # HU; the liver paper's
 SOFT_TISSUE = (-160.0, 240.0)  # HU

@@ -76,3 +76,11 @@ def read(file: Path | None) -> Volume | None:
         array = array.mean(axis=-1)
     width, height = image.GetSpacing()[:2]
     return Volume(slices=array.reshape(-1, *array.shape[-2:]), aspect=height / width)
+
+
+def telling_slice(reference: np.ndarray, prediction: np.ndarray) -> int:
+    """The slice with the largest reference; without a reference, with the largest prediction; else the middle one."""
+    for mask in (reference, prediction):
+        if mask.any():
+            return int(np.argmax(mask.sum(axis=(1, 2))))
+    return len(reference) // 2

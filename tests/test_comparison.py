@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from io import StringIO
@@ -365,7 +367,9 @@ class TestVerdicts:
         comparison = compare([with_distance("A", hd95), with_distance("B", [math.nan, math.nan, *hd95[2:] + 1])])
         (note,) = (note for note in comparison.notes if "undefined" in note)
         assert note.startswith("tumour, HD95: undefined (either mask empty) for B in 2 of 12 cases.")
-        assert (only(comparison, "hd95").pairs[0].n, only(comparison, "hd95").pairs[0].undefined) == (10, 2)
+        (pair,) = only(comparison, "hd95").pairs
+        assert (pair.n, pair.undefined) == (10, 2)
+        assert pair.verdict == "A is better than B: -1.0 mm HD95 [-1.0, -1.0], p = .002 (undefined in 2 of 12 cases)."
         assert (only(comparison, "hd95").rankings[0].n, only(comparison, "hd95").rankings[0].undefined) == (10, 2)
 
     def test_undefined_in_all_models_is_not(self) -> None:
@@ -492,6 +496,17 @@ class TestTables:
         assert unescaped.count("{") == unescaped.count("}")
         assert unescaped.count("$") % 2 == 0
 
+    @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex (Debian: texlive-latex-recommended)")
+    def test_latex_compiles(self, tmp_path: Path) -> None:
+        models = [model(n, A + i / 50, prompts="none" if i < 2 else "file") for i, n in enumerate(self.NAMES)]
+        latex = to_latex(compare([*models, model("[2pt]", [math.nan, *A[1:]])]))
+        document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{latex}\end{{document}}"
+        (tmp_path / "tables.tex").write_text(document.replace("{document}%", "{document}\n%"))
+        command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "tables.tex"]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stdout[-2000:]
+        assert (tmp_path / "tables.pdf").stat().st_size > 1000
+
     def test_latex_rows(self) -> None:
         latex = to_latex(compare([*three(), model("D", A, prompts="reference")]))
         assert f"A & \\textbf{{{A.mean():.3f}}} $[" in latex
@@ -540,7 +555,7 @@ class TestTables:
         assert max(map(len, lines[:9])) < 60
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_whatever_is_undefined(data: st.DataObject) -> None:
     """Any values at all give a comparison, and files that can be read."""

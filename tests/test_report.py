@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,13 +18,13 @@ import pytest
 import report_data
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.comparison import Model, compare
+from nnunet_ext.evaluation.comparison import Model, compare, to_latex
 from nnunet_ext.evaluation.definitions import BY_KEY
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.report import Cost, Extras, Published, build
 from nnunet_ext.evaluation.report.context import deviations_text
 from nnunet_ext.evaluation.report.costs import duration
-from nnunet_ext.evaluation.report.curves import read_logs
+from nnunet_ext.evaluation.report.curves import read_logs, training_curves
 from nnunet_ext.evaluation.report.panels import chosen_cases, qualitative
 from nnunet_ext.evaluation.report.subject import Subject
 from nnunet_ext.evaluation.report.svg import Scale, line, tag
@@ -153,6 +155,9 @@ class TestPage:
         assert targets <= set(ids)
 
     def test_can_be_read_aloud(self, page: Page) -> None:
+        levels = [int(t[1]) for t, _ in page.tags if re.fullmatch("h[1-6]", t)]
+        assert levels[0] == 1
+        assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
         assert page.all("html") == [{"lang": "en"}]
         assert all(a.get("aria-label") for a in page.all("svg"))
         assert all(a.get("scope") in ("col", "row", "rowgroup") for a in page.all("th"))
@@ -258,11 +263,16 @@ class TestSummary:
         assert undefined == 2
         assert row["cells"][0]["counts"] == "n 8, 2 undefined"
 
+    def test_pooled_values_come_from_summed_counts(self, models: dict[str, list[Evaluation]]) -> None:
+        tp, fp, fn = models[FIRST][0].of("lesion")[["tp", "fp", "fn"]].sum()
+        row = next(r for r in summary(subject_of(models))[0]["ranked"] if r["label"] == "Dice")
+        assert f"pooled {2 * tp / (2 * tp + fp + fn):.3f}" in row["cells"][0]["more"]
+
     def test_a_metric_that_one_model_lacks(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         poor = replace(models[SECOND][0], table=models[SECOND][0].table.drop(columns=["hd95_px", "precision"]))
         rows = summary(subject_of({FIRST: models[FIRST], SECOND: [poor]}))[0]["ranked"]
         cell = next(r for r in rows if r["label"] == "HD95 (px)")["cells"][1]
-        assert cell == {"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": ""}
+        assert cell == {"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": []}
         build({FIRST: models[FIRST], SECOND: [poor]}, tmp_path / "r.html")
         Page((tmp_path / "r.html").read_text())
 
@@ -302,6 +312,36 @@ class TestCases:
         own = table[table["model"] == SECOND].drop(columns=["model", "run"]).reset_index(drop=True)
         pd.testing.assert_frame_equal(own, models[SECOND][0].table, check_dtype=False, rtol=1e-6)
 
+    def test_latex(self, page: Page, models: dict[str, list[Evaluation]]) -> None:
+        assert to_latex(compared(models)) in page.texts["downloads"]
+
+
+class TestPooling:
+    """Folds have other cases, repeats the same again."""
+
+    @pytest.fixture
+    def folds(self, models: dict[str, list[Evaluation]]) -> list[Evaluation]:
+        run = models[FIRST][0]
+        halves = run.cases[::2], run.cases[1::2]
+        return [replace(run, table=run.table[run.table["case"].isin(half)]) for half in halves]
+
+    def test_folds_are_one_model(
+        self, models: dict[str, list[Evaluation]], folds: list[Evaluation], tmp_path: Path
+    ) -> None:
+        split, whole = (subject_of({FIRST: runs}) for runs in (folds, models[FIRST]))
+        assert summary(split) == summary(whole)
+        assert chosen_cases(split, "lesion") == chosen_cases(whole, "lesion")
+        build({FIRST: folds}, tmp_path / "r.html")
+        assert "2 folds" in Page((tmp_path / "r.html").read_text()).texts[""]
+
+    def test_repeats_are_averaged_by_case(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
+        runs = [models[FIRST][0], models[SECOND][0]]
+        values = subject_of({"both": runs}).values("lesion", "dice")["both"]
+        expected = np.mean([r.of("lesion")["dice"] for r in runs], axis=0)
+        np.testing.assert_array_equal(values[runs[0].cases], expected)
+        build({"both": runs}, tmp_path / "r.html")
+        assert "sd of repeats" in (tmp_path / "r.html").read_text()
+
 
 class TestPictures:
     def test_rule(self, models: dict[str, list[Evaluation]]) -> None:
@@ -320,7 +360,7 @@ class TestPictures:
     def test_contour_encloses_the_mask(self, models: dict[str, list[Evaluation]], root: Path) -> None:
         import SimpleITK as sitk  # noqa: N813
 
-        rows = qualitative(subject_of(models), lambda items, **_: items)["lesion"]
+        rows = qualitative(subject_of(models), lambda items, **_: items).rows["lesion"]
         row = next(r for r in rows if r.why == "best case")
         path = re.search(r'<path d="([^"]+)" class="outline reference"', row.pictures[1].drawing)[1]
         x, y = np.array(re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path), dtype=float).T
@@ -329,7 +369,7 @@ class TestPictures:
         assert area == pytest.approx(mask.sum(), rel=0.03)
 
     def test_columns(self, models: dict[str, list[Evaluation]]) -> None:
-        for row in qualitative(subject_of(models), lambda items, **_: items)["lesion"]:
+        for row in qualitative(subject_of(models), lambda items, **_: items).rows["lesion"]:
             assert [p.title for p in row.pictures] == ["input", "reference", f"A  {FIRST}", f"B  {SECOND}"]
 
     def test_images_that_cannot_be_read(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
@@ -337,6 +377,20 @@ class TestPictures:
         for case in models[FIRST][0].cases:
             (tmp_path / "broken" / f"{case}_0000.png").write_bytes(b"no image")
         assert qualitative(subject_of(models, images=tmp_path / "broken"), lambda items, **_: items) is None
+
+    def test_an_image_that_is_missing_is_named(
+        self, models: dict[str, list[Evaluation]], root: Path, tmp_path: Path
+    ) -> None:
+        images = Path(shutil.copytree(root / "study" / "imagesTs", tmp_path / "images"))
+        case, why = chosen_cases(subject_of(models), "lesion")[0]
+        (images / f"{case}_0000.png").unlink()
+        (tmp_path / "truth").symlink_to(root / "study" / "labelsTs")  # no imagesTs beside it
+        places = {"images": str(images), "references": str(tmp_path / "truth")}
+        runs = {name: [replace(r, info={**r.info, **places}) for r in own] for name, own in models.items()}
+        gallery = qualitative(subject_of(runs), lambda items, **_: items)
+        assert gallery.missing == [f"{case} (lesion, {why})"]
+        build(runs, tmp_path / "r.html")
+        assert f"has another shape: {case}" in Page((tmp_path / "r.html").read_text()).texts["qualitative"]
 
     def test_scans_show_the_slice_of_the_largest_reference(self, tmp_path: Path) -> None:
         import SimpleITK as sitk  # noqa: N813
@@ -346,7 +400,7 @@ class TestPictures:
         out = report_data.predict(root, folder, error=0.2, seed=2, ending=".nii.gz")
         models = {"RA": [report_data.evaluation(root, out, trainer="nnUNetTrainerRAUNet")]}
         extras = Extras(model_folders={"RA": [report_data.fold_folder(tmp_path / "results", folder)]})
-        rows = qualitative(subject_of(models), lambda items, **_: items)
+        rows = qualitative(subject_of(models), lambda items, **_: items).rows
         assert set(rows) == {"liver", "tumour"}
         for structure, wanted in (("liver", (1, 2)), ("tumour", (2,))):
             for row in rows[structure]:
@@ -355,7 +409,7 @@ class TestPictures:
                 assert row.about.startswith(f"slice {int(np.argmax(mask.sum((1, 2)))) + 1} of 8")
         build(models, tmp_path / "r.html", extras=extras)
         page = Page((tmp_path / "r.html").read_text())
-        assert "3x3 median and CLAHE after it" in page.texts["preprocessing"]
+        assert "median and CLAHE" in page.texts["preprocessing"]
         assert "Bottleneck" in page.texts["deviations"]
 
 
@@ -377,6 +431,21 @@ class TestCurves:
         training = read_logs(tmp_path)
         assert training.train == {0: 1.0, 1: 0.4}
         assert training.dice == {1: pytest.approx(0.6)}
+
+    @pytest.mark.parametrize("record", ["validation", "clicks"])
+    def test_found_from_the_predictions(self, models: dict[str, list[Evaluation]], tmp_path: Path, record: str) -> None:
+        fold = report_data.fold_folder(tmp_path, "nnUNetTrainerRAUNet__nnUNetRAUNetPlans__2d", epochs=3)
+        predictions = fold / "validation" if record == "validation" else tmp_path / "predictions"
+        predictions.mkdir()
+        if record == "clicks":
+            content = {"model": str(fold.parent), "checkpoints": [{"file": "fold_0/checkpoint_best.pth"}]}
+            (predictions / "prompts_used.json").write_text(json.dumps(content))
+        run = replace(models[FIRST][0], info={"predictions": str(predictions)})
+        subject = subject_of({"model": [run]})
+        assert [f.resolve() for f in subject.fold_folders("model")] == [fold.resolve()]
+        assert subject.trainer("model") == "nnUNetTrainerRAUNet"
+        assert subject.plans("model")["configurations"]["2d"]["normalization_schemes"]
+        assert training_curves(subject)
 
     def test_nothing_there(self, tmp_path: Path) -> None:
         assert read_logs(tmp_path).train == {}
@@ -413,6 +482,12 @@ class TestErrors:
         with pytest.raises(InputError, match="folds have no case in common"):
             build({"model": [run, part]}, tmp_path / "r.html")
         assert not (tmp_path / "r.html").exists()
+
+    def test_nothing_in_common(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
+        table = models[SECOND][0].table.assign(structure="cyst")
+        other = replace(models[SECOND][0], structures={"cyst": (2,)}, table=table)
+        with pytest.raises(InputError, match="no structure in common"):
+            build({FIRST: models[FIRST], SECOND: [other]}, tmp_path / "r.html")
 
     def test_no_place(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -138,13 +138,16 @@ def test_many_models(models: dict[str, list[Evaluation]], tmp_path: Path) -> Non
         sound(probe(tmp_path / "many.html", tmp_path, width))
 
 
-class TestScript:
-    @pytest.fixture(scope="class")
-    def result(self, report: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-        return probe(report, tmp_path_factory.mktemp("script"), DESKTOP)
+@pytest.fixture(scope="module")
+def result(report: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return probe(report, tmp_path_factory.mktemp("script"), DESKTOP)
 
+
+class TestScript:
     def test_table_is_there(self, result: dict, models: dict[str, list[Evaluation]]) -> None:
-        assert [row[0] for row in result["rows"]] == sorted(next(iter(models.values()))[0].cases)
+        dice = next(iter(models.values()))[0].of("lesion")["dice"]
+        assert [row[0] for row in result["rows"]] == sorted(dice.index)
+        assert [row[2] for row in result["rows"]] == [f"{v:.3f}" if v == v else "n/a" for v in dice.sort_index()]
 
     def test_sorting_keeps_undefined_last(self, result: dict) -> None:
         for order, sign in (("ascending", 1), ("descending", -1)):
@@ -163,7 +166,7 @@ class TestScript:
         values = next(iter(models.values()))[0].of("lesion")["hd95"].dropna()
         assert values.size
         for case, value in values.items():
-            assert float(result["hd95"][case]) == pytest.approx(value, rel=1e-4)
+            assert float(result["hd95"][case]) == pytest.approx(value, abs=0.05)
 
     def test_a_case_is_shown_in_all_figures(self, result: dict, models: dict[str, list[Evaluation]]) -> None:
         assert result["tip"] == sorted(next(iter(models.values()))[0].cases)[result["number"]]

@@ -272,9 +272,17 @@ class TestRankStability:
         values = np.column_stack([self.VALUES[:, 0], np.mean([self.VALUES[:, 0]] * 3, axis=0), self.VALUES[:, 2] - 1])
         stability = RankStability.of(values, 1, samples=50)
         assert stability.ranks.tolist() == [1, 1, 3]
-        assert stability.shares.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
+        assert stability.shares.tolist() == [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]]
         assert stability.mean_rank.tolist() == [1.5, 1.5, 3]
         assert stability.tau == pytest.approx(1)
+
+    def test_a_lead_of_one_case_is_lost_without_it(self) -> None:
+        values = np.repeat(self.VALUES[:10, :1], 2, axis=1)
+        values[3, 0] += 0.1
+        stability = RankStability.of(values, 1)
+        without = 0.9**10  # the part of samples that lack the case
+        assert stability.ranks.tolist() == [1, 2]
+        assert stability.shares[0, 0] == pytest.approx(1 - without / 2, abs=0.01)
 
     def test_without_any_difference_there_is_no_tau(self) -> None:
         stability = RankStability.of(np.repeat(self.VALUES[:, :1], 3, axis=1), 1, samples=10)

@@ -161,8 +161,9 @@ class RankStability:
 
     Args:
         ranks: (models,) from 1, best first; equal means share the better rank.
-        shares: (models, models): the part of the samples in which a model has rank 1, 2, ...
-        mean_rank: (models,) over the samples, equal means sharing the mean of their ranks.
+        shares: (models, models): the part of the samples in which a model has rank 1, 2, ...; where means are equal
+            the models have an equal part of each of their ranks.
+        mean_rank: (models,) over the samples.
         tau: (samples,) Kendall's tau-b between the ranks of all cases and of a sample; NaN where either has ties only.
     """
 
@@ -183,10 +184,11 @@ class RankStability:
         models = values.shape[1]
         means = np.vstack([values.mean(axis=0), bootstrap_means(values, samples=samples, seed=seed)])
         scores = -better * _rounded(means, values.ravel())
-        ranks, shared = (stats.rankdata(scores, method=ties, axis=1) for ties in ("min", "average"))
-        full, sampled = ranks[0].astype(int), ranks[1:].astype(int)
-        shares = np.stack([(sampled == rank).mean(axis=0) for rank in range(1, models + 1)], axis=1)
-        return cls(full, shares, shared[1:].mean(axis=0), _tau(full, sampled))
+        first, last = (stats.rankdata(scores, method=ties, axis=1).astype(int) for ties in ("min", "max"))
+        sampled, part = first[1:], 1 / (last - first + 1)[1:]
+        places = np.arange(1, models + 1)
+        shares = np.stack([((sampled <= r) & (r <= last[1:])) * part for r in places]).mean(axis=1).T
+        return cls(first[0], shares, shares @ places, _tau(first[0], sampled))
 
 
 def _tau(full: np.ndarray, sampled: np.ndarray) -> np.ndarray:

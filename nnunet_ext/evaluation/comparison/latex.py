@@ -103,7 +103,7 @@ def _table(caption: str, label: str, columns: str, head: str, body: Sequence[str
     return "\n".join(
         [
             r"\begin{table}",
-            r"\centering",
+            r"\centering\small",
             rf"\caption{{{escape(caption)}}}",
             rf"\label{{tab:{label}}}",
             rf"\begin{{tabular}}{{{columns}}}",

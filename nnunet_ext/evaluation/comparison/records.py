@@ -95,7 +95,8 @@ class Ranking:
         prompts: "none", "file" or "reference".
         n, undefined: cases that all models have a value for, and others.
         ranks: model -> rank, best first; equal means share the better rank.
-        shares: models x ranks 1, 2, ...: the part of the bootstrap samples (of cases) in which a model has a rank.
+        shares: models x ranks 1, 2, ...: the part of the bootstrap samples (of cases) in which a model has a rank;
+            equal means divide their ranks among them.
         mean_rank: model -> mean of its ranks over the bootstrap samples.
         tau, tau_low, tau_high: Kendall's tau-b between `ranks` and the bootstrap ranks: mean, and the 2.5 % and 97.5 %
             quantiles.

@@ -37,6 +37,8 @@ def pair_verdict(
         f"{number(sign * pair.difference, metric, sign=True)} {name} {interval(low, high, metric)}, "
         f"{p_value(pair.p_holm, alpha)}"
     )
+    if pair.undefined:
+        figures += f" (undefined in {pair.undefined} of {pair.n + pair.undefined} cases)"
     if pair.finding == "none":
         return f"No difference between {ahead} and {behind} shown: {figures}."
     if not pair.same_prompts:

@@ -62,7 +62,7 @@ def build(
         track: wraps the cases that pictures are made of, to show progress.
 
     Raises:
-        InputError: no models, evaluations that cannot be one model's, or a file that cannot be written.
+        InputError: no models, nothing in common, runs that cannot be one model's, or a file that cannot be written.
     """
     if not models or not all(models.values()):
         raise InputError("There is nothing to report: a model needs at least one evaluation.")
@@ -70,6 +70,8 @@ def build(
     if problems := [problem for model in pooled.values() for problem in model.problems()]:
         raise InputError(*problems)
     subject = Subject(models=pooled, comparison=comparison, images=images, extras=extras or Extras())
+    if not subject.structures:
+        raise InputError("The models have no structure in common.", way_out="Report models of one dataset.")
     page = _render(subject, title, _sections(track))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +96,7 @@ def _sections(track: Track) -> tuple[Section, ...]:
                 "A model whose plans name LiverWindowCLAHENormalization, and images."),
         Section("high-frequency", "High frequencies", panels.high_frequency, "A SAMUS-HF model, and images."),
         Section("curves", "Training", curves.training_curves,
-                "nnU-Net's fold folders with their training logs: nnunet_ext benchmark report, or Extras in Python."),
+                "A trained model's validation (nnunet_ext evaluate -m), nnunet_ext benchmark, or Extras in Python."),
         Section("costs", "Parameters, operations, time", costs.costs,
                 "A trainer that the registry knows, training logs, or a benchmark's manifests."),
         Section("published", "Published figures next to ours", tables.published,
@@ -129,10 +131,12 @@ def _render(subject: Subject, title: str, sections: Sequence[Section]) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("nnunet_ext.evaluation.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # metrics in the order of the tables
+    return environment

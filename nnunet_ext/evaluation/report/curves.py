@@ -75,7 +75,7 @@ def training_curves(subject: Subject) -> list[Markup] | None:
 
 def trainings_of(subject: Subject, name: str) -> list[Training]:
     """Of every fold and repeat that has a log."""
-    return [t for f in subject.extras.model_folders.get(name, ()) if (t := read_logs(f)).train]
+    return [t for f in subject.fold_folders(name) if (t := read_logs(f)).train]
 
 
 def _losses(subject: Subject, name: str, trainings: Sequence[Training]) -> Markup:

@@ -54,7 +54,7 @@ class Extras:
 
     Args:
         model_folders: model -> nnU-Net's fold folders (``.../TRAINER__PLANS__CONFIGURATION/fold_0``), for training
-            curves, plans and times.
+            curves, plans and times; default: what the predictions tell.
         costs: model -> what it costs; gaps are filled from the registry and from the training logs.
         commands: what was run, in order.
         manifests: model -> one mapping per run (commit, versions, host, device, seed, checksums, ...).

@@ -48,6 +48,13 @@ class Row(NamedTuple):
     pictures: list[Picture]
 
 
+class Gallery(NamedTuple):
+    """Rows by structure, and the cases that should be shown but cannot be read."""
+
+    rows: dict[str, list[Row]]
+    missing: list[str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Box:
     """A part of a slice, in pixels."""
@@ -58,15 +65,18 @@ class Box:
     width: int
 
 
-def qualitative(subject: Subject, track: Track) -> dict[str, list[Row]] | None:
+def qualitative(subject: Subject, track: Track) -> Gallery | None:
     """The best, the median and the worst case, and the largest false alarm, of every structure; None without images."""
     chosen = [(s, case, why) for s in subject.structures for case, why in chosen_cases(subject, s)]
     rows: dict[str, list[Row]] = {}
-    for structure, case, why in track(chosen, total=len(chosen), what="pictures", unit="case"):
-        row = _row(subject, structure, case, why, f"q{len(rows)}-{sum(map(len, rows.values()))}")
-        if row:
+    missing = []
+    numbered = enumerate(chosen)
+    for i, (structure, case, why) in track(numbered, total=len(chosen), what="pictures", unit="case"):
+        if row := _row(subject, structure, case, why, f"picture-{i}"):
             rows.setdefault(structure, []).append(row)
-    return rows or None
+        else:
+            missing.append(f"{case} ({structure}, {why})")
+    return Gallery(rows, missing) if rows else None
 
 
 def chosen_cases(subject: Subject, structure: str) -> list[tuple[str, str]]:
@@ -114,7 +124,8 @@ def _row(subject: Subject, structure: str, case: str, why: str, key: str) -> Row
             lines = [outline, _outline(masks[name][z], box, "prediction")]
             drawing = _picture(shared, box, aspect, lines, f"{name} on {case}")
             pictures.append(Picture(f"{subject.letter(name)}  {name}", drawing, _score(subject, structure, case, name)))
-    about = f"slice {z + 1} of {len(image.slices)}, the one with the largest reference" if len(image.slices) > 1 else ""
+    largest = "reference" if truth.any() else "prediction"
+    about = f"slice {z + 1} of {len(image.slices)}, the one with the largest {largest}" if len(image.slices) > 1 else ""
     return Row(case, why, about, pictures)
 
 
@@ -212,12 +223,12 @@ def preprocessing(subject: Subject) -> list[Picture] | None:
     run = registry.get("normalization", CHAIN).load()(False, {}).run
     whole = Box(top=0, left=0, height=plane.shape[0], width=plane.shape[1])
     shown = (
-        (f"{case}, {SOFT_TISSUE[0]:g} to {SOFT_TISSUE[1]:g} HU", plane, SOFT_TISSUE),
+        (f"{SOFT_TISSUE[0]:g} to {SOFT_TISSUE[1]:g} HU", plane, SOFT_TISSUE),
         (f"window {LIVER_WINDOW[0]:g} to {LIVER_WINDOW[1]:g} HU", plane, LIVER_WINDOW),
-        ("3x3 median and CLAHE after it", run(plane[None].astype(np.float32))[0], (0.0, 1.0)),
+        ("median and CLAHE", run(plane[None].astype(np.float32))[0], (0.0, 1.0)),
     )
     return [
-        Picture(title, _picture(_image(values, whole, window), whole, image.aspect, [], title))
+        Picture(title, _picture(_image(values, whole, window), whole, image.aspect, [], f"{title} of {case}"), case)
         for title, values, window in shown
     ]
 
@@ -249,10 +260,13 @@ def high_frequency(subject: Subject) -> list[Picture] | None:
         high = HighFrequencyImage()(torch.from_numpy(small))[0, 0].numpy()
     whole = Box(top=0, left=0, height=256, width=256)
     shown = (
-        (f"{case}, at 256x256", small[0, 0], _window(subject, small)),
-        ("its high frequencies (Haar)", high, tuple(np.percentile(high, (1, 99)))),
+        ("input, 256x256", small[0, 0], _window(subject, small)),
+        ("high frequencies", high, tuple(np.percentile(high, (1, 99)))),
     )
-    return [Picture(t, _picture(_image(values, whole, window), whole, 1.0, [], t)) for t, values, window in shown]
+    return [
+        Picture(t, _picture(_image(values, whole, window), whole, 1.0, [], f"{t} of {case}"), case)
+        for t, values, window in shown
+    ]
 
 
 def _example(subject: Subject) -> tuple[Volume, int, str] | None:

@@ -158,7 +158,7 @@ def _lines(subject: Subject, structure: str, metric: Metric) -> Markup:
         [
             svg.text(f"{_titled(subject, metric)}: each line is a case", 0, 14, "t title"),
             svg.y_axis(y, 48, 404),
-            svg.tag("g", lines, class_="lines"),
+            svg.tag("g", lines, class_="lines", style=f"stroke-opacity: {min(0.4, 12 / max(len(lines), 1)):.2f}"),
             svg.tag("path", d=svg.line((x(i), y(means[n])) for i, n in enumerate(subject.names)), class_="meanline"),
             *heads,
         ],

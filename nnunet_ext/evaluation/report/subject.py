@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,8 +16,9 @@ from nnunet_ext.evaluation.comparison.compatible import all_structures, measurin
 from nnunet_ext.evaluation.comparison.model import Model
 from nnunet_ext.evaluation.comparison.summary import mean_over_repeats, summarise
 from nnunet_ext.evaluation.comparison.wording import label
-from nnunet_ext.evaluation.definitions import BY_KEY, METRICS, Metric, Units
+from nnunet_ext.evaluation.definitions import METRICS, Metric, Units
 from nnunet_ext.evaluation.report.extras import Extras
+from nnunet_ext.evaluation.source import PROMPTS
 
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.comparison import Comparison, Summary
@@ -45,8 +46,12 @@ class Subject:
 
     @cached_property
     def structures(self) -> dict[str, tuple[int, ...]]:
-        """Name -> labels."""
-        return self.comparison.structures if self.comparison else all_structures(list(self.models.values()))
+        """Name -> labels, of those that all models have."""
+        if self.comparison:
+            return self.comparison.structures
+        runs = [run for model in self.models.values() for run in model.runs]
+        common = set.intersection(*({frozenset(labels) for labels in run.structures.values()} for run in runs))
+        return {n: own for n, own in all_structures(list(self.models.values())).items() if frozenset(own) in common}
 
     @cached_property
     def units(self) -> Units:
@@ -81,7 +86,7 @@ class Subject:
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], pd.DataFrame]:
-        return {}
+        return {}  # filled by `values`
 
     def values(self, structure: str, key: str) -> pd.DataFrame:
         """Cases x models, the mean over repeats; NaN where undefined, or where a model lacks the metric."""
@@ -103,7 +108,7 @@ class Subject:
 
     @cached_property
     def _summaries(self) -> dict[tuple[str, str, str], Summary]:
-        return {}
+        return {}  # filled by `summary`
 
     def summary(self, structure: str, key: str, name: str) -> Summary | None:
         """Of a model; None where it lacks the metric."""
@@ -134,15 +139,33 @@ class Subject:
 
     def trainer(self, name: str) -> str:
         """The trainer's name; empty where it is unknown."""
-        folders = [f.parent.name.split("__")[0] for f in self.extras.model_folders.get(name, ())]
+        folders = [f.parent.name.split("__")[0] for f in self.fold_folders(name)]
         return str(self.info(name, "trainer") or next(iter(folders), ""))
 
+    def fold_folders(self, name: str) -> list[Path]:
+        """nnU-Net's folders of a model's trainings: as told, else as the predictions tell."""
+        if self.extras.model_folders.get(name):
+            return list(self.extras.model_folders[name])
+        predictions = [Path(run.info["predictions"]) for run in self.models[name].runs if run.info.get("predictions")]
+        return list(dict.fromkeys(fold for folder in predictions for fold in _trained(folder)))
+
     def _beside(self, name: str) -> tuple[Path, ...]:
-        folders = [f.parent for f in self.extras.model_folders.get(name, ())]
+        folders = [f.parent for f in self.fold_folders(name)]
         predictions = self.info(name, "predictions")
-        if predictions:
-            folders += [Path(predictions), *Path(predictions).parents[:2]]  # a validation lies in fold_N/validation
-        return tuple(folders)
+        return (*folders, Path(predictions)) if predictions else tuple(folders)
+
+
+def _trained(predictions: Path) -> Iterator[Path]:
+    """The fold folders that predictions come from: a validation's own, or those in the record of a click prediction.
+
+    ``nnUNetv2_predict`` leaves no word on the model beside its predictions.
+    """
+    if predictions.name == "validation":
+        yield predictions.parent
+    yield from (validation.parent for validation in sorted(predictions.glob("fold_*/validation")))
+    record = _json((predictions,), PROMPTS)
+    for checkpoint in record.get("checkpoints", ()):
+        yield Path(record["model"]) / Path(checkpoint["file"]).parent
 
 
 @cache
@@ -158,8 +181,3 @@ def _json(folders: tuple[Path, ...], name: str) -> Mapping[str, Any]:
 def defined(values: pd.DataFrame) -> pd.DataFrame:
     """The rows in which every model has a value."""
     return values.dropna()
-
-
-def metric(key: str) -> Metric:
-    """By key."""
-    return BY_KEY[key]

@@ -39,7 +39,8 @@
   if (!data) return;
   const [table, filter, structure, metric] = ["case-table", "case-filter", "case-structure", "case-metric"].map(id => document.getElementById(id));
   let column = 0, direction = 1;
-  const text = value => value === null ? "n/a" : String(value);
+  const digits = value => Math.abs(value) >= 1000 || Number.isInteger(value) && Math.abs(value) > 1 ? 0 : Math.abs(value) >= 10 ? 1 : 3;
+  const text = value => value === null ? "n/a" : typeof value === "string" ? value : value.toFixed(digits(value));
   const order = (a, b) => {
     const [x, y] = [a[column], b[column]];
     if (x === null || y === null) return (x === null) - (y === null); // undefined last, either way

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from nnunet_ext.benchmark import jobs as job_module
-from nnunet_ext.benchmark import matrix
+from nnunet_ext.benchmark import commands, matrix, matrix_file
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.folders import Folders
 from nnunet_ext.benchmark.jobs import Job, Jobs
@@ -26,8 +25,8 @@ def build(folders: Path, **values: Any) -> Jobs:
         "rows": [{"trainer": "nnUNetTrainerRAUNet", "name": "RA"}, {"trainer": "nnUNetTrainer", "name": "stock"}],
         **values,
     }
-    made = matrix.parse(content)
-    return job_module.build(made, Folders.of(made, folders / "out"))
+    made = matrix_file.parse(content)
+    return commands.build(made, Folders.of(made, folders / "out"))
 
 
 def kinds(jobs: Jobs) -> dict[str, int]:
@@ -163,8 +162,8 @@ def test_what_a_change_repeats(nnunet_folders: Path) -> None:
 
 
 def test_the_folder_may_be_moved(nnunet_folders: Path) -> None:
-    made = matrix.load("smoke")
-    here, there = (job_module.build(made, Folders.of(made, nnunet_folders / n)) for n in ("here", "there"))
+    made = matrix_file.load("smoke")
+    here, there = (commands.build(made, Folders.of(made, nnunet_folders / n)) for n in ("here", "there"))
     assert [j.hash for j in here] == [j.hash for j in there]
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext.benchmark import gpu
+from nnunet_ext.benchmark.commands import build
 from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
 from nnunet_ext.benchmark.folders import Folders
-from nnunet_ext.benchmark.jobs import Jobs, build
-from nnunet_ext.benchmark.matrix import Matrix, file_of, load
+from nnunet_ext.benchmark.jobs import Jobs
+from nnunet_ext.benchmark.matrix import Matrix
+from nnunet_ext.benchmark.matrix_file import file_of, load
 from nnunet_ext.benchmark.state import Store, write_json
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.files import write_text

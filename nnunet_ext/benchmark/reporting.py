@@ -129,6 +129,8 @@ def _notes(benchmark: Benchmark, results: Results) -> list[str]:
             f"{', '.join(own)}: nnU-Net's own trainers have their own budget and take no seed; their runs are unseeded "
             "repeats."
         )
+    if _held_out(results) and len(benchmark.matrix.folds) > 1:
+        notes.append("Every fold predicted the same held-out cases: folds count as repeats, like seeds.")
     for row, runs in results.runs.items():
         cells = len(benchmark.matrix.seeds) * len(benchmark.matrix.folds)
         if len(runs) < cells:

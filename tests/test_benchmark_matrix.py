@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +185,20 @@ def test_all_of_our_trainers_are_known_and_take_budget_and_seed() -> None:
     for entry in registry.entries("trainer"):
         assert issubclass(entry.load(), PassTrainer) == names.takes_budget_and_seed(entry.name)
     assert not names.takes_budget_and_seed("nnUNetTrainer")
+
+
+def test_the_example_of_the_help_is_a_matrix(tmp_path: Path) -> None:
+    from nnunet_ext.cli import benchmark
+
+    text = benchmark.__doc__.split("none.\n", 1)[1]
+    (tmp_path / "example.toml").write_text(textwrap.dedent(text))
+    made = matrix_file.load(tmp_path / "example.toml")
+    assert made.rows[0].name == made.published[0].row == "RA-U-Net"
+    assert made.slurm.time_limit("train") == 2880
+    assert all(preset in benchmark.__doc__ for preset in matrix_file.presets())
+    table = {"name", "title", "device", "data", "folds", "seeds", "notes", "differences"}
+    for key in {f.name for f in dataclasses.fields(matrix.Matrix)} | table:  # nothing is left unsaid
+        assert key in benchmark.__doc__, key
+    for kind in (matrix.Dataset, matrix.Row, matrix.Budget, matrix.Published, matrix.Slurm):
+        for f in dataclasses.fields(kind):
+            assert f.name in benchmark.__doc__, f.name

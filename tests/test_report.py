@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
 import shutil
@@ -154,6 +155,9 @@ class TestPage:
         assert targets <= set(ids)
 
     def test_can_be_read_aloud(self, page: Page) -> None:
+        levels = [int(t[1]) for t, _ in page.tags if re.fullmatch("h[1-6]", t)]
+        assert levels[0] == 1
+        assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
         assert page.all("html") == [{"lang": "en"}]
         assert all(a.get("aria-label") for a in page.all("svg"))
         assert all(a.get("scope") in ("col", "row", "rowgroup") for a in page.all("th"))
@@ -259,11 +263,16 @@ class TestSummary:
         assert undefined == 2
         assert row["cells"][0]["counts"] == "n 8, 2 undefined"
 
+    def test_pooled_values_come_from_summed_counts(self, models: dict[str, list[Evaluation]]) -> None:
+        tp, fp, fn = models[FIRST][0].of("lesion")[["tp", "fp", "fn"]].sum()
+        row = next(r for r in summary(subject_of(models))[0]["ranked"] if r["label"] == "Dice")
+        assert f"pooled {2 * tp / (2 * tp + fp + fn):.3f}" in row["cells"][0]["more"]
+
     def test_a_metric_that_one_model_lacks(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         poor = replace(models[SECOND][0], table=models[SECOND][0].table.drop(columns=["hd95_px", "precision"]))
         rows = summary(subject_of({FIRST: models[FIRST], SECOND: [poor]}))[0]["ranked"]
         cell = next(r for r in rows if r["label"] == "HD95 (px)")["cells"][1]
-        assert cell == {"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": ""}
+        assert cell == {"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": []}
         build({FIRST: models[FIRST], SECOND: [poor]}, tmp_path / "r.html")
         Page((tmp_path / "r.html").read_text())
 

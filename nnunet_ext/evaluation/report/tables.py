@@ -50,18 +50,17 @@ def _summary_row(subject: Subject, structure: str, metric: Metric) -> dict[str, 
     for name in subject.names:
         s = subject.summary(structure, metric.key, name)
         if s is None:
-            cells.append({"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": ""})
+            cells.append({"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": []})
             continue
         undefined = f", {s.undefined} undefined" if s.undefined else ""
-        pooled = f", pooled {number(s.pooled, metric)}" if math.isfinite(s.pooled) else ""
-        repeats = f", sd of repeats {number(s.repeat_sd, metric)}" if math.isfinite(s.repeat_sd) else ""
+        more = [("median", s.median), ("sd", s.sd), ("pooled", s.pooled), ("sd of repeats", s.repeat_sd)]
         cells.append(
             {
                 "mean": number(s.mean, metric),
                 "best": name in best,
                 "interval": interval(s.low, s.high, metric),
                 "counts": f"n {s.n}{undefined}",
-                "more": f"median {number(s.median, metric)}, sd {number(s.sd, metric)}{pooled}{repeats}",
+                "more": [f"{what} {number(v, metric)}" for what, v in more if math.isfinite(v)],
             }
         )
     return {"label": subject.label(metric), "better": metric.better, "cells": cells}

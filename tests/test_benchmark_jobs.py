@@ -226,6 +226,29 @@ def test_a_folder_belongs_to_one_benchmark(nnunet_folders: Path) -> None:
         made("yours").claim_folder()
 
 
+def test_sams_weights_are_asked_for_before_anything_runs(
+    nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    raw, out = nnunet_folders / "nnUNet_raw" / "Dataset030_BUSI", nnunet_folders / "out"
+    for sub in ("imagesTs", "labelsTs"):
+        (raw / sub).mkdir(parents=True)
+    (raw / "dataset.json").write_text("{}")
+    monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", str(nnunet_folders / "sam.pth"))
+    assert main(["benchmark", "run", "busi-table1", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"there is no {nnunet_folders}/sam.pth" in said
+    assert "nnunet_ext weights download" in said
+    assert "convert" not in said
+    assert not out.exists()
+
+    monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", "random")
+    made = Benchmark.of("busi-table1", out)
+    made.check_data()
+    variables = {j.facts["row"]: j.environment.get("NNUNET_EXT_SAM_CHECKPOINT") for j in made.jobs if j.kind == "train"}
+    assert variables["SAMUS-HF"] == "random"  # said in the plan, and another result than with the weights
+    assert variables["nnU-Net"] is None
+
+
 def test_without_nnunets_variables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.delenv("nnUNet_raw", raising=False)
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)

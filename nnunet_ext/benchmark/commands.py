@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.matrix import BEST, Dataset, Matrix, Row, default_plans, slug
 from nnunet_ext.environment import SEED
 from nnunet_ext.errors import InputError
+from nnunet_ext.weights import sam
 
 
 def build(matrix: Matrix, folders: Folders) -> Jobs:
@@ -126,6 +128,8 @@ class _Builder:
             )
         ours = names.takes_budget_and_seed(row.trainer)
         own = {SEED: str(run.seed), **self.matrix.budget.environment} if ours else {}
+        if names.begins_with_sam(row.trainer) and os.environ.get(sam.VARIABLE) == sam.RANDOM:
+            own[sam.VARIABLE] = sam.RANDOM  # decides the result, unlike where the file is
         return self.jobs.add(
             data=data,
             id=job_id,

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from nnunet_ext.benchmark import jobs as job_module
-from nnunet_ext.benchmark import matrix
+from nnunet_ext.benchmark import commands, matrix, matrix_file
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.folders import Folders
 from nnunet_ext.benchmark.jobs import Job, Jobs
@@ -26,8 +25,8 @@ def build(folders: Path, **values: Any) -> Jobs:
         "rows": [{"trainer": "nnUNetTrainerRAUNet", "name": "RA"}, {"trainer": "nnUNetTrainer", "name": "stock"}],
         **values,
     }
-    made = matrix.parse(content)
-    return job_module.build(made, Folders.of(made, folders / "out"))
+    made = matrix_file.parse(content)
+    return commands.build(made, Folders.of(made, folders / "out"))
 
 
 def kinds(jobs: Jobs) -> dict[str, int]:
@@ -163,8 +162,8 @@ def test_what_a_change_repeats(nnunet_folders: Path) -> None:
 
 
 def test_the_folder_may_be_moved(nnunet_folders: Path) -> None:
-    made = matrix.load("smoke")
-    here, there = (job_module.build(made, Folders.of(made, nnunet_folders / n)) for n in ("here", "there"))
+    made = matrix_file.load("smoke")
+    here, there = (commands.build(made, Folders.of(made, nnunet_folders / n)) for n in ("here", "there"))
     assert [j.hash for j in here] == [j.hash for j in there]
 
 
@@ -225,6 +224,29 @@ def test_a_folder_belongs_to_one_benchmark(nnunet_folders: Path) -> None:
     assert (nnunet_folders / "out" / "matrix.toml").read_text() == (nnunet_folders / "mine.toml").read_text()
     with pytest.raises(InputError, match="holds the benchmark 'mine', not 'yours'"):
         made("yours").claim_folder()
+
+
+def test_sams_weights_are_asked_for_before_anything_runs(
+    nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    raw, out = nnunet_folders / "nnUNet_raw" / "Dataset030_BUSI", nnunet_folders / "out"
+    for sub in ("imagesTs", "labelsTs"):
+        (raw / sub).mkdir(parents=True)
+    (raw / "dataset.json").write_text("{}")
+    monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", str(nnunet_folders / "sam.pth"))
+    assert main(["benchmark", "run", "busi-table1", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"there is no {nnunet_folders}/sam.pth" in said
+    assert "nnunet_ext weights download" in said
+    assert "convert" not in said
+    assert not out.exists()
+
+    monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", "random")
+    made = Benchmark.of("busi-table1", out)
+    made.check_data()
+    variables = {j.facts["row"]: j.environment.get("NNUNET_EXT_SAM_CHECKPOINT") for j in made.jobs if j.kind == "train"}
+    assert variables["SAMUS-HF"] == "random"  # said in the plan, and another result than with the weights
+    assert variables["nnU-Net"] is None
 
 
 def test_without_nnunets_variables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nnunet_ext import registry
-from nnunet_ext.benchmark import matrix, names
+from nnunet_ext.benchmark import matrix, matrix_file, names
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.definitions import BY_KEY
 
@@ -26,12 +28,12 @@ def changed(**values: Any) -> dict[str, Any]:
 
 def problems(**values: Any) -> list[str]:
     with pytest.raises(InputError) as e:
-        matrix.parse(changed(**values))
+        matrix_file.parse(changed(**values))
     return list(e.value.problems)
 
 
 def test_ours_come_with_everything() -> None:
-    (row,) = matrix.parse(SMALL).rows
+    (row,) = matrix_file.parse(SMALL).rows
     assert row == matrix.Row(
         name="nnUNetTrainerRAUNet 2d",
         trainer="nnUNetTrainerRAUNet",
@@ -40,15 +42,15 @@ def test_ours_come_with_everything() -> None:
         configuration="2d",
         checkpoint="checkpoint_final.pth",
     )
-    (row,) = matrix.parse(changed(rows=[{"trainer": "nnUNetTrainerUNet3D"}])).rows
+    (row,) = matrix_file.parse(changed(rows=[{"trainer": "nnUNetTrainerUNet3D"}])).rows
     assert row.configuration == "3d_fullres"
-    (row,) = matrix.parse(changed(rows=[{"trainer": "nnUNetTrainerSAMUSHF"}])).rows
+    (row,) = matrix_file.parse(changed(rows=[{"trainer": "nnUNetTrainerSAMUSHF"}])).rows
     assert (row.checkpoint, row.plans) == ("checkpoint_best.pth", "nnUNetSAMUSPlans")
 
 
 def test_stock_trainers_on_stock_plans() -> None:
     rows = [{"trainers": ["nnUNetTrainer", "nnUNetTrainer_5epochs"], "configurations": ["2d", "3d_fullres"]}]
-    made = matrix.parse(changed(rows=rows)).rows
+    made = matrix_file.parse(changed(rows=rows)).rows
     assert [r.name for r in made] == [
         "nnUNetTrainer 2d", "nnUNetTrainer 3d_fullres", "nnUNetTrainer_5epochs 2d", "nnUNetTrainer_5epochs 3d_fullres",
     ]  # fmt: skip
@@ -65,7 +67,7 @@ def test_stock_trainers_on_stock_plans() -> None:
     ],
 )
 def test_planner_and_plans_follow_from_each_other(given: dict[str, str], expected: tuple[str, str]) -> None:
-    (row,) = matrix.parse(changed(rows=[{"trainer": "nnUNetTrainerRAUNet", **given}])).rows
+    (row,) = matrix_file.parse(changed(rows=[{"trainer": "nnUNetTrainerRAUNet", **given}])).rows
     assert (row.planner, row.plans) == expected
 
 
@@ -128,19 +130,19 @@ def test_rows_that_cannot_be(rows: list[dict[str, Any]], expected: str) -> None:
 
 def test_no_matrix(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read") as e:
-        matrix.load(tmp_path / "no.toml")
+        matrix_file.load(tmp_path / "no.toml")
     assert "lits-table1" in e.value.way_out
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(InputError, match="is not TOML"):
-        matrix.load(tmp_path / "bad.toml")
+        matrix_file.load(tmp_path / "bad.toml")
     (tmp_path / "latin.toml").write_bytes("name = 'Größe'".encode("latin-1"))
     with pytest.raises(InputError, match="cannot be read"):
-        matrix.load(tmp_path / "latin.toml")
+        matrix_file.load(tmp_path / "latin.toml")
 
 
 @pytest.mark.parametrize("preset", ["lits-table1", "busi-table1", "smoke"])
 def test_presets(preset: str) -> None:
-    made = matrix.load(preset)
+    made = matrix_file.load(preset)
     assert made.name == preset
     known = names.known("trainer")
     assert all(r.trainer in known for r in made.rows)
@@ -148,7 +150,7 @@ def test_presets(preset: str) -> None:
 
 
 def test_the_liver_preset_has_the_papers_rows_and_figures() -> None:
-    made = matrix.load("lits-table1")
+    made = matrix_file.load("lits-table1")
     papers = {e.paper_row: e for e in registry.entries("trainer") if e.paper_row and e.planner == "RAUNetPlanner"}
     rows = {r.name: r for r in made.rows}
     for name, entry in papers.items():
@@ -164,7 +166,7 @@ def test_the_liver_preset_has_the_papers_rows_and_figures() -> None:
 
 
 def test_the_ultrasound_preset_keeps_clicks_apart() -> None:
-    made = matrix.load("busi-table1")
+    made = matrix_file.load("busi-table1")
     clicks = [r for r in made.rows if r.prompts == "reference"]
     assert {r.trainer for r in clicks} == {
         f"nnUNetTrainer{n}Click" for n in ("SAMUSHF", "SAMUS", "SAMUSHFControl", "SAM")
@@ -182,4 +184,22 @@ def test_all_of_our_trainers_are_known_and_take_budget_and_seed() -> None:
 
     for entry in registry.entries("trainer"):
         assert issubclass(entry.load(), PassTrainer) == names.takes_budget_and_seed(entry.name)
+        assert getattr(entry.load(), "pretrained", False) == names.begins_with_sam(entry.name)
     assert not names.takes_budget_and_seed("nnUNetTrainer")
+
+
+def test_the_example_of_the_help_is_a_matrix(tmp_path: Path) -> None:
+    from nnunet_ext.cli import benchmark
+
+    text = benchmark.__doc__.split("none.\n", 1)[1]
+    (tmp_path / "example.toml").write_text(textwrap.dedent(text))
+    made = matrix_file.load(tmp_path / "example.toml")
+    assert made.rows[0].name == made.published[0].row == "RA-U-Net"
+    assert made.slurm.time_limit("train") == 2880
+    assert all(preset in benchmark.__doc__ for preset in matrix_file.presets())
+    table = {"name", "title", "device", "data", "folds", "seeds", "notes", "differences"}
+    for key in {f.name for f in dataclasses.fields(matrix.Matrix)} | table:  # nothing is left unsaid
+        assert key in benchmark.__doc__, key
+    for kind in (matrix.Dataset, matrix.Row, matrix.Budget, matrix.Published, matrix.Slurm):
+        for f in dataclasses.fields(kind):
+            assert f.name in benchmark.__doc__, f.name

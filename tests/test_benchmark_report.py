@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnunet_ext.benchmark import collect, manifest, matrix, progress, reporting, views
+from nnunet_ext.benchmark import collect, manifest, matrix_file, progress, reporting, views
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.executors.local import Outcome
 from nnunet_ext.benchmark.jobs import Job
@@ -290,7 +290,7 @@ def test_durations(seconds: float | None, text: str) -> None:
 
 
 def test_the_presets_print_what_the_papers_state() -> None:
-    made = matrix.load("lits-table1")
+    made = matrix_file.load("lits-table1")
     assert {p.row: p.metrics["dice"] for p in made.published} == {
         "RA-U-Net": 0.773, "U-Net": 0.648, "U-Net+Attention": 0.481, "U-Net+Res-block": 0.688, "3D U-Net": 0.717,
     }  # fmt: skip

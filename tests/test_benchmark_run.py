@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,6 +84,28 @@ def test_one_gpu_each_and_jobs_without_one_beside(tmp_path: Path) -> None:
     used = [(tmp_path / f"gpu_{i}").read_text().strip() for i in range(4)]
     assert sorted(used) == ["3", "3", "GPU-7", "GPU-7"]
     assert (tmp_path / "cpu").read_text().strip() == os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
+
+
+@linux
+def test_a_gpu_that_another_run_uses_is_left_alone(tmp_path: Path) -> None:
+    """A killed runner's jobs go on; their GPUs are theirs until they end."""
+    jobs = Jobs(tmp_path)
+    other = shell(jobs, "other", "true", gpu=True)
+    at_work = subprocess.Popen(["sleep", "60"])
+    for i, then in enumerate(("true", f"kill {at_work.pid}")):
+        shell(jobs, f"gpu_{i}", f"echo $CUDA_VISIBLE_DEVICES > {tmp_path}/gpu_{i}; {then}", gpu=True)
+    record = Record(
+        hash=other.hash,
+        state="running",
+        host=socket.gethostname(),
+        pid=at_work.pid,
+        pid_started=processes.start_time(at_work.pid),
+        device="0",
+    )
+    store(jobs).write(other, record)
+    assert set(run(jobs, parallel=3, devices=("0", "1")).status.values()) == {"done"}
+    at_work.wait()
+    assert [(tmp_path / f"gpu_{i}").read_text().strip() for i in range(2)] == ["1", "1"]
 
 
 def test_a_failing_job_takes_only_those_that_need_it(tmp_path: Path) -> None:

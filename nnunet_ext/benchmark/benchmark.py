@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_ext.benchmark import gpu
+from nnunet_ext.benchmark import gpu, names
+from nnunet_ext.benchmark.commands import build
 from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
 from nnunet_ext.benchmark.folders import Folders
-from nnunet_ext.benchmark.jobs import Jobs, build
-from nnunet_ext.benchmark.matrix import Matrix, file_of, load
+from nnunet_ext.benchmark.jobs import Jobs
+from nnunet_ext.benchmark.matrix import Matrix
+from nnunet_ext.benchmark.matrix_file import file_of, load
 from nnunet_ext.benchmark.state import Store, write_json
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.files import write_text
+from nnunet_ext.weights import sam
 
 if TYPE_CHECKING:
     from typing import Self
@@ -82,11 +85,21 @@ class Benchmark:
             if dataset.test == "imagesTs" and not dataset.prepare:
                 needed += [self.folders.raw / name / sub for sub in ("imagesTs", "labelsTs")]
             problems += [f"There is no {path}." for path in needed if not path.exists()]
+        ways_out = ["Convert the dataset first (nnunet_ext convert --help); --split paper holds cases out."]
+        ways_out = ways_out if problems else []
+        if path := self._missing_sam_weights():
+            problems.append(f"Some trainers begin with SAM's weights, and there is no {path}.")
+            ways_out.append(sam.way_out(path))
         if problems:
-            raise InputError(
-                *problems,
-                way_out="Convert the dataset first (nnunet_ext convert --help); --split paper holds cases out.",
-            )
+            raise InputError(*problems, way_out=" ".join(ways_out))
+
+    def _missing_sam_weights(self) -> Path | None:
+        """Where they should be, if a training that is still to be done begins with them and they are not there."""
+        begin = [j for j in self.jobs if j.kind == "train" and names.begins_with_sam(j.facts["trainer"])]
+        if all(sam.VARIABLE in j.environment or self.store.is_done(j) for j in begin):
+            return None
+        path = sam.location()
+        return path if path is not None and not path.exists() else None
 
     @property
     def devices(self) -> list[str]:

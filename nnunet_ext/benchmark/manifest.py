@@ -48,7 +48,6 @@ def write(job: Job, record: Record, needed: list[Job], store: Store) -> None:
             "format": FORMAT,
             **job.facts,
             "written": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "sam_checkpoint": os.environ.get("NNUNET_EXT_SAM_CHECKPOINT"),
             "commit": commit(),
             "versions": versions(),
             "machine": machine(),

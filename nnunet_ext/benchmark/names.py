@@ -43,3 +43,8 @@ def takes_clicks(trainer: str) -> bool:
     """Whether ``nnunet_ext predict`` can click for it."""
     entry = registry.get("trainer", trainer)
     return entry is not None and entry.module == "nnunet_ext.trainers.samus"
+
+
+def begins_with_sam(trainer: str) -> bool:
+    """Whether a training starts from SAM's weights: all of that family but the tiny ones (a test compares)."""
+    return takes_clicks(trainer) and "Tiny" not in trainer

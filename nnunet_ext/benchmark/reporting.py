@@ -11,6 +11,7 @@ import numpy as np
 from nnunet_ext import registry
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.collect import Results, Run, collect
+from nnunet_ext.benchmark.jobs import script
 from nnunet_ext.benchmark.progress import duration
 from nnunet_ext.evaluation import comparison, report
 from nnunet_ext.evaluation.comparison import DEFAULT_METRICS, Model
@@ -129,6 +130,8 @@ def _notes(benchmark: Benchmark, results: Results) -> list[str]:
             f"{', '.join(own)}: nnU-Net's own trainers have their own budget and take no seed; their runs are unseeded "
             "repeats."
         )
+    if _held_out(results) and len(benchmark.matrix.folds) > 1:
+        notes.append("Every fold predicted the same held-out cases: folds count as repeats, like seeds.")
     for row, runs in results.runs.items():
         cells = len(benchmark.matrix.seeds) * len(benchmark.matrix.folds)
         if len(runs) < cells:
@@ -152,7 +155,8 @@ def _cost(runs: Sequence[Run]) -> report.Cost:
 
 
 def _extras(benchmark: Benchmark, results: Results) -> report.Extras:
-    done = [job for row in results.runs.values() for run in row for job in benchmark.jobs.with_needs(run.job)]
+    done = {job.id for row in results.runs.values() for run in row for job in benchmark.jobs.with_needs(run.job)}
+    lines = script([job for job in benchmark.jobs if job.id in done], "").splitlines()
     trains = {
         row: [Path(j.folder) for r in runs for j in benchmark.jobs.with_needs(r.job) if j.kind == "train"]
         for row, runs in results.runs.items()
@@ -160,7 +164,7 @@ def _extras(benchmark: Benchmark, results: Results) -> report.Extras:
     return report.Extras(
         model_folders=trains,
         costs={row: _cost(runs) for row, runs in results.runs.items()},
-        commands=[job.line() for job in benchmark.jobs if job.id in {d.id for d in done}],
+        commands=[line for line in lines if line and not line.startswith(("#", "set "))],
         manifests=results.manifests,
         published=[
             report.Published(model=p.row, metrics=p.metrics, source=p.source, differences=p.note)

@@ -47,6 +47,7 @@ class Record:
     Args:
         hash: of the job that was run.
         host, pid, pid_started: of the worker that runs it.
+        device: CUDA_VISIBLE_DEVICES of a job that computes on a GPU.
         slurm: number of the SLURM job, if it was one.
         reason: of a failure, one line.
     """
@@ -56,6 +57,7 @@ class Record:
     host: str = ""
     pid: int = 0
     pid_started: str = ""
+    device: str = ""
     slurm: str = ""
     reason: str = ""
     attempts: tuple[Attempt, ...] = ()

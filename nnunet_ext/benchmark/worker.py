@@ -97,6 +97,7 @@ class Worker:
             host=socket.gethostname(),
             pid=os.getpid(),
             pid_started=processes.start_time(os.getpid()),
+            device=os.environ.get("CUDA_VISIBLE_DEVICES", "") if self.job.gpu else "",
             slurm=self.slurm,
             attempts=(*attempts, Attempt(started=time.time(), continued=continued)),
         )

@@ -73,6 +73,7 @@ class LocalExecutor:
     ) -> None:
         self.jobs, self.store, self.parallel, self.watch, self.interval = jobs, store, parallel, watch, interval
         self.gpus: list[str | None] = list(devices) or [None] * parallel
+        self.taken: set[str] = set()  # GPUs of jobs that another run has started
         self.running: dict[str, _Running] = {}
         self.not_before: dict[str, float] = {}
         self.outcome = Outcome()
@@ -103,14 +104,16 @@ class LocalExecutor:
         """Look at what runs, start what can be; whether anything is left to wait for."""
         self._collect()
         status = self.outcome.status
-        elsewhere = 0
+        elsewhere = []
         for job in self.jobs:
             if job.id in self.running or status[job.id] in ("done", "failed", "skipped"):
                 continue
             status[job.id] = self._of_waiting(job)
-            elsewhere += status[job.id] == "running"
+            if status[job.id] == "running":
+                elsewhere.append(job)
+        self.taken = {device for job in elsewhere if (device := self.store.former(job).device)}
         for job in self.jobs:
-            if len(self.running) + elsewhere >= self.parallel:
+            if len(self.running) + len(elsewhere) >= self.parallel:
                 break
             if self._ready(job):
                 self._start(job)
@@ -130,12 +133,16 @@ class LocalExecutor:
             status[job.id] == "waiting"
             and all(status[n] == "done" for n in job.needs)
             and all(status[n] not in ("waiting", "running") for n in job.after)
-            and (not job.gpu or bool(self.gpus))
+            and (not job.gpu or self._free_gpu() is not None)
             and time.monotonic() >= self.not_before.get(job.id, 0.0)
         )
 
+    def _free_gpu(self) -> int | None:
+        """Its place in the list."""
+        return next((i for i, device in enumerate(self.gpus) if device not in self.taken), None)
+
     def _start(self, job: Job) -> None:
-        device = self.gpus.pop(0) if job.gpu else None
+        device = self.gpus.pop(self._free_gpu()) if job.gpu else None
         environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self._threads()))}
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device

@@ -149,7 +149,8 @@ def test_other_parameters_start_anew_beside_what_was_there(tmp_path: Path) -> No
         assert run(make(text, seed)).status == {"train": "done"}
         assert (folder / "out").read_text().split() == [text, seed]
     for number, expected in enumerate((["first", "1"], ["first", "2"]), 1):
-        assert (tmp_path / f"fold_0.previous_{number}" / "out").read_text().split() == expected
+        assert (tmp_path / f"previous_{number}_fold_0" / "out").read_text().split() == expected
+    assert [f.name for f in tmp_path.glob("fold_*")] == ["fold_0"], "nnU-Net takes every fold_* for a fold"
 
 
 def test_what_cannot_continue_begins_anew_in_an_empty_folder(tmp_path: Path) -> None:
@@ -188,6 +189,17 @@ def test_a_half_written_checkpoint_is_set_aside(tmp_path: Path) -> None:
     assert run(jobs).status == {"train": "done"}
     assert lines(tmp_path / "seen") == ["checkpoint_best.pth", "checkpoint_latest.pth.broken"]
     assert store(jobs).record(job).attempts[-1].continued
+
+
+def test_a_job_without_a_folder_touches_no_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("checkpoint_of_a_user.pth").write_bytes(b"older than torch's zip files")
+    jobs = Jobs(tmp_path)
+    job = shell(jobs, "plan", "true", kind="plan", resume=("--clean",))
+    store(jobs).write(job, Record(hash=job.hash, state="interrupted", attempts=(Attempt(started=time.time()),)))
+    assert run(jobs).status == {"plan": "done"}
+    assert os.listdir() == ["checkpoint_of_a_user.pth"]
 
 
 def test_what_an_attempt_cost_is_written_down(tmp_path: Path) -> None:

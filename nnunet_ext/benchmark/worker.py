@@ -85,10 +85,12 @@ class Worker:
         with self._stoppable():
             self._wait_for_orphan(log)
         continued = former.hash == self.job.hash and self.job.resume is not None and bool(former.attempts)
-        if continued:
-            _set_broken_checkpoints_aside(Path(self.job.folder), log)
-        elif self.job.folder and Path(self.job.folder).exists():
-            _clear(Path(self.job.folder), keep=former.hash != self.job.hash)
+        folder = Path(self.job.folder) if self.job.folder else None  # Path("") would be the working directory
+        if folder is not None and folder.exists():
+            if continued:
+                _set_broken_checkpoints_aside(folder, log)
+            else:
+                _clear(folder, keep=former.hash != self.job.hash)
         words = (*self.job.command, *((self.job.resume or ()) if continued else ()))
         attempts = _with_end(former.attempts, self.store.log(self.job)) if former.hash == self.job.hash else ()
         self.record = Record(
@@ -203,13 +205,14 @@ def _clear(folder: Path, keep: bool) -> None:
     """Make room for a job that starts anew.
 
     Args:
-        keep: whatever other parameters made stays beside, under a name of its own; else it is an attempt of this job.
+        keep: whatever other parameters made stays beside, under a name of its own (not "fold_0...", which nnU-Net would
+            take for a fold); else it is an attempt of this job.
     """
     if not keep:
         shutil.rmtree(folder)
         return
-    number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.previous_{n}").exists())
-    folder.rename(folder.with_name(f"{folder.name}.previous_{number}"))
+    names = (folder.with_name(f"previous_{n}_{folder.name}") for n in itertools.count(1))
+    folder.rename(next(name for name in names if not name.exists()))
 
 
 def _set_broken_checkpoints_aside(folder: Path, log: IO[str]) -> None:

@@ -279,6 +279,17 @@ class TestRefusals:
         assert {key for _, key in comparison.results} == {"dice", "iou"}
         assert "Left out, since B lacks it: HD95." in comparison.notes
 
+    def test_a_fold_that_lacks_the_metric(self) -> None:
+        """nnU-Net's summary.json beside another fold's metrics.json: what was not measured is not undefined."""
+        full, names = with_distance("A", [1, 2, 3]).runs[0], ["other_0", "other_1", "other_2"]
+        plain = evaluation([0.1, 0.2, 0.3], cases=names)
+        plain = replace(plain, table=plain.table.drop(columns=["hd95_mm", "nsd"]))
+        whole = with_distance("B", [1, 2, 3, 4, 5, 6]).runs[0]
+        whole = replace(whole, table=whole.table.assign(case=[*full.cases, *names]))
+        comparison = compare([model("A", full, plain), model("B", whole)])
+        assert {key for _, key in comparison.results} == {"dice", "iou"}
+        assert "Left out, since A lacks it: HD95." in comparison.notes
+
     def test_nothing_defined(self) -> None:
         assert "has a value in any model" in refusal([model("A", [math.nan] * 3), model("B", [math.nan] * 3)])
 

@@ -53,13 +53,13 @@ class Model:
         return self.runs[0].info.get("prompts") or "none"
 
     def tables(self, labels: tuple[int, ...]) -> list[pd.DataFrame]:
-        """Of every repeat: the rows of all folds, indexed by case, sorted; metrics by key.
+        """Of every repeat: the rows of all folds, indexed by case, sorted; those metrics by key that all folds have.
 
         Args:
             labels: of the structure, whatever the runs call it.
         """
         return [
-            pd.concat([run.of(structure_name(run, labels)) for run in repeat]).sort_index()
+            pd.concat([run.of(structure_name(run, labels)) for run in repeat], join="inner").sort_index()
             for repeat in zip(*self.folds, strict=True)
         ]
 

@@ -104,7 +104,14 @@ def test_a_trained_model_is_all_its_folds(nnunet_summary: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"metric_per_case": []}', '{"metric_per_case": [{"metrics": {"1": {}}}]}']
+    "content",
+    [
+        "",
+        "[]",
+        '{"metric_per_case": []}',
+        '{"metric_per_case": [{"metrics": {"1": {}}}]}',
+        '{"metric_per_case": [{"prediction_file": "a.nii.gz", "metrics": {}}]}',
+    ],
 )
 def test_what_is_no_summary(tmp_path: Path, content: str) -> None:
     (tmp_path / "summary.json").write_text(content)

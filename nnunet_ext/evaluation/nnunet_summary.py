@@ -48,6 +48,8 @@ def load_summary(file: Path) -> Evaluation:
             for key, metrics in case["metrics"].items()
         ]
         structures = {names.get(key, key): _labels(key) for key in cases[0]["metrics"]}
+        if not structures:
+            raise LookupError("no labels")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
         raise InputError(
             f"{file} is no summary.json of nnU-Net ({type(e).__name__}: {e}).",

@@ -383,6 +383,14 @@ class TestVerdicts:
         assert pair.verdict == "A is better than B: -1.0 mm HD95 [-1.0, -1.0], p = .002 (undefined in 2 of 12 cases)."
         assert (only(comparison, "hd95").rankings[0].n, only(comparison, "hd95").rankings[0].undefined) == (10, 2)
 
+    def test_nobody_is_best_by_finding_nothing_in_hard_cases(self) -> None:
+        easy = np.arange(1.0, 11.0)
+        found = with_distance("A", [50, 60, *easy])
+        result = only(compare([found, with_distance("B", [math.nan, math.nan, *easy + 1])]), "hd95")
+        assert result.summaries["B"].mean < result.summaries["A"].mean
+        assert result.best == {"A"}
+        assert next(iter(result.rankings[0].ranks)) == "A"
+
     def test_undefined_in_all_models_is_not(self) -> None:
         nan = math.nan
         comparison = compare([model("A", [nan, 0.5, 0.6]), model("B", [nan, 0.5, 0.6])])

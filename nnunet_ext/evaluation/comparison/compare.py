@@ -14,9 +14,9 @@ from nnunet_ext.evaluation.comparison.model import Model
 from nnunet_ext.evaluation.comparison.notes import notes
 from nnunet_ext.evaluation.comparison.pairs import compare_pairs
 from nnunet_ext.evaluation.comparison.ranking import rank
-from nnunet_ext.evaluation.comparison.records import Comparison, Result, Summary
-from nnunet_ext.evaluation.comparison.summary import mean_over_repeats, summarise
-from nnunet_ext.evaluation.comparison.wording import label, number, some, unit
+from nnunet_ext.evaluation.comparison.records import Comparison, Result
+from nnunet_ext.evaluation.comparison.summary import best, mean_over_repeats, summarise
+from nnunet_ext.evaluation.comparison.wording import label, some, unit
 from nnunet_ext.evaluation.definitions import BY_KEY, METRICS, Metric, Units
 
 DEFAULT_METRICS = ("dice", "iou", "hd95", "assd", "nsd", "lesion_f1")
@@ -151,14 +151,5 @@ class _Plan:
             summaries=summaries,
             pairs=compare_pairs(values, self.pairs, metric, **compared) if metric.better else (),
             rankings=tuple(filter(None, rankings)),
-            best=frozenset(name for group in groups.values() for name in _best(summaries, group, metric)),
+            best=frozenset(name for group in groups.values() for name in best(values[group], metric)),
         )
-
-
-def _best(summaries: Mapping[str, Summary], group: Sequence[str], metric: Metric) -> list[str]:
-    """Those whose mean reads the same as the best."""
-    means = {name: summaries[name].mean for name in group if summaries[name].n}
-    if not means:
-        return []
-    best = max(means.values(), key=lambda mean: metric.better * mean)
-    return [name for name, mean in means.items() if number(mean, metric) == number(best, metric)]

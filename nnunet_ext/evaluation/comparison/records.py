@@ -129,7 +129,8 @@ class Result:
         pairs: all pairs of models, the earlier named first; with a baseline, every other model against it. None where
             the metric has no better direction.
         rankings: one per prompt source with two or more models; none where the metric is not to be ranked by.
-        best: models to mark: those whose mean reads the same as the best of their prompt source.
+        best: models to mark: those whose mean reads the same as the best of their prompt source, over the cases where
+            all of it have a value.
     """
 
     structure: str

@@ -10,6 +10,8 @@ import pandas as pd
 
 from nnunet_ext.evaluation import aggregate
 from nnunet_ext.evaluation.comparison.records import Summary
+from nnunet_ext.evaluation.comparison.wording import number
+from nnunet_ext.evaluation.definitions import Metric
 
 
 def mean_over_repeats(tables: Sequence[pd.DataFrame], metric: str) -> np.ndarray:
@@ -33,3 +35,19 @@ def summarise(tables: Sequence[pd.DataFrame], metric: str) -> Summary:
         repeat_means=tuple(means),
         repeat_sd=float(np.std(means, ddof=1)) if len(means) > 1 else math.nan,
     )
+
+
+def best(values: pd.DataFrame, metric: Metric) -> set[str]:
+    """Models to mark: those whose mean reads the same as the best; none without a rival.
+
+    Means are over the cases where all have a value, as in ranks: a model must not win by finding nothing in hard cases.
+
+    Args:
+        values: cases x models of one prompt source, NaN where undefined.
+    """
+    complete = values.dropna()
+    if not (metric.ranked and metric.better) or values.shape[1] < 2 or complete.empty:
+        return set()
+    means = complete.mean()
+    top = number(means.max() if metric.better > 0 else means.min(), metric)
+    return {name for name, mean in means.items() if number(mean, metric) == top}

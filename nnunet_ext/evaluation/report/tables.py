@@ -13,6 +13,7 @@ import pandas as pd
 from nnunet_ext.evaluation.comparison.export import method, pair_rows, to_csv
 from nnunet_ext.evaluation.comparison.latex import to_latex
 from nnunet_ext.evaluation.comparison.records import Pair, Ranking, Result
+from nnunet_ext.evaluation.comparison.summary import best
 from nnunet_ext.evaluation.comparison.wording import PROMPTS, interval, number, p_value, percent
 from nnunet_ext.evaluation.definitions import BY_KEY, Metric
 from nnunet_ext.evaluation.report.extras import Published
@@ -45,7 +46,7 @@ def summary(subject: Subject) -> list[dict[str, Any]]:
 
 
 def _summary_row(subject: Subject, structure: str, metric: Metric) -> dict[str, Any]:
-    best = _best(subject, structure, metric)
+    marked = _best(subject, structure, metric)
     cells = []
     for name in subject.names:
         s = subject.summary(structure, metric.key, name)
@@ -57,7 +58,7 @@ def _summary_row(subject: Subject, structure: str, metric: Metric) -> dict[str, 
         cells.append(
             {
                 "mean": number(s.mean, metric),
-                "best": name in best,
+                "best": name in marked,
                 "interval": interval(s.low, s.high, metric),
                 "counts": f"n {s.n}{undefined}",
                 "more": [f"{what} {number(v, metric)}" for what, v in more if math.isfinite(v)],
@@ -67,18 +68,10 @@ def _summary_row(subject: Subject, structure: str, metric: Metric) -> dict[str, 
 
 
 def _best(subject: Subject, structure: str, metric: Metric) -> set[str]:
-    """Models whose mean reads the same as the best of those with the same prompts; none without a rival."""
-    if not (metric.ranked and metric.better):
-        return set()
-    best: set[str] = set()
-    for source in dict.fromkeys(subject.prompts.values()):
-        group = [name for name in subject.names if subject.prompts[name] == source]
-        found = {name: subject.summary(structure, metric.key, name) for name in group}
-        means = {name: s.mean for name, s in found.items() if s and s.n}
-        if len(group) > 1 and means:
-            top = number(max(means.values(), key=lambda mean: metric.better * mean), metric)
-            best |= {name for name, mean in means.items() if number(mean, metric) == top}
-    return best
+    """Of every prompt source."""
+    values, prompts = subject.values(structure, metric.key), subject.prompts
+    groups = ([name for name in subject.names if prompts[name] == s] for s in dict.fromkeys(prompts.values()))
+    return set().union(*(best(values[group], metric) for group in groups))
 
 
 def significance(subject: Subject) -> dict[str, Any] | None:

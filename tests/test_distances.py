@@ -153,6 +153,15 @@ def test_known_values() -> None:
     assert Distances.of(p, p).nsd(0) == 1
 
 
+@pytest.mark.parametrize("spacing", [0.4, float(np.float32(0.4))])
+def test_nsd_at_the_tolerance_does_not_depend_on_rounding(spacing: float) -> None:
+    """Five voxels of 0.4 mm are within 2 mm, wherever in the image they are."""
+    for start in range(40):
+        p, r = np.zeros((2, 60), bool)
+        p[start], r[start + 5] = True, True
+        assert Distances.of(p, r, [spacing]).nsd(2.0) == 1
+
+
 def test_equal_masks_have_no_distance() -> None:
     mask = blobs((20, 20), 0)
     assert numbers(Distances.of(mask, mask)).tolist() == [0, 0, 0, 1]

@@ -16,6 +16,7 @@ from scipy.spatial import KDTree
 from nnunet_ext.evaluation.mask_pair import MaskPair
 
 ROWS_SIZE = 256  # of the images that the SAMUS papers evaluate
+_ROUNDING = 1e-6  # relative: NIfTI's spacings have seven digits, and five voxels of 0.4 mm are 2 mm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class Distances:
         Args:
             tolerance: in the unit of the spacing.
         """
+        tolerance *= 1 + _ROUNDING
         return self._mean(self.prediction <= tolerance, self.reference <= tolerance)
 
     @staticmethod

@@ -76,6 +76,9 @@ def test_the_report_gets_the_comparison(monkeypatch: pytest.MonkeyPatch, capsys:
         (["A=a", "B=nowhere", "C=elsewhere"], ["nowhere has no metrics.json", "elsewhere has no metrics.json"]),
         (["A=a", "B=b", "--images", "nowhere"], ["nowhere is no folder"]),
         (["A=a", "B=b", "--out", "a/metrics.csv"], ["is a file"]),
+        (["A=a", "B=b", "--out", "a/metrics.csv/below"], ["metrics.csv is no folder to write to"]),
+        (["A=a", "B=b", "--report", "a/metrics.csv/report.html"], ["metrics.csv is no folder to write to"]),
+        (["A=a", "B=b", "--report", "a"], ["a is a folder"]),
         (["A=a", "B=broken.json"], ["broken.json"]),
     ],
 )

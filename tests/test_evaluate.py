@@ -366,7 +366,23 @@ class TestErrors:
     def test_nowhere_to_write(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
         pred, ref = make()
         (pred / "file").touch()
-        assert "file cannot be written" in refused(capsys, pred, ref, "--out", pred / "file")
+        assert "file is a file" in refused(capsys, pred, ref, "--out", pred / "file")
+        assert "file is no folder to write to" in refused(capsys, pred, ref, "--out", pred / "file" / "below")
+        assert "file is no folder to write to" in refused(capsys, pred, ref, "--report", pred / "file" / "report.html")
+        assert "is a folder" in refused(capsys, pred, ref, "--report", pred)
+
+    @pytest.mark.parametrize(
+        ("name", "content"), [("metrics.csv", "case,dice\na,1\n"), ("metrics.json", '{"dice": 1}')]
+    )
+    def test_files_of_others_are_left_alone(
+        self, make: Make, capsys: pytest.CaptureFixture[str], name: str, content: str
+    ) -> None:
+        pred, ref = make()
+        (pred / name).write_text(content)
+        assert run(pred, ref) == 2
+        assert f"{pred / name}: not written by nnunet_ext evaluate" in capsys.readouterr().err
+        assert {f.name: f.read_text() for f in pred.glob("metrics.*")} == {name: content}
+        assert run(pred, ref, "--out", pred / "own") == run(pred, ref, "--out", pred / "own") == 0
 
     def test_interrupted(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         def stop(*_: object) -> None:

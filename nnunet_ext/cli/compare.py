@@ -39,10 +39,13 @@ def run(args: argparse.Namespace) -> int:
     """Compare, print, write."""
     from nnunet_ext.errors import InputError
     from nnunet_ext.evaluation import comparison
+    from nnunet_ext.evaluation.files import check_file
 
     if args.images is not None and not args.images.is_dir():
         raise InputError(f"{args.images} is no folder.", way_out="Name the folder of the cases' images with --images.")
     comparison.check_folder(args.out)
+    if args.report is not None:
+        check_file(args.report, "Name another file with --report.")
     models = comparison.read_models(args.models)
     result = comparison.compare(
         models, structures=args.structure, metrics=args.metrics, baseline=args.reference, alpha=args.alpha

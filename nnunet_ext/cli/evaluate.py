@@ -63,10 +63,14 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write, print."""
     _check(args)
     from nnunet_ext.evaluation.aggregate import aggregate
-    from nnunet_ext.evaluation.evaluation import CSV, JSON
+    from nnunet_ext.evaluation.evaluation import CSV, JSON, check_folder
+    from nnunet_ext.evaluation.files import check_file
     from nnunet_ext.evaluation.folder import evaluate
 
-    source = _source(args)
+    source, out = _source(args), args.out or _default_out(args)
+    check_folder(out)
+    if args.report:
+        check_file(args.report, "Name another file with --report.")
     source.info.update(_info(args, source))
     evaluation = evaluate(
         source,
@@ -76,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
         track=progress_bar,
     )
     summaries = aggregate(evaluation)
-    out = args.out or _default_out(args)
     try:
         evaluation.save(out, {name: summary.as_dict() for name, summary in summaries.items()})
     except OSError as e:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.definitions import COUNTS, METRICS, Metric, Units
-from nnunet_ext.evaluation.files import without_nan, write_text
+from nnunet_ext.evaluation.files import check_file, without_nan, write_text
 
 FORMAT = 1
 CSV, JSON = "metrics.csv", "metrics.json"
@@ -62,7 +62,11 @@ class Evaluation:
         """Write ``metrics.csv`` and ``metrics.json``; the latter has nnU-Net's summary.json keys where they exist.
 
         Undefined values are empty in the one and null in the other. Each file appears when it is whole.
+
+        Raises:
+            InputError: see `check_folder`.
         """
+        check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         record = {"format": FORMAT, "units": self.units._asdict(), "structures": self.structures, "info": self.info}
         record |= {"definitions": {m.key: _definition(m) for m in METRICS}, "aggregates": aggregates or {}}
@@ -89,7 +93,7 @@ class Evaluation:
             units = Units(**record["units"])
             structures = {name: tuple(labels) for name, labels in record["structures"].items()}
             rows = [
-                {"case": case["case"], "structure": name, **_ours(case["metrics"][structure_key(labels)])}
+                {"case": case["case"], "structure": name, **_with_our_names(case["metrics"][structure_key(labels)])}
                 for case in content["metric_per_case"]
                 for name, labels in structures.items()
             ]
@@ -126,6 +130,31 @@ class Evaluation:
         }
 
 
+def check_folder(folder: Path) -> None:
+    """Whether `Evaluation.save` may write there.
+
+    Raises:
+        InputError: nothing can be written there, or a file would be replaced that is none of ours.
+    """
+    way_out = "Name another folder with --out."
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file.", way_out=way_out)
+    for file in (folder / CSV, folder / JSON):
+        check_file(file, way_out)
+    if foreign := [str(folder / name) for name in (CSV, JSON) if (folder / name).exists() and not _ours(folder / name)]:
+        raise InputError(
+            f"{', '.join(foreign)}: not written by nnunet_ext evaluate, and not to be overwritten.", way_out=way_out
+        )
+
+
+def _ours(file: Path) -> bool:
+    try:
+        text = file.read_text(encoding="utf-8")
+        return text.startswith(",".join(("case", "structure", *COUNTS))) or EXTENSION in json.loads(text)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def columns(units: Units) -> list[str]:
     """All columns of a table, in order."""
     return ["case", "structure", *COUNTS, *(units.column(m.key) for m in METRICS)]
@@ -159,5 +188,5 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _ours(metrics: dict[str, Any]) -> dict[str, Any]:
+def _with_our_names(metrics: dict[str, Any]) -> dict[str, Any]:
     return {**metrics, **{ours: metrics[theirs] for ours, theirs in TO_NNUNET.items()}}

@@ -120,6 +120,10 @@ def test_every_mistake_is_named_at_once() -> None:
             ],
             "made by several planners",
         ),
+        (
+            [{"trainer": "nnUNetTrainer", "checkpoint": "checkpoint_latest.pth"}],
+            "checkpoint is 'checkpoint_latest.pth', but must be one of checkpoint_final.pth, checkpoint_best.pth",
+        ),
         ([{}], "trainer is missing"),
         ([], "no names of rows"),
     ],

@@ -166,7 +166,7 @@ def _rows(table: Table) -> list[Row]:
     configurations = _one_or_more(table, "configuration")
     planner, plans = table.take("planner", "text", ""), table.take("plans", "text", "")
     name = table.take("name", "text", "")
-    checkpoint = table.take("checkpoint", "text", "", choices=(FINAL, BEST, "checkpoint_latest.pth"))
+    checkpoint = table.take("checkpoint", "text", "", choices=(FINAL, BEST))  # no latest: nnU-Net removes it
     prompts = table.take("prompts", "text", "none", choices=("none", "reference"))
     datasets = table.take("datasets", "integers", ())
     table.finish()

@@ -161,6 +161,34 @@ def test_what_a_change_repeats(nnunet_folders: Path) -> None:
     assert len(repeated()) == 8  # another split
 
 
+@pytest.mark.parametrize("file", ["splits_final.json", "nnUNetRAUNetPlans.json"])
+def test_other_preprocessed_data_repeat_what_was_trained_on_them(nnunet_folders: Path, file: str) -> None:
+    dataset = [{"id": 29, "name": LITS, "test": "imagesTs", "preprocess": False}]
+    preprocessed = nnunet_folders / "nnUNet_preprocessed" / LITS
+    preprocessed.mkdir(parents=True)
+    before = {j.id: j.hash for j in build(nnunet_folders, datasets=dataset)}
+    assert {j.id: j.hash for j in build(nnunet_folders, datasets=dataset)} == before
+    (preprocessed / file).write_text("{}")
+    changed = [j for j in build(nnunet_folders, datasets=dataset) if j.hash != before[j.id]]
+    rows = {"RA", "stock"} if file == "splits_final.json" else {"RA"}
+    expected = {(kind, row) for kind in ("train", "predict", "evaluate") for row in rows}
+    assert {(j.kind, j.facts["row"]) for j in changed} == expected
+
+
+def test_preprocessed_data_have_a_split(nnunet_folders: Path) -> None:
+    """nnU-Net would make one in the first training, which changes what counts as done."""
+    file = nnunet_folders / "m.toml"
+    rows = f'[[datasets]]\nid = 29\nname = "{LITS}"\npreprocess = false\n[[rows]]\ntrainer = "nnUNetTrainer"\n'
+    file.write_text(f'name = "m"\n{rows}')
+    for folder, name in (("nnUNet_raw", "dataset"), ("nnUNet_preprocessed", "nnUNetPlans")):
+        (nnunet_folders / folder / LITS).mkdir(parents=True)
+        (nnunet_folders / folder / LITS / f"{name}.json").write_text("{}")
+    with pytest.raises(InputError, match=r"There is no .*splits_final\.json"):
+        Benchmark.of(file, nnunet_folders / "out").check_data()
+    (nnunet_folders / "nnUNet_preprocessed" / LITS / "splits_final.json").write_text("[]")
+    Benchmark.of(file, nnunet_folders / "out").check_data()
+
+
 def test_the_folder_may_be_moved(nnunet_folders: Path) -> None:
     made = matrix_file.load("smoke")
     here, there = (commands.build(made, Folders.of(made, nnunet_folders / n)) for n in ("here", "there"))

@@ -75,18 +75,24 @@ class Benchmark:
         Raises:
             InputError: a dataset is not there; all are named.
         """
-        problems = []
+        problems, ways_out = [], []
         for dataset in self.matrix.datasets:
             name = self.folders.dataset_name(dataset)
             needed = [] if dataset.prepare else [self.folders.raw / name / "dataset.json"]
             if not dataset.preprocess:
                 plans = {r.plans for r in self.matrix.rows_of(dataset)}
                 needed += [self.folders.preprocessed / name / f"{p}.json" for p in sorted(plans)]
+                needed += [splits := self.folders.preprocessed / name / "splits_final.json"]
+                if not splits.exists():
+                    ways_out.append(
+                        "Put a splits_final.json there: nnU-Net would make one in the first training, after which all that "
+                        "is done would count as of another split."
+                    )
             if dataset.test == "imagesTs" and not dataset.prepare:
                 needed += [self.folders.raw / name / sub for sub in ("imagesTs", "labelsTs")]
             problems += [f"There is no {path}." for path in needed if not path.exists()]
-        ways_out = ["Convert the dataset first (nnunet_ext convert --help); --split paper holds cases out."]
-        ways_out = ways_out if problems else []
+        if problems:
+            ways_out.insert(0, "Convert the dataset first (nnunet_ext convert --help); --split paper holds cases out.")
         if path := self._missing_sam_weights():
             problems.append(f"Some trainers begin with SAM's weights, and there is no {path}.")
             ways_out.append(sam.way_out(path))

@@ -49,13 +49,19 @@ class _Builder:
         test = self._test(dataset, name)
         prepared = self._prepare(dataset, name)
         plans = self._plan(dataset, name, prepared)
-        data = _checksum(self.folders.preprocessed / name / "splits_final.json") if not plans else ""
         for seed in self.matrix.seeds:
             for fold in self.matrix.folds:
                 for row in self.matrix.rows_of(dataset):
                     run = _Run(dataset=dataset, name=name, row=row, seed=seed, fold=fold, test=test)
+                    data = "" if row.plans in plans else self._preprocessed_checksum(name, row)
                     train = self._train(run, (plans[row.plans],) if row.plans in plans else prepared, data)
                     self._evaluate(run, train, self._predict(run, train) if test == "imagesTs" else None)
+
+    def _preprocessed_checksum(self, name: str, row: Row) -> str:
+        """Of the splits and the plans that no job makes."""
+        return "".join(
+            _checksum(self.folders.preprocessed / name / file) for file in ("splits_final.json", f"{row.plans}.json")
+        )
 
     def _test(self, dataset: Dataset, name: str) -> str:
         """ "imagesTs" or "validation"."""

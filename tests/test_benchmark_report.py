@@ -179,6 +179,20 @@ def test_unfair_comparisons_are_refused(benchmark: Benchmark, key: tuple[str, ..
     assert "U-Net (seed 0, fold 0)" in problem
 
 
+def test_splits_are_those_of_the_training(benchmark: Benchmark) -> None:
+    """Whatever has become of the file since: else a row that was trained before would look like one trained after."""
+    splits = benchmark.folders.preprocessed / LITS / "splits_final.json"
+    before = manifest.sha256(splits)
+    splits.write_text("[]")
+    evaluated(benchmark, "RA-U-Net", 0.8, seed=0)
+    row = next(j for j in benchmark.jobs if j.kind == "train" and (j.facts["row"], j.facts["seed"]) == ("U-Net", 0))
+    finish(benchmark, row)  # trained anew
+    evaluated(benchmark, "U-Net", 0.8, seed=0)
+    with pytest.raises(InputError, match=r"The splits \(splits_final.json\) differ") as e:
+        collect.collect(benchmark, LITS)
+    assert f"{before[:12]}: RA-U-Net (seed 0, fold 0)" in str(e.value)
+
+
 def test_other_cases_are_refused(benchmark: Benchmark) -> None:
     evaluated(benchmark, "RA-U-Net", 0.8, seed=0)
     evaluated(benchmark, "U-Net", 0.8, seed=0, cases=7)

@@ -85,8 +85,8 @@ class Benchmark:
                 needed += [splits := self.folders.preprocessed / name / "splits_final.json"]
                 if not splits.exists():
                     ways_out.append(
-                        "Put a splits_final.json there: nnU-Net would make one in the first training, after which all that "
-                        "is done would count as of another split."
+                        "Put a splits_final.json there: nnU-Net would make one in the first training, and then all "
+                        "that is done would count as of another split."
                     )
             if dataset.test == "imagesTs" and not dataset.prepare:
                 needed += [self.folders.raw / name / sub for sub in ("imagesTs", "labelsTs")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
+import json
 import os
 import platform
 import socket
@@ -52,8 +53,7 @@ def write(job: Job, record: Record, needed: list[Job], store: Store) -> None:
             "versions": versions(),
             "machine": machine(),
             "sha256": {
-                "splits_final.json": sha256(preprocessed / "splits_final.json"),
-                f"{job.facts.get('plans')}.json": sha256(preprocessed / f"{job.facts.get('plans')}.json"),
+                **(_trained_on(needed) or {file: sha256(preprocessed / file) for file in _read_by(job)}),
                 "dataset.json": sha256(raw / "dataset.json"),
                 "labelsTs": names_sha256(raw / "labelsTs"),
             },
@@ -61,6 +61,20 @@ def write(job: Job, record: Record, needed: list[Job], store: Store) -> None:
             "steps": steps,
         },
     )
+
+
+def _read_by(job: Job) -> tuple[str, str]:
+    """What a training reads of the preprocessed data, beside the cases."""
+    return "splits_final.json", f"{job.facts.get('plans')}.json"
+
+
+def _trained_on(needed: list[Job]) -> dict[str, str | None]:
+    """Checksums as the training wrote them down, since the files may be others by now; empty without a training."""
+    for job in needed:
+        if job.kind == "train" and Path(job.manifest).is_file():
+            written = json.loads(Path(job.manifest).read_text())["sha256"]
+            return {file: written[file] for file in _read_by(job)}
+    return {}
 
 
 def _step(job: Job, record: Record) -> dict[str, Any]:

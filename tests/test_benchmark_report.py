@@ -88,8 +88,10 @@ def finish(benchmark: Benchmark, job: Job, seconds: float = 30.0) -> None:
     benchmark.store.write(job, record)
 
 
-def evaluated(benchmark: Benchmark, row: str, dice: float, *, seed: int, cases: int = 8) -> Job:
-    """The evaluation of a row and seed, made up."""
+def evaluated(
+    benchmark: Benchmark, row: str, dice: float, *, seed: int, cases: int = 8, undefined: tuple[str, ...] = ()
+) -> Job:
+    """The evaluation of a row and seed, made up; with cases without a Dice."""
     job = next(j for j in benchmark.jobs if j.kind == "evaluate" and (j.facts["row"], j.facts["seed"]) == (row, seed))
     rng = np.random.default_rng(seed)
     table = pd.DataFrame(np.nan, index=range(cases), columns=columns(PHYSICAL), dtype=object)
@@ -99,6 +101,7 @@ def evaluated(benchmark: Benchmark, row: str, dice: float, *, seed: int, cases: 
     numbers = [c for c in table.columns if c not in ("case", "structure", "tp", "fp", "fn", "tn")]
     table[numbers] = table[numbers].astype(float)
     table["dice"] = dice + rng.uniform(-0.05, 0.05, cases)
+    table.loc[table["case"].isin(undefined), "dice"] = np.nan
     table["precision"] = 0.9
     Evaluation(table=table, units=PHYSICAL, structures={"tumour": (1,)}).save(Path(job.outputs[0]).parent)
     finish(benchmark, job)
@@ -114,7 +117,7 @@ def two_models(benchmark: Benchmark) -> None:
 def test_the_report_of_whatever_is_finished(benchmark: Benchmark) -> None:
     two_models(benchmark)
     text = "\n".join(reporting.write(benchmark))
-    assert re.search(r"RA-U-Net +Dice +0\.773 +0\.[78]\d+ +\(mean of 8 of 8 cases, sd over 2 runs", text)
+    assert re.search(r"RA-U-Net +Dice +0\.773 +0\.[78]\d+ +\(tumour, mean of 8 of 8 cases, sd over 2 runs", text)
     assert re.search(r"nnU-Net +Dice +0\.7 +not finished", text)
     assert "differs: another split" in text
     assert "note: only a test" in text
@@ -130,6 +133,31 @@ def test_the_report_of_whatever_is_finished(benchmark: Benchmark) -> None:
         assert expected in page, expected
     compared = json.loads((folder / "comparison.json").read_text())
     assert "RA-U-Net" in json.dumps(compared)
+
+
+def test_published_figures_stand_by_the_numbers_of_the_report(benchmark: Benchmark) -> None:
+    """The same mean in the terminal and on the page, where a case is undefined in one of the runs."""
+    for seed in (0, 1):
+        evaluated(benchmark, "RA-U-Net", 0.8, seed=seed, undefined=("case_0",) if seed else ())
+    evaluated(benchmark, "U-Net", 0.6, seed=0)
+    text = "\n".join(reporting.write(benchmark))
+    (result,) = (r for r in _record(benchmark)["results"] if r["metric"] == "dice")
+    mean = result["models"]["RA-U-Net"]["mean"]
+    assert re.search(rf"RA-U-Net +Dice +0\.773 +{mean:.4g} +\(tumour, mean of 7 of 8 cases", text)
+
+
+def test_a_model_that_finds_nothing_hides_no_metric(benchmark: Benchmark) -> None:
+    everything = tuple(f"case_{i}" for i in range(8))
+    evaluated(benchmark, "RA-U-Net", 0.8, seed=0)
+    evaluated(benchmark, "U-Net", 0.6, seed=0, undefined=everything)
+    list(reporting.write(benchmark))
+    results = {r["metric"]: r for r in _record(benchmark)["results"]}
+    assert set(results) == {"dice", "precision"}
+    assert results["dice"]["models"]["U-Net"]["undefined"] == 8
+
+
+def _record(benchmark: Benchmark) -> dict[str, Any]:
+    return json.loads((benchmark.folders.root / "report" / LITS / "comparison.json").read_text())
 
 
 def test_runs_know_where_they_come_from(benchmark: Benchmark) -> None:

@@ -6,8 +6,6 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from nnunet_ext import registry
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.collect import Results, Run, collect
@@ -15,6 +13,7 @@ from nnunet_ext.benchmark.jobs import script
 from nnunet_ext.benchmark.progress import duration
 from nnunet_ext.evaluation import comparison, report
 from nnunet_ext.evaluation.comparison import DEFAULT_METRICS, Model
+from nnunet_ext.evaluation.comparison.summary import summarise
 from nnunet_ext.evaluation.definitions import BY_KEY
 
 Track = Callable[..., Iterable]
@@ -58,14 +57,10 @@ def write(benchmark: Benchmark, *, track: Track = lambda items, **_: items) -> I
 
 
 def _metrics(benchmark: Benchmark, models: Sequence[Model]) -> list[str]:
-    """The usual ones and those that papers state, as far as every model has values of them."""
+    """The usual ones and those that papers state, as far as any model has values of them."""
     wanted = dict.fromkeys((*DEFAULT_METRICS, *(key for p in benchmark.matrix.published for key in p.metrics)))
-
-    def has(model: Model, key: str) -> bool:
-        columns = [(run.table, run.units.column(key)) for run in model.runs]
-        return all(column in table for table, column in columns) and any(t[c].notna().any() for t, c in columns)
-
-    return [key for key in wanted if all(has(model, key) for model in models)]
+    runs = [run for model in models for run in model.runs]
+    return [key for key in wanted if any(run.table[run.units.column(key)].notna().any() for run in runs)]
 
 
 def published_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
@@ -87,15 +82,13 @@ def published_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
 
 
 def _here(model: Model, key: str) -> str:
-    """Mean over cases, of all repeats, on the first structure."""
-    labels = next(iter(model.runs[0].structures.values()))
-    tables = [t for t in model.tables(labels) if key in t]
-    means = [float(t[key].mean()) for t in tables if t[key].notna().any()]
-    if not means:
+    """Mean over cases, of the first structure."""
+    structure, labels = next(iter(model.runs[0].structures.items()))
+    s = summarise(model.tables(labels), key)
+    if not s.n:
         return "undefined"
-    defined = min(int(t[key].notna().sum()) for t in tables)
-    spread = f", sd over {len(means)} runs {np.std(means, ddof=1):.3g}" if len(means) > 1 else ""
-    return f"{statistics.fmean(means):>8.4g}  (mean of {defined} of {len(model.cases)} cases{spread})"
+    spread = f", sd over {len(s.repeat_means)} runs {s.repeat_sd:.3g}" if len(s.repeat_means) > 1 else ""
+    return f"{s.mean:>8.4g}  ({structure}, mean of {s.n} of {len(model.cases)} cases{spread})"
 
 
 def cost_lines(results: Results) -> Iterator[str]:

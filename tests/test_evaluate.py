@@ -504,9 +504,8 @@ class TestProvenance:
         info = Evaluation.load(pred).info
         assert (info["prompts"], info["trainer"], info["fold"]) == ("reference", "nnUNetTrainerSAMUSHF", [0, 1])
 
-    def test_nnunets_record_of_a_prediction(self, make: Make) -> None:
+    def test_what_nnunet_leaves_beside_a_prediction(self, make: Make) -> None:
         pred, ref = make()
-        tiny.save(pred / "predict_from_raw_data_args.json", {"use_folds": None, "save_probabilities": False})
         tiny.save(pred / "plans.json", {"dataset_name": "Dataset029_LiTS", "plans_name": "nnUNetPlans"})
         assert run(pred, ref) == 0
         info = Evaluation.load(pred).info

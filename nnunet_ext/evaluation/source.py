@@ -14,7 +14,6 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.structures import Structures
 
 DATASET, PLANS, PROMPTS = "dataset.json", "plans.json", "prompts_used.json"
-ARGUMENTS = "predict_from_raw_data_args.json"  # nnU-Net's record of a prediction
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")  # that nnU-Net reads
 _NAMED = 8  # cases in one message
 
@@ -136,15 +135,11 @@ def images_of(source: Source) -> Path | None:
 def provenance(predictions: Path) -> dict[str, Any]:
     """What files beside predictions, and the names of the folders above, tell about the model and its prompts."""
     predictions = predictions.resolve()
-    arguments = _read_json(predictions / ARGUMENTS)
     prompts = _read_json(predictions / PROMPTS)
     model, info = prompts.get("model"), {}
-    folds = arguments.get("use_folds") or [
-        Path(c["file"]).parent.name.removeprefix("fold_") for c in prompts.get("checkpoints", ())
-    ]
+    folds = [Path(c["file"]).parent.name.removeprefix("fold_") for c in prompts.get("checkpoints", ())]
     if predictions.name == "validation" and predictions.parent.name.startswith("fold_"):
         model, folds = predictions.parent.parent, [predictions.parent.name.removeprefix("fold_")]
-    model = model or arguments.get("model_training_output_dir")
     if model and Path(model).name.count("__") == 2:
         info["trainer"], info["plans"], info["configuration"] = Path(model).name.split("__")
         info["dataset"] = Path(model).parent.name

@@ -223,6 +223,7 @@ def test_plan_prints_every_command(nnunet_folders: Path, capsys: pytest.CaptureF
     for job in Benchmark.of(file, nnunet_folders / "out dir").jobs:
         assert f" {job.id}\n" in printed
     assert f"export nnUNet_raw={nnunet_folders}/nnUNet_raw" in printed
+    assert "unset NNUNET_EXT_EPOCHS NNUNET_EXT_ITERATIONS NNUNET_EXT_VAL_ITERATIONS NNUNET_EXT_SEED" in printed
     assert (
         f"nnUNet_results='{nnunet_folders}/out dir/nnUNet_results/seed_4' NNUNET_EXT_SEED=4 nnUNetv2_train" in printed
     )

@@ -10,6 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.environment import EPOCHS, ITERATIONS, SEED, VAL_ITERATIONS
+
+FROM_MATRIX = (EPOCHS, ITERATIONS, VAL_ITERATIONS, SEED)  # variables that come from the matrix or not at all
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -120,7 +124,7 @@ def script(jobs: Sequence[Job] | Jobs, title: str) -> str:
         if k in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     }
     lines = ["#!/usr/bin/env bash", f"# {title}: {len(jobs)} jobs", "set -e", ""]
-    lines += [f"export {k}={shlex.quote(v)}" for k, v in common.items()]
+    lines += [f"unset {' '.join(FROM_MATRIX)}", *(f"export {k}={shlex.quote(v)}" for k, v in common.items())]
     lines += [f"mkdir -p {shlex.join(sorted(folders))}"] if folders else []
     for i, job in enumerate(jobs, 1):
         own = {k: v for k, v in job.environment.items() if k not in common}

@@ -29,6 +29,7 @@ from typing import Any
 
 from nnunet_ext import registry
 from nnunet_ext.benchmark import names
+from nnunet_ext.benchmark.jobs import FROM_MATRIX
 from nnunet_ext.benchmark.matrix import (
     BEST,
     FINAL,
@@ -44,7 +45,6 @@ from nnunet_ext.benchmark.matrix import (
     slug,
 )
 from nnunet_ext.benchmark.tables import Table, listed, meant
-from nnunet_ext.environment import EPOCHS, ITERATIONS, SEED, VAL_ITERATIONS
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.definitions import BY_KEY
 
@@ -53,7 +53,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-OURS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", SEED, EPOCHS, ITERATIONS, VAL_ITERATIONS)
+OURS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", *FROM_MATRIX)
 
 
 def presets() -> dict[str, Path]:

@@ -24,11 +24,9 @@ from pathlib import Path
 from typing import IO
 
 from nnunet_ext.benchmark import gpu, manifest, processes
-from nnunet_ext.benchmark.jobs import Job
+from nnunet_ext.benchmark.jobs import FROM_MATRIX, Job
 from nnunet_ext.benchmark.state import Attempt, Record, Store, missing
-from nnunet_ext.environment import EPOCHS, ITERATIONS, SEED, VAL_ITERATIONS
 
-OURS = (EPOCHS, ITERATIONS, VAL_ITERATIONS, SEED)
 BUSY = 75  # exit code: another worker has the job (EX_TEMPFAIL)
 
 
@@ -177,7 +175,7 @@ def _why(code: int) -> str:
 
 def _outside() -> dict[str, str]:
     """The runner's own environment, without budget and seed: those come from the matrix or not at all."""
-    return {k: v for k, v in os.environ.items() if k not in OURS}
+    return {k: v for k, v in os.environ.items() if k not in FROM_MATRIX}
 
 
 def find(name: str) -> str | None:

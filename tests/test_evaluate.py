@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -456,6 +457,13 @@ class TestModelFolder:
         (model / "plans.json").unlink()
         assert main(["evaluate", "-m", str(model), "-f", "0"]) == 2
         assert "no trained model: plans.json missing" in capsys.readouterr().err
+
+    def test_a_case_counts_once(self, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shutil.copytree(model / "fold_0", model / "fold_all")
+        assert main(["evaluate", "-m", str(model), "-f", "0", "all"]) == 2
+        said = capsys.readouterr().err
+        assert "fold all has predicted cases of another fold again: case_2, case_3." in said
+        assert "holds no prediction of case_0, case_1." in said
 
     def test_no_references(
         self, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

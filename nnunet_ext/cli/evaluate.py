@@ -147,8 +147,9 @@ def table(evaluation: Evaluation, summaries: dict[str, StructureSummary]) -> lis
         lines.append(f"Prompts came from: {prompts}. Not comparable with methods that got none.")
     header = f"  {'':<26} {'n':>5}  {'mean':>9}  {'[95 % interval]':>20}  {'median':>9}  {'pooled':>9}  undefined"
     for structure, summary in summaries.items():
-        labels = ", ".join(map(str, evaluation.structures[structure]))
-        lines += ["", f"{structure} (label {labels}): {_emptiness(summary, evaluation.units)}", header]
+        labels = evaluation.structures[structure]
+        which = f"label{'s' * (len(labels) > 1)} {', '.join(map(str, labels))}"
+        lines += ["", f"{structure} ({which}): {_emptiness(summary, evaluation.units)}", header]
         images = summary.metrics["hd_rows"].n == summary.cases  # 2D, where the mean of slices says nothing new
         shown = [m for m in METRICS if summary.metrics[m.key].n and not (images and m.key.endswith("_slices"))]
         lines += [_line(m, summary.metrics[m.key], evaluation.units) for m in shown]

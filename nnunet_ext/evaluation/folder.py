@@ -18,7 +18,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.definitions import PHYSICAL, PIXELS, PLANAR, Units
+from nnunet_ext.evaluation.definitions import COUNTS, PHYSICAL, PIXELS, PLANAR, Units
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.evaluation.headers import Header, header_reader
 from nnunet_ext.evaluation.mask_pair import foreground_box
@@ -54,11 +54,7 @@ def evaluate(
         InputError: files that cannot be read, differ in size or position, or hold labels that dataset.json does not
             name; all in one message.
     """
-    work = _Work(
-        reader=_reader(source),
-        structures=source.structures,
-        tolerance=tolerance,
-    )
+    work = _Work(reader=_reader(source), structures=source.structures, tolerance=tolerance)
     pairs = [_Pair(case, file, source.references[case]) for case, file in source.predictions.items()]
     voxels = _check_headers(pairs, work.reader, check_geometry)
     workers = min(jobs, len(pairs), int(_seconds(len(pairs), voxels) / _SECONDS_PER_WORKER))
@@ -101,7 +97,7 @@ class _Result(NamedTuple):
 
 
 def _column(units: Units, key: str) -> str:
-    return key if key in ("tp", "fp", "fn", "tn") else units.column(key)
+    return key if key in COUNTS else units.column(key)
 
 
 def _seconds(cases: int, voxels: int) -> float:

@@ -94,7 +94,7 @@ def from_model(model: Path, folds: Sequence[str]) -> Source:
     for fold in dict.fromkeys(folds):
         folder = model / f"fold_{fold}" / "validation"
         found = _cases(folder, ending) if folder.is_dir() else {}
-        expected = _validation_cases(name, fold) or ((found or there) if fold != "all" else there)
+        expected = _validation_cases(name, fold) or (there if fold == "all" else found)
         if not found:
             problems.append(f"{folder} holds no validation; nnUNetv2_train ... {fold} --val makes it.")
             continue

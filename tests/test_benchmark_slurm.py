@@ -165,11 +165,11 @@ def test_status_knows_the_queue(cluster: slurm_cluster.Cluster, tmp_path: Path) 
     seen: list[bool] = []
 
     def act(outcome: Outcome) -> None:
-        slurm_queue.states(fresh=True)
-        _, later = progress.lines(jobs, store, outcome.status)
-        assert later.detail.startswith("SLURM ") or outcome.status["later"] != "waiting"
-        if outcome.status["train"] == "running" and store.record(job).state == "running":
+        if outcome.status["train"] == "running" and store.record(job).state == "running" and not seen:
+            slurm_queue.states(fresh=True)
             seen.append(store.is_running(job))
+            _, later = progress.lines(jobs, store, outcome.status)
+            assert later.detail == f"SLURM {store.submitted(later.job)} pending"
             subprocess.run(["scancel", store.record(job).slurm], check=True)
 
     run(jobs, act)

@@ -61,8 +61,13 @@ source = "nobody"
 @pytest.fixture
 def benchmark(nnunet_folders: Path) -> Benchmark:
     """A matrix whose training, so to speak, is finished for all rows but nnU-Net's."""
+    return trained(nnunet_folders, MATRIX)
+
+
+def trained(nnunet_folders: Path, matrix: str) -> Benchmark:
+    """See above."""
     file = nnunet_folders / "m.toml"
-    file.write_text(MATRIX)
+    file.write_text(matrix)
     raw, preprocessed = (nnunet_folders / n / LITS for n in ("nnUNet_raw", "nnUNet_preprocessed"))
     for path in (raw / "dataset.json", raw / "labelsTs" / "a.nii", preprocessed / "splits_final.json"):
         write_json(path, {})
@@ -158,6 +163,16 @@ def test_a_model_that_finds_nothing_hides_no_metric(benchmark: Benchmark) -> Non
 
 def _record(benchmark: Benchmark) -> dict[str, Any]:
     return json.loads((benchmark.folders.root / "report" / LITS / "comparison.json").read_text())
+
+
+def test_costs_are_of_the_device_of_the_training(nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "machine", lambda: {"cpu": "a CPU", "gpus": ["a GPU", "another"]})
+    on_gpu = trained(nnunet_folders, MATRIX.replace('device = "cpu"', 'device = "cuda"'))
+    monkeypatch.setattr(manifest, "machine", lambda: {"cpu": "a node without", "gpus": []})
+    evaluated(on_gpu, "RA-U-Net", 0.8, seed=0)
+    list(reporting.write(on_gpu))
+    page = (on_gpu.folders.root / "report" / LITS / "report.html").read_text()
+    assert "<td>a GPU</td>" in page
 
 
 def test_runs_know_where_they_come_from(benchmark: Benchmark) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def write(benchmark: Benchmark, *, track: Track = lambda items, **_: items) -> I
         else:
             yield f"Only {models[0].name} is finished: there is nothing to compare it with yet."
         yield from published_lines(benchmark, results)
-        yield from cost_lines(results)
+        yield from cost_lines(benchmark, results)
         yield from note_lines(benchmark, results)
         images = benchmark.folders.raw / name / ("imagesTs" if _held_out(results) else "imagesTr")
         report.build(
@@ -91,13 +92,13 @@ def _here(model: Model, key: str) -> str:
     return f"{s.mean:>8.4g}  ({structure}, mean of {s.n} of {len(model.cases)} cases{spread})"
 
 
-def cost_lines(results: Results) -> Iterator[str]:
+def cost_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
     """Parameters, time and memory of every row, means over its runs."""
     width = max(map(len, results.runs))
     yield ""
     yield f"{'cost':<{width}}  {'parameters':>11}  {'training':>9}  {'s/case':>7}  {'peak memory':>11}  budget"
     for row, runs in results.runs.items():
-        cost, facts = _cost(runs), runs[0].job.facts
+        cost, facts = _cost(benchmark, runs), runs[0].job.facts
         parameters = f"{cost.parameters:,}" if cost.parameters else "as planned"
         case = f"{cost.seconds_per_case:.2f}" if cost.seconds_per_case is not None else ""
         memory = f"{cost.peak_memory_bytes / 2**30:.2f} GiB" if cost.peak_memory_bytes else ""
@@ -132,19 +133,25 @@ def _notes(benchmark: Benchmark, results: Results) -> list[str]:
     return notes
 
 
-def _cost(runs: Sequence[Run]) -> report.Cost:
+def _cost(benchmark: Benchmark, runs: Sequence[Run]) -> report.Cost:
     entry = registry.get("trainer", runs[0].job.facts["trainer"])
     training, predicting = ([s for r in runs if (s := r.seconds(kind)) is not None] for kind in ("train", "predict"))
     cases = len(runs[0].evaluation.cases)
     peaks = [p for r in runs if (p := r.peak_bytes("train")) is not None]
-    machine = runs[0].manifest["machine"]
     return report.Cost(
         parameters=entry.parameters if entry else None,
         training_seconds=statistics.fmean(training) if training else None,
         seconds_per_case=statistics.fmean(predicting) / cases if predicting and cases else None,
         peak_memory_bytes=max(peaks, default=None),
-        device=machine["gpus"][0] if runs[0].job.gpu and machine["gpus"] else machine["cpu"],
+        device=_device(benchmark, runs[0]),
     )
+
+
+def _device(benchmark: Benchmark, run: Run) -> str:
+    """That it was trained on; the evaluation, whose manifest a run has, uses no GPU and may have had another node."""
+    train = next(job for job in benchmark.jobs.with_needs(run.job) if job.kind == "train")
+    machine = json.loads(Path(train.manifest).read_text())["machine"]
+    return machine["gpus"][0] if train.gpu and machine["gpus"] else machine["cpu"]
 
 
 def _extras(benchmark: Benchmark, results: Results) -> report.Extras:
@@ -156,7 +163,7 @@ def _extras(benchmark: Benchmark, results: Results) -> report.Extras:
     }
     return report.Extras(
         model_folders=trains,
-        costs={row: _cost(runs) for row, runs in results.runs.items()},
+        costs={row: _cost(benchmark, runs) for row, runs in results.runs.items()},
         commands=[line for line in lines if line and not line.startswith(("#", "set "))],
         manifests=results.manifests,
         published=[

@@ -253,6 +253,11 @@ def test_a_folder_belongs_to_one_benchmark(nnunet_folders: Path) -> None:
     assert (nnunet_folders / "out" / "matrix.toml").read_text() == (nnunet_folders / "mine.toml").read_text()
     with pytest.raises(InputError, match="holds the benchmark 'mine', not 'yours'"):
         made("yours").claim_folder()
+    (nnunet_folders / "file").touch()
+    with pytest.raises(InputError, match="file is a file"):
+        Benchmark.of(nnunet_folders / "mine.toml", nnunet_folders / "file")
+    with pytest.raises(InputError, match="file is no folder to write to"):
+        Benchmark.of(nnunet_folders / "mine.toml", nnunet_folders / "file" / "out").claim_folder()
 
 
 def test_sams_weights_are_asked_for_before_anything_runs(

@@ -78,11 +78,16 @@ def test_every_mistake_is_named_at_once() -> None:
         seeds=[1, 1, -1],
         folds=[],
         budget={"epochs": 0, "iteration": 5},
-        datasets=[{"id": "LiTS"}, {"id": 30, "name": "Dataset031_BUSI"}, {"id": 31, "prepare": ["make it"]}],
+        datasets=[
+            {"id": "LiTS"},
+            {"id": 30, "name": "Dataset031_BUSI"},
+            {"id": 31, "prepare": ["make it", "", 'make "it']},
+        ],
         rows=[{"trainer": "nnUNetTrainerRAUnet"}, {"name": "x", "trainer": "nnUNetTrainer", "checkpoint": "best"}],
         published=[{"row": "nobody", "metrics": {"dise": 0.5, "dice": "high"}, "source": "a paper"}],
         environment={"NNUNET_EXT_EPOCHS": 3, "nnUNet_def_n_proc": True},
         slurm={"minutes": {"training": 5}, "cpus": "many"},
+        arguments={"plan": "-np '4"},
         seed=3,
     )
     text = "\n".join(found)
@@ -96,6 +101,8 @@ def test_every_mistake_is_named_at_once() -> None:
         "[[published]] names a row",
         "no metric 'dise' (did you mean dice?)", "metric dice is 'high'", "NNUNET_EXT_EPOCHS is set by the benchmark",
         "nnUNet_def_n_proc is True", "no key 'training'", "cpus is 'many', but must be an integer", "no key 'seed'",
+        "prepare has an empty command", "prepare has 'make \"it': No closing quotation",
+        "plan has \"-np '4\": No closing quotation",
     ):  # fmt: skip
         assert expected in text, expected
     assert "[[rows]] 1" in text  # where it is
@@ -124,6 +131,7 @@ def test_every_mistake_is_named_at_once() -> None:
             [{"trainer": "nnUNetTrainer", "checkpoint": "checkpoint_latest.pth"}],
             "checkpoint is 'checkpoint_latest.pth', but must be one of checkpoint_final.pth, checkpoint_best.pth",
         ),
+        ([{"trainer": "nnUNetTrainer", "name": "***"}], "names of rows need letters or digits"),
         ([{}], "trainer is missing"),
         ([], "no names of rows"),
     ],

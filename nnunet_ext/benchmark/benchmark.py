@@ -17,7 +17,7 @@ from nnunet_ext.benchmark.matrix import Matrix
 from nnunet_ext.benchmark.matrix_file import file_of, load
 from nnunet_ext.benchmark.state import Store, write_json
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.files import write_text
+from nnunet_ext.evaluation.files import check_file, write_text
 from nnunet_ext.weights import sam
 
 if TYPE_CHECKING:
@@ -57,9 +57,11 @@ class Benchmark:
         """Write down whose folder it is, and keep a copy of the matrix there.
 
         Raises:
-            InputError: it is that of a benchmark of another name, whose results would be set aside.
+            InputError: nothing can be written there, or it is that of a benchmark of another name, whose results would
+                be set aside.
         """
         mark = self.folders.root / MARK
+        check_file(mark, "Name another folder with --out.")
         name = json.loads(mark.read_text())["name"] if mark.is_file() else self.matrix.name
         if name != self.matrix.name:
             raise InputError(

@@ -28,9 +28,11 @@ class Folders:
         """The user's own raw and preprocessed data, or the benchmark's.
 
         Raises:
-            InputError: nnU-Net's variables are not set, or the root has a name that its tools cannot take.
+            InputError: nnU-Net's variables are not set, or the root is a file.
         """
         root = root.resolve()
+        if root.exists() and not root.is_dir():
+            raise InputError(f"{root} is a file.", way_out="Name a folder with --out.")
         if matrix.data == "own":
             return cls(root=root, raw=root / "nnUNet_raw", preprocessed=root / "nnUNet_preprocessed")
         values = {name: os.environ.get(name, "") for name in ("nnUNet_raw", "nnUNet_preprocessed")}

@@ -42,8 +42,8 @@ from nnunet_ext.benchmark.matrix import (
     Slurm,
     default_plans,
     planner_of,
-    slug,
 )
+from nnunet_ext.benchmark.matrix_checks import check_whole
 from nnunet_ext.benchmark.tables import Table, listed, meant
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.definitions import BY_KEY
@@ -125,7 +125,7 @@ def parse(content: dict[str, Any], where: str = "matrix") -> Matrix:
         notes=top.take("notes", "texts", ()),
     )
     top.finish()
-    _check_whole(matrix, top)
+    check_whole(matrix, top)
     if problems:
         raise InputError(*problems, way_out="nnunet_ext benchmark --help has the format, nnunet_ext list the trainers.")
     return matrix
@@ -152,6 +152,8 @@ def _dataset(table: Table) -> Dataset:
         table.note(f"id is {dataset.id}, but must be from 1 to 999")
     if dataset.name and not re.fullmatch(rf"Dataset{dataset.id:03d}_\w[\w-]*", dataset.name):
         table.note(f"name is {dataset.name!r}, but must be Dataset{dataset.id:03d}_NAME")
+    for command in dataset.prepare:
+        table.check_words("prepare", command, required=True)
     if dataset.prepare and not dataset.name:
         table.note("with prepare, name must say which folder the commands make")
     if dataset.prepare and dataset.test == "auto":
@@ -249,6 +251,8 @@ def _environment(table: Table) -> dict[str, dict[str, str]]:
 
 def _arguments(table: Table) -> dict[str, str]:
     arguments = {kind: table.take(kind, "text", "") for kind in KINDS if kind != "prepare"}
+    for kind, text in arguments.items():
+        table.check_words(kind, text)
     table.finish()
     return arguments
 
@@ -280,42 +284,3 @@ def _published(table: Table) -> Published:
     )
     table.finish()
     return published
-
-
-def _check_whole(matrix: Matrix, table: Table) -> None:
-    """What no part can see alone."""
-    if matrix.name and not re.fullmatch(r"[\w.-]+", matrix.name):
-        table.note(f"name is {matrix.name!r}, but may only have letters, digits, '.', '-' and '_'")
-    for what, values in {
-        "folds": matrix.folds,
-        "seeds": matrix.seeds,
-        "dataset ids": [d.id for d in matrix.datasets],
-        "names of rows": [slug(r.name) for r in matrix.rows],
-    }.items():
-        if not values:
-            table.note(f"there are no {what}")
-        if twice := sorted({str(v) for v in values if list(values).count(v) > 1}):
-            table.note(f"{what} must differ, but these are there more than once: {listed(twice)}")
-        if any(isinstance(v, int) and v < 0 for v in values):
-            table.note(f"{what} must not be negative")
-    _check_rows(matrix, table)
-
-
-def _check_rows(matrix: Matrix, table: Table) -> None:
-    """What rows say of datasets, plans and published figures."""
-    ids, rows = [d.id for d in matrix.datasets], [r.name for r in matrix.rows]
-    for row in matrix.rows:
-        if unknown := [i for i in row.datasets if i not in ids]:
-            table.note(
-                f"row {row.name!r} names datasets that are not there: {listed(unknown)}; there are {listed(ids)}"
-            )
-    for plans in sorted({r.plans for r in matrix.rows}):
-        if len(planners := sorted({r.planner for r in matrix.rows if r.plans == plans})) > 1:
-            table.note(
-                f"plans {plans!r} would be made by several planners: {listed(planners)}; give each its own plans"
-            )
-    for published in matrix.published:
-        if published.row and published.row not in rows:
-            table.note(
-                f"[[published]] names a row {published.row!r}{meant(published.row, rows)}; rows are {listed(rows)}"
-            )

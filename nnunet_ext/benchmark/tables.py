@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -61,6 +62,16 @@ class Table:
             self.note(f"{key} is {value!r}, but must be {each}")
             return default
         return tuple(value) if kind in _LISTS else value
+
+    def check_words(self, key: str, text: str, *, required: bool = False) -> None:
+        """Note a text that a shell could not read as words."""
+        try:
+            words = shlex.split(text)
+        except ValueError as e:
+            self.note(f"{key} has {text!r}: {e}")
+            return
+        if required and not words:
+            self.note(f"{key} has an empty command")
 
     def finish(self) -> None:
         """Note every key that nobody asked for."""

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
+from evaluations import evaluation
 
-from nnunet_ext.evaluation.report.volumes import read, telling_slice
+from nnunet_ext.evaluation.comparison import Model
+from nnunet_ext.evaluation.report.extras import Extras
+from nnunet_ext.evaluation.report.subject import Subject
+from nnunet_ext.evaluation.report.volumes import mask_file, read, telling_slice
 
 
 def test_the_slice_that_tells_most() -> None:
@@ -32,3 +36,16 @@ def test_volumes_are_read_upright(tmp_path: Path) -> None:
     assert (read_back.slices[:, :-1] == 0).all()
     assert read_back.aspect == 3
     assert read(tmp_path / "none.nii") is None
+
+
+def test_the_prediction_that_was_measured_is_shown(tmp_path: Path) -> None:
+    """Of pooled folds, one was evaluated, and another, of an earlier split, holds the same case."""
+    files = [tmp_path / f"fold_{fold}" / "validation" / "a.nii.gz" for fold in range(2)]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    info = {"predictions": str(tmp_path), "file_ending": ".nii.gz", "prediction_files": {"a": str(files[1])}}
+    model = Model(name="A", runs=[evaluation([0.5], cases=["a"], **info)])
+    subject = Subject(models={"A": model}, comparison=None, images=None, extras=Extras())
+    assert mask_file(subject, "A", "a", "predictions") == files[1]
+    assert mask_file(subject, "A", "a", "references") is None

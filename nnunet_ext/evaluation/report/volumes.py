@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -49,12 +50,14 @@ def _plain(case: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in case)
 
 
-def mask_file(subject: Subject, name: str, case: str, what: str) -> Path | None:
+def mask_file(subject: Subject, name: str, case: str, what: Literal["predictions", "references"]) -> Path | None:
     """A model's file of a case, in its folder of predictions or references, or in the validation of its folds."""
-    info = run.info if (run := subject.run_of(name, case)) else {}
-    if not info.get(what):
+    run = subject.run_of(name, case)
+    if run is None or not run.info.get(what):
         return None
-    folder, ending = Path(info[what]), info.get("file_ending", "")
+    if (known := run.file(what, case)).is_file():
+        return known
+    folder, ending = Path(run.info[what]), run.info.get("file_ending", "")
     patterns = (f"{_plain(case)}{ending or '.*'}", f"fold_*/validation/{_plain(case)}{ending or '.*'}")
     return next((f for pattern in patterns for f in sorted(folder.glob(pattern))), None)
 

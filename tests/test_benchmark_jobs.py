@@ -191,7 +191,7 @@ def test_preprocessed_data_have_a_split(nnunet_folders: Path) -> None:
 
 def test_the_folder_may_be_moved(nnunet_folders: Path) -> None:
     made = matrix_file.load("smoke")
-    here, there = (commands.build(made, Folders.of(made, nnunet_folders / n)) for n in ("here", "there"))
+    here, there = (commands.build(made, Folders.of(made, nnunet_folders / n)) for n in ("here", "dort, über"))
     assert [j.hash for j in here] == [j.hash for j in there]
 
 

@@ -95,7 +95,7 @@ class Jobs:
             raise ValueError(f"two jobs {job.id}")
         deciding = {k: v for k, v in sorted(job.environment.items()) if k.startswith("NNUNET_EXT_")}
         content = [job.command, deciding, [self[n].hash for n in job.needs], data]
-        text = json.dumps(content).replace(str(self.root), "{root}")
+        text = json.dumps(content, ensure_ascii=False).replace(str(self.root), "{root}")
         job = Job(**{**values, "hash": hashlib.sha256(text.encode()).hexdigest()[:16]})
         self._by_id[job.id] = job
         return job

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from nnunet_ext.benchmark import names
 from nnunet_ext.benchmark.folders import Folders
 from nnunet_ext.benchmark.jobs import Job, Jobs
+from nnunet_ext.benchmark.manifest import sha256
 from nnunet_ext.benchmark.matrix import BEST, Dataset, Matrix, Row, default_plans, slug
 from nnunet_ext.environment import SEED
 from nnunet_ext.errors import InputError
@@ -59,9 +59,8 @@ class _Builder:
 
     def _preprocessed_checksum(self, name: str, row: Row) -> str:
         """Of the splits and the plans that no job makes."""
-        return "".join(
-            _checksum(self.folders.preprocessed / name / file) for file in ("splits_final.json", f"{row.plans}.json")
-        )
+        folder = self.folders.preprocessed / name
+        return _checksums(folder / "splits_final.json", folder / f"{row.plans}.json")
 
     def _test(self, dataset: Dataset, name: str) -> str:
         """ "imagesTs" or "validation"."""
@@ -93,7 +92,7 @@ class _Builder:
         if not dataset.preprocess:
             return {}
         raw = self.folders.raw / name
-        data = "" if needs else _checksum(raw / "dataset.json") + _checksum(raw / "splits_final.json")
+        data = "" if needs else _checksums(raw / "dataset.json", raw / "splits_final.json")
         made: dict[str, str] = {}
         for row in self.matrix.rows_of(dataset):
             if row.plans in made:
@@ -251,6 +250,6 @@ class _Run:
         return f"_fold{self.fold}_seed{self.seed}"
 
 
-def _checksum(file: Path) -> str:
-    """SHA-256 of a file; "" where there is none."""
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+def _checksums(*files: Path) -> str:
+    """What changes when one of the files does, or is there where it was not."""
+    return "".join(sha256(file) or "" for file in files)

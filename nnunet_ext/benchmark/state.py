@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from nnunet_ext.benchmark import processes, slurm_queue
 from nnunet_ext.benchmark.jobs import Job
+from nnunet_ext.evaluation.files import write_text
 
 State = Literal["waiting", "running", "interrupted", "failed", "done"]
 
@@ -175,6 +176,4 @@ def missing(job: Job) -> list[str]:
 def write_json(file: Path, content: Any) -> None:
     """Whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1))
-    os.replace(partial, file)
+    write_text(file, json.dumps(content, indent=1))

@@ -41,7 +41,7 @@ def test_prints_and_writes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_options(capsys: pytest.CaptureFixture[str]) -> None:
-    options = "--metrics iou --structure tumour --reference B --alpha 0.01 --out there"
+    options = "--metrics iou --structure tumour --baseline B --alpha 0.01 --out there"
     assert main(["compare", "A=a", "A=a2", "B=b", *options.split()]) == 0
     record = json.loads(Path("there/comparison.json").read_text())
     assert record["alpha"] == 0.01

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="default: ./%(default)s")
     parser.add_argument("--structure", nargs="+", metavar="NAME", help="labels or regions; default: all")
     parser.add_argument("--metrics", nargs="+", metavar="KEY", help="default: dice iou hd95 assd nsd lesion_f1")
-    parser.add_argument("--reference", metavar="NAME", help="compare every other model with this one only")
+    parser.add_argument("--baseline", metavar="NAME", help="compare every other model with this one only")
     parser.add_argument("--alpha", type=_alpha, default=0.05, help="level of significance, default: %(default)s")
     parser.add_argument("--report", type=Path, metavar="FILE", help="HTML report to write")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images of the cases, for the report's pictures")
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         check_file(args.report, "Name another file with --report.")
     models = comparison.read_models(args.models)
     result = comparison.compare(
-        models, structures=args.structure, metrics=args.metrics, baseline=args.reference, alpha=args.alpha
+        models, structures=args.structure, metrics=args.metrics, baseline=args.baseline, alpha=args.alpha
     )
     print(comparison.to_text(result))
     comparison.save(result, args.out)

@@ -116,6 +116,7 @@ def test_without_held_out_cases_the_validation_counts(nnunet_folders: Path) -> N
     evaluate = next(j for j in jobs if j.kind == "evaluate")
     model = Path(jobs[evaluate.needs[0]].folder).parent
     assert evaluate.command[:6] == ("nnunet_ext", "evaluate", "-m", str(model), "-f", "0")
+    assert str(model / "fold_0" / "validation" / "summary.json") in jobs[evaluate.needs[0]].outputs
 
     best = build(nnunet_folders, datasets=dataset, rows=[{"trainer": "nnUNetTrainerSAMUSHF"}])
     assert "--val_best" in next(j for j in best if j.kind == "train").command

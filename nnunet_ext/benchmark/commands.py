@@ -135,6 +135,8 @@ class _Builder:
         own = {SEED: str(run.seed), **self.matrix.budget.environment} if ours else {}
         if names.begins_with_sam(row.trainer) and os.environ.get(sam.VARIABLE) == sam.RANDOM:
             own[sam.VARIABLE] = sam.RANDOM  # decides the result, unlike where the file is
+        made = [*dict.fromkeys(("checkpoint_final.pth", row.checkpoint))]
+        made += ["validation/summary.json"] if run.test == "validation" else []  # the last that a training writes
         return self.jobs.add(
             data=data,
             id=job_id,
@@ -146,7 +148,7 @@ class _Builder:
             ),
             environment={**self._paths(run.seed), **own, **self.matrix.environment["train"]},
             needs=needs,
-            outputs=tuple(str(fold / c) for c in dict.fromkeys(("checkpoint_final.pth", row.checkpoint))),
+            outputs=tuple(str(fold / name) for name in made),
             folder=str(fold),
             resume=("--c",),
             gpu=self.matrix.device == "cuda",

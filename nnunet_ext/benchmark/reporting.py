@@ -16,6 +16,7 @@ from nnunet_ext.benchmark.progress import duration
 from nnunet_ext.evaluation import comparison, report
 from nnunet_ext.evaluation.comparison import DEFAULT_METRICS, Model
 from nnunet_ext.evaluation.definitions import BY_KEY
+from nnunet_ext.evaluation.network_size import network_size
 
 Track = Callable[..., Iterable]
 
@@ -41,7 +42,7 @@ def write(benchmark: Benchmark, *, track: Track = lambda items, **_: items) -> I
         else:
             yield f"Only {models[0].name} is finished: there is nothing to compare it with yet."
         yield from published_lines(benchmark, results)
-        yield from cost_lines(results)
+        yield from cost_lines(benchmark, results)
         yield from note_lines(benchmark, results)
         images = benchmark.folders.raw / name / ("imagesTs" if _held_out(results) else "imagesTr")
         report.build(
@@ -98,20 +99,26 @@ def _here(model: Model, key: str) -> str:
     return f"{statistics.fmean(means):>8.4g}  (mean of {defined} of {len(model.cases)} cases{spread})"
 
 
-def cost_lines(results: Results) -> Iterator[str]:
-    """Parameters, time and memory of every row, means over its runs."""
+def cost_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
+    """Parameters, operations, time and memory of every row, means over its runs."""
     width = max(map(len, results.runs))
+
+    def line(row: str, *cells: str) -> str:
+        return f"{row:<{width}}" + "".join(f"  {cell:>11}" for cell in cells[:-1]) + f"  {cells[-1]}"
+
     yield ""
-    yield f"{'cost':<{width}}  {'parameters':>11}  {'training':>9}  {'s/case':>7}  {'peak memory':>11}  budget"
+    yield line("cost", "parameters", "GFLOPs", "training", "s/case", "peak memory", "budget")
     for row, runs in results.runs.items():
-        cost, facts = _cost(runs), runs[0].job.facts
-        parameters = f"{cost.parameters:,}" if cost.parameters else "as planned"
-        case = f"{cost.seconds_per_case:.2f}" if cost.seconds_per_case is not None else ""
-        memory = f"{cost.peak_memory_bytes / 2**30:.2f} GiB" if cost.peak_memory_bytes else ""
-        budget = "its own" if facts["budget"] == "own" else "the matrix's"
-        yield (
-            f"{row:<{width}}  {parameters:>11}  {duration(cost.training_seconds):>9}  {case:>7}  {memory:>11}  {budget}"
-            f"{'' if facts['seeded'] else ', unseeded repeats'}"
+        cost, facts = _cost(benchmark, runs), runs[0].job.facts
+        yield line(
+            row,
+            f"{cost.parameters:,}" if cost.parameters else "",
+            f"{cost.flops / 1e9:,.1f}" if cost.flops else "",
+            duration(cost.training_seconds),
+            f"{cost.seconds_per_case:.2f}" if cost.seconds_per_case is not None else "",
+            f"{cost.peak_memory_bytes / 2**30:.2f} GiB" if cost.peak_memory_bytes else "",
+            ("its own" if facts["budget"] == "own" else "the matrix's")
+            + ("" if facts["seeded"] else ", unseeded repeats"),
         )
 
 
@@ -139,14 +146,18 @@ def _notes(benchmark: Benchmark, results: Results) -> list[str]:
     return notes
 
 
-def _cost(runs: Sequence[Run]) -> report.Cost:
+def _cost(benchmark: Benchmark, runs: Sequence[Run]) -> report.Cost:
+    folders = [Path(j.folder).parent for j in benchmark.jobs.with_needs(runs[0].job) if j.kind == "train"]
+    size = next((s for folder in folders if (s := network_size(folder))), None)
     entry = registry.get("trainer", runs[0].job.facts["trainer"])
     training, predicting = ([s for r in runs if (s := r.seconds(kind)) is not None] for kind in ("train", "predict"))
     cases = len(runs[0].evaluation.cases)
     peaks = [p for r in runs if (p := r.peak_bytes("train")) is not None]
     machine = runs[0].manifest["machine"]
     return report.Cost(
-        parameters=entry.parameters if entry else None,
+        parameters=size.parameters if size else entry.parameters if entry else None,
+        trained=size.trained if size else None,
+        flops=size.flops if size else None,
         training_seconds=statistics.fmean(training) if training else None,
         seconds_per_case=statistics.fmean(predicting) / cases if predicting and cases else None,
         peak_memory_bytes=max(peaks, default=None),
@@ -163,7 +174,7 @@ def _extras(benchmark: Benchmark, results: Results) -> report.Extras:
     }
     return report.Extras(
         model_folders=trains,
-        costs={row: _cost(runs) for row, runs in results.runs.items()},
+        costs={row: _cost(benchmark, runs) for row, runs in results.runs.items()},
         commands=[line for line in lines if line and not line.startswith(("#", "set "))],
         manifests=results.manifests,
         published=[

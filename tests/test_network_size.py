@@ -43,7 +43,7 @@ def test_a_network_that_needs_clicks_has_no_operations_of_its_own(prepared: Path
     )
     assert tiny.flops > 1e8
     assert clicks.flops is None
-    assert tiny.parameters - clicks.parameters == 512  # the learned prompt
+    assert tiny.parameters > clicks.parameters  # by the learned prompt
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerNobodyKnows", "no_model"])

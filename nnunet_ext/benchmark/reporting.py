@@ -10,12 +10,13 @@ from pathlib import Path
 from nnunet_ext import registry
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.collect import Results, Run, collect
-from nnunet_ext.benchmark.jobs import script
+from nnunet_ext.benchmark.jobs import Job, script
 from nnunet_ext.benchmark.progress import duration
 from nnunet_ext.evaluation import comparison, report
 from nnunet_ext.evaluation.comparison import DEFAULT_METRICS, Model
 from nnunet_ext.evaluation.comparison.summary import summarise
 from nnunet_ext.evaluation.definitions import BY_KEY
+from nnunet_ext.evaluation.network_size import network_size
 
 Track = Callable[..., Iterable]
 
@@ -93,19 +94,25 @@ def _here(model: Model, key: str) -> str:
 
 
 def cost_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
-    """Parameters, time and memory of every row, means over its runs."""
+    """Parameters, operations, time and memory of every row, means over its runs."""
     width = max(map(len, results.runs))
+
+    def line(row: str, *cells: str) -> str:
+        return f"{row:<{width}}" + "".join(f"  {cell:>11}" for cell in cells[:-1]) + f"  {cells[-1]}"
+
     yield ""
-    yield f"{'cost':<{width}}  {'parameters':>11}  {'training':>9}  {'s/case':>7}  {'peak memory':>11}  budget"
+    yield line("cost", "parameters", "GFLOPs", "training", "s/case", "peak memory", "budget")
     for row, runs in results.runs.items():
         cost, facts = _cost(benchmark, runs), runs[0].job.facts
-        parameters = f"{cost.parameters:,}" if cost.parameters else "as planned"
-        case = f"{cost.seconds_per_case:.2f}" if cost.seconds_per_case is not None else ""
-        memory = f"{cost.peak_memory_bytes / 2**30:.2f} GiB" if cost.peak_memory_bytes else ""
-        budget = "its own" if facts["budget"] == "own" else "the matrix's"
-        yield (
-            f"{row:<{width}}  {parameters:>11}  {duration(cost.training_seconds):>9}  {case:>7}  {memory:>11}  {budget}"
-            f"{'' if facts['seeded'] else ', unseeded repeats'}"
+        yield line(
+            row,
+            f"{cost.parameters:,}" if cost.parameters else "",
+            f"{cost.flops / 1e9:,.1f}" if cost.flops else "",
+            duration(cost.training_seconds),
+            f"{cost.seconds_per_case:.2f}" if cost.seconds_per_case is not None else "",
+            f"{cost.peak_memory_bytes / 2**30:.2f} GiB" if cost.peak_memory_bytes else "",
+            ("its own" if facts["budget"] == "own" else "the matrix's")
+            + ("" if facts["seeded"] else ", unseeded repeats"),
         )
 
 
@@ -134,22 +141,29 @@ def _notes(benchmark: Benchmark, results: Results) -> list[str]:
 
 
 def _cost(benchmark: Benchmark, runs: Sequence[Run]) -> report.Cost:
+    train = _training(benchmark, runs[0])
+    size = network_size(Path(train.folder).parent)
     entry = registry.get("trainer", runs[0].job.facts["trainer"])
     training, predicting = ([s for r in runs if (s := r.seconds(kind)) is not None] for kind in ("train", "predict"))
     cases = len(runs[0].evaluation.cases)
     peaks = [p for r in runs if (p := r.peak_bytes("train")) is not None]
     return report.Cost(
-        parameters=entry.parameters if entry else None,
+        parameters=size.parameters if size else entry.parameters if entry else None,
+        trained=size.trained if size else None,
+        flops=size.flops if size else None,
         training_seconds=statistics.fmean(training) if training else None,
         seconds_per_case=statistics.fmean(predicting) / cases if predicting and cases else None,
         peak_memory_bytes=max(peaks, default=None),
-        device=_device(benchmark, runs[0]),
+        device=_device(train),
     )
 
 
-def _device(benchmark: Benchmark, run: Run) -> str:
-    """That it was trained on; the evaluation, whose manifest a run has, uses no GPU and may have had another node."""
-    train = next(job for job in benchmark.jobs.with_needs(run.job) if job.kind == "train")
+def _training(benchmark: Benchmark, run: Run) -> Job:
+    return next(job for job in benchmark.jobs.with_needs(run.job) if job.kind == "train")
+
+
+def _device(train: Job) -> str:
+    """Of a training; the evaluation, whose manifest a run has, uses no GPU and may have had another node."""
     machine = json.loads(Path(train.manifest).read_text())["machine"]
     return machine["gpus"][0] if train.gpu and machine["gpus"] else machine["cpu"]
 

@@ -30,7 +30,7 @@ class PositionAdapter(nn.Module):
         self._kept = None
 
     def forward(self, pos_embed: torch.Tensor) -> torch.Tensor:
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if self.training or torch.is_grad_enabled() or pos_embed.is_meta or torch.compiler.is_compiling():
             return self._compute(pos_embed)
         kind = (torch.is_autocast_enabled(pos_embed.device.type), torch.is_inference_mode_enabled())
         state = (*kind, *((t.data_ptr(), t._version, t.device, t.dtype) for t in (pos_embed, *self.parameters())))

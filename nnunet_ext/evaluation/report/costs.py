@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from nnunet_ext import registry
+from nnunet_ext.evaluation.network_size import network_size
 from nnunet_ext.evaluation.report.curves import trainings_of
 from nnunet_ext.evaluation.report.extras import Cost
 from nnunet_ext.evaluation.report.subject import Subject
@@ -33,7 +34,7 @@ def costs(subject: Subject) -> dict[str, Any] | None:
 
 
 def cost_of(subject: Subject, name: str) -> Cost:
-    """What was told, and where it was not: parameters from the registry, the rest from manifests and training logs."""
+    """What was told; where it was not, from the model's folder, the registry, manifests and training logs."""
     cost = subject.extras.costs.get(name, Cost())
     entry = registry.get("trainer", subject.trainer(name))
     steps = [s for m in subject.extras.manifests.get(name, ()) for s in dict(m.get("steps") or {}).values()]
@@ -42,8 +43,11 @@ def cost_of(subject: Subject, name: str) -> Cost:
         s["seconds"] for s in trained if s.get("seconds")
     ]
     peaks = [s.get("gpu_bytes_seen") or s.get("peak_bytes_of_largest_process") for s in trained]
+    size = next((s for fold in subject.fold_folders(name) if (s := network_size(fold.parent))), None)
     found = {
-        "parameters": entry.parameters if entry else None,
+        "parameters": size.parameters if size else entry.parameters if entry else None,
+        "trained": size.trained if size else None,
+        "flops": size.flops if size else None,
         "training_seconds": sum(times) / len(times) if times else None,
         "peak_memory_bytes": max((p for p in peaks if p), default=None),
     }

@@ -1,0 +1,53 @@
+"""Parameters and operations of networks, from a model's folder without weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nnunet_ext import registry
+from nnunet_ext.evaluation.network_size import network_size
+
+DATASET, PLANS = "Dataset029_Tiny", "nnUNetRAUNetPlans"
+
+
+def model(root: Path, prepared: Path, trainer: str) -> Path:
+    """A folder as nnU-Net leaves it, without any checkpoint."""
+    folder = root / f"{trainer}__{PLANS}__2d"
+    folder.mkdir()
+    source = prepared / "nnUNet_preprocessed" / DATASET
+    shutil.copy(source / f"{PLANS}.json", folder / "plans.json")
+    shutil.copy(prepared / "nnUNet_raw" / DATASET / "dataset.json", folder)
+    return folder
+
+
+def test_counts_are_those_of_the_network(prepared: Path, tmp_path: Path) -> None:
+    size = network_size(model(tmp_path, prepared, "nnUNetTrainerRAUNet"))
+    assert size.parameters == size.trained == registry.get("trainer", "nnUNetTrainerRAUNet").parameters
+    plain = network_size(model(tmp_path, prepared, "nnUNetTrainerUNet"))
+    assert plain.parameters > 4 * size.parameters
+    assert plain.flops > 2 * size.flops > 1e8
+
+
+def test_a_stock_trainer(prepared: Path, tmp_path: Path) -> None:
+    size = network_size(model(tmp_path, prepared, "nnUNetTrainer"))
+    assert size.parameters > 1e5
+    assert size.flops > 1e7
+
+
+def test_a_network_that_needs_clicks_has_no_operations_of_its_own(prepared: Path, tmp_path: Path) -> None:
+    tiny, clicks = (
+        network_size(model(tmp_path, prepared, f"nnUNetTrainerSAMUSHFTiny{suffix}")) for suffix in ("", "Click")
+    )
+    assert tiny.flops > 1e8
+    assert clicks.flops is None
+    assert tiny.parameters > clicks.parameters  # by the learned prompt
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerNobodyKnows", "no_model"])
+def test_what_cannot_be_built(name: str, prepared: Path, tmp_path: Path) -> None:
+    folder = model(tmp_path, prepared, name)
+    assert network_size(folder if "Trainer" in name else folder.rename(tmp_path / name)) is None
+    assert network_size(tmp_path / "nothing") is None

@@ -51,3 +51,18 @@ def test_what_cannot_be_built(name: str, prepared: Path, tmp_path: Path) -> None
     folder = model(tmp_path, prepared, name)
     assert network_size(folder if "Trainer" in name else folder.rename(tmp_path / name)) is None
     assert network_size(tmp_path / "nothing") is None
+
+
+def test_a_trainer_of_others_cannot_cost_a_report(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = model(tmp_path, prepared, "nnUNetTrainerUNet")
+    (broken / "plans.json").write_text("{}")
+    assert network_size(broken) is None
+
+    def build(*_: object, **__: object) -> None:
+        raise AttributeError("weights that are not there")
+
+    trainer = registry.get("trainer", "nnUNetTrainerResUNet").load()
+    monkeypatch.setattr(trainer, "build_network_architecture", build)
+    assert network_size(model(tmp_path, prepared, "nnUNetTrainerResUNet")) is None

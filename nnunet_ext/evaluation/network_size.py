@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nnunet_ext.errors import InputError
 
@@ -26,13 +27,20 @@ class NetworkSize(NamedTuple):
 
 @cache
 def network_size(model: Path) -> NetworkSize | None:
-    """Of nnU-Net's folder TRAINER__PLANS__CONFIGURATION; None where plans are missing or nobody knows the trainer."""
+    """Of nnU-Net's folder TRAINER__PLANS__CONFIGURATION; None where that does not lead to a network."""
     try:
         plans, dataset = (json.loads((model / name).read_text()) for name in ("plans.json", "dataset.json"))
         trainer_name, _, configuration = model.name.split("__")
     except (OSError, ValueError):
         return None
+    try:
+        return _size(trainer_name, plans, configuration, dataset)
+    except Exception as e:  # noqa: BLE001  (trainers of others may do anything; a report does without)
+        logging.getLogger(__name__).info("%s: the network cannot be built (%s: %s)", model, type(e).__name__, e)
+        return None
 
+
+def _size(trainer_name: str, plans: dict[str, Any], configuration: str, dataset: dict[str, Any]) -> NetworkSize:
     import torch
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -43,10 +51,7 @@ def network_size(model: Path) -> NetworkSize | None:
     plan = manager.get_configuration(configuration)
     channels = determine_num_input_channels(manager, plan, dataset)
     heads = manager.get_label_manager(dataset).num_segmentation_heads
-    try:
-        trainer = recursive_find_trainer_class_by_name(trainer_name)
-    except (ImportError, RuntimeError):
-        return None
+    trainer = recursive_find_trainer_class_by_name(trainer_name)
     with torch.device("meta"), torch.no_grad():
         network = trainer.build_network_architecture(manager, plan, channels, heads, enable_deep_supervision=False)
         numbers = [(p.numel(), p.requires_grad) for p in network.parameters()]

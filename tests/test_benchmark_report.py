@@ -253,6 +253,8 @@ def test_folds_that_validate_are_compared_where_all_rows_have_them(benchmark: Be
     cells = {row: [(r.job.facts["seed"], r.job.facts["fold"]) for r in own] for row, own in kept.items()}
     assert cells == {"A": [(0, 0), (0, 1), (1, 0), (1, 1)], "B": [(0, 0), (0, 1)]}
     assert len(dropped) == 3
+    kept, _ = collect._whole_folds({"A": runs["A"], "B": [Run(0, 0), Run(1, 2)]})  # no seed of B has both
+    assert {row: {r.job.facts["fold"] for r in own} for row, own in kept.items()} == {"A": {0}, "B": {0}}
     with pytest.raises(InputError, match="No fold is finished for all rows"):
         collect._whole_folds({"A": [Run(0, 0)], "B": [Run(0, 1)]})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -149,27 +150,28 @@ def _missing(benchmark: Benchmark, job: Job) -> str:
 
 
 def _whole_folds(runs: dict[str, list[Run]]) -> tuple[dict[str, list[Run]], list[str]]:
-    """Folds validate on different cases: compare those that every row has, and of each row the seeds that have all."""
-    folds = set.intersection(*({r.job.facts["fold"] for r in own} for own in runs.values()))
-    if not folds:
+    """Folds validate on different cases: compare as many as every row has, and of each row the seeds that have all."""
+    common = set.intersection(*({r.job.facts["fold"] for r in own} for own in runs.values()))
+    choices = (set(folds) for n in range(len(common), 0, -1) for folds in itertools.combinations(sorted(common), n))
+    for folds in choices:
+        kept = {row: _of_seeds_with_all(own, folds) for row, own in runs.items()}
+        if all(kept.values()):
+            break
+    else:
         raise InputError("No fold is finished for all rows.", way_out="nnunet_ext benchmark run goes on with it.")
-    kept: dict[str, list[Run]] = {}
-    dropped: list[str] = []
-    for row, own in runs.items():
-        inside = [r for r in own if r.job.facts["fold"] in folds]
-        of_seed: dict[int, set[int]] = {}
-        for run in inside:
-            of_seed.setdefault(run.job.facts["seed"], set()).add(run.job.facts["fold"])
-        kept[row] = [r for r in inside if of_seed[r.job.facts["seed"]] == folds]
-        dropped += [
-            f"{row}, seed {r.job.facts['seed']}, fold {r.job.facts['fold']}: finished, but left out: other rows or "
-            "folds of this seed are not"
-            for r in own
-            if r not in kept[row]
-        ]
-    if empty := [row for row, own in kept.items() if not own]:
-        raise InputError(
-            *(f"{row}: no seed has finished the folds {sorted(folds)}, which other rows have." for row in empty),
-            way_out="nnunet_ext benchmark run goes on with it.",
-        )
+    dropped = [
+        f"{row}, seed {r.job.facts['seed']}, fold {r.job.facts['fold']}: finished, but left out: other rows or folds "
+        "of this seed are not"
+        for row, own in runs.items()
+        for r in own
+        if r not in kept[row]
+    ]
     return kept, dropped
+
+
+def _of_seeds_with_all(runs: Sequence[Run], folds: set[int]) -> list[Run]:
+    """The runs of these folds, of the seeds that have all of them."""
+    of_seed: dict[int, set[int]] = {}
+    for run in runs:
+        of_seed.setdefault(run.job.facts["seed"], set()).add(run.job.facts["fold"])
+    return [r for r in runs if r.job.facts["fold"] in folds <= of_seed[r.job.facts["seed"]]]

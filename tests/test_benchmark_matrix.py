@@ -140,6 +140,18 @@ def test_rows_that_cannot_be(rows: list[dict[str, Any]], expected: str) -> None:
     assert any(expected in p for p in problems(rows=rows)), problems(rows=rows)
 
 
+def test_published_figures_are_of_a_dataset() -> None:
+    """Else a paper's figures on livers would stand beside results on breasts."""
+    published = {"row": "RA", "metrics": {"dice": 0.7}, "source": "a paper"}
+    datasets = [{"id": 29}, {"id": 30}]
+    rows = [{"trainer": "nnUNetTrainerRAUNet", "name": "RA"}]
+    assert any("must say of which dataset" in p for p in problems(datasets=datasets, rows=rows, published=[published]))
+    assert any("must say of which" in p for p in problems(rows=rows, published=[{**published, "dataset": 7}]))
+    said = {**published, "dataset": 29}
+    made = matrix_file.parse({"name": "m", "datasets": datasets, "rows": rows, "published": [said]})
+    assert [len(made.published_of(dataset)) for dataset in made.datasets] == [1, 0]
+
+
 def test_no_matrix(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read") as e:
         matrix_file.load(tmp_path / "no.toml")

@@ -177,7 +177,7 @@ def test_costs_are_of_the_device_of_the_training(nnunet_folders: Path, monkeypat
 
 def test_runs_know_where_they_come_from(benchmark: Benchmark) -> None:
     two_models(benchmark)
-    results = collect.collect(benchmark, LITS)
+    results = collect.collect(benchmark, benchmark.matrix.datasets[0])
     assert [(m.name, m.repeats) for m in results.models] == [("RA-U-Net", 2), ("U-Net", 1)]
     info = results.runs["RA-U-Net"][1].evaluation.info
     assert (info["name"], info["seed"], info["trainer"], info["prompts"]) == (
@@ -216,7 +216,7 @@ def test_unfair_comparisons_are_refused(benchmark: Benchmark, key: tuple[str, ..
     inner[key[-1]] = {"NNUNET_EXT_EPOCHS": "9"} if key == ("budget",) else "0" * 64
     Path(job.manifest).write_text(json.dumps(content))
     with pytest.raises(InputError) as e:
-        collect.collect(benchmark, LITS)
+        collect.collect(benchmark, benchmark.matrix.datasets[0])
     (problem,) = e.value.problems
     assert problem.startswith(expected)
     assert "U-Net (seed 0, fold 0)" in problem
@@ -232,7 +232,7 @@ def test_splits_are_those_of_the_training(benchmark: Benchmark) -> None:
     finish(benchmark, row)  # trained anew
     evaluated(benchmark, "U-Net", 0.8, seed=0)
     with pytest.raises(InputError, match=r"The splits \(splits_final.json\) differ") as e:
-        collect.collect(benchmark, LITS)
+        collect.collect(benchmark, benchmark.matrix.datasets[0])
     assert f"{before[:12]}: RA-U-Net (seed 0, fold 0)" in str(e.value)
 
 

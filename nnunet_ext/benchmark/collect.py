@@ -12,6 +12,7 @@ from typing import Any
 
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.jobs import Job
+from nnunet_ext.benchmark.matrix import Dataset
 from nnunet_ext.benchmark.progress import recorded
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.comparison import Model
@@ -59,7 +60,7 @@ class Results:
         missing: what is not finished, a sentence each.
     """
 
-    dataset: str
+    dataset: Dataset
     runs: dict[str, list[Run]]
     missing: list[str]
 
@@ -74,15 +75,16 @@ class Results:
         return {row: [r.manifest for r in runs] for row, runs in self.runs.items()}
 
 
-def collect(benchmark: Benchmark, dataset: str) -> Results:
+def collect(benchmark: Benchmark, dataset: Dataset) -> Results:
     """The finished runs of a dataset.
 
     Raises:
         InputError: nothing is finished, or runs are not of the same split, cases or budget.
     """
+    name = benchmark.folders.dataset_name(dataset)
     finished, missing = [], []
     for job in benchmark.jobs:
-        if job.kind != "evaluate" or job.facts["dataset"] != dataset:
+        if job.kind != "evaluate" or job.facts["dataset"] != name:
             continue
         if benchmark.store.is_done(job):
             finished.append(_run(job))
@@ -90,7 +92,7 @@ def collect(benchmark: Benchmark, dataset: str) -> Results:
             missing.append(_missing(benchmark, job))
     if not finished:
         raise InputError(
-            f"Nothing of {dataset} is finished.",
+            f"Nothing of {name} is finished.",
             *missing,
             way_out="nnunet_ext benchmark run goes on with it; benchmark status says how far it is.",
         )

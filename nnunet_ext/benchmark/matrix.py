@@ -77,12 +77,17 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What a paper states for a row; a metric's key -> the value as printed there, ratios as fractions."""
+    """What a paper states for a row; a metric's key -> the value as printed there, ratios as fractions.
+
+    Args:
+        dataset: id; None is the only one.
+    """
 
     row: str
     metrics: dict[str, float]
     source: str
     note: str = ""
+    dataset: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +142,10 @@ class Matrix:
     def rows_of(self, dataset: Dataset) -> tuple[Row, ...]:
         """The rows that are made for a dataset."""
         return tuple(r for r in self.rows if not r.datasets or dataset.id in r.datasets)
+
+    def published_of(self, dataset: Dataset) -> tuple[Published, ...]:
+        """What papers state on a dataset."""
+        return tuple(p for p in self.published if p.dataset in (None, dataset.id))
 
 
 def planner_of(plans: str) -> str:

@@ -43,6 +43,8 @@ def _check_rows(matrix: Matrix, table: Table) -> None:
                 f"plans {plans!r} would be made by several planners: {listed(planners)}; give each its own plans"
             )
     for published in matrix.published:
+        if published.dataset not in ids and (published.dataset is not None or len(ids) > 1):
+            table.note(f"[[published]] {published.row!r} must say of which dataset: dataset is one of {listed(ids)}")
         if published.row and published.row not in rows:
             table.note(
                 f"[[published]] names a row {published.row!r}{meant(published.row, rows)}; rows are {listed(rows)}"

@@ -281,6 +281,7 @@ def _published(table: Table) -> Published:
         metrics=metrics,
         source=table.take("source", "text", "", required=True),
         note=table.take("note", "text", ""),
+        dataset=table.take("dataset", "integer"),
     )
     table.finish()
     return published

@@ -27,10 +27,11 @@ def write(benchmark: Benchmark, *, track: Track = lambda items, **_: items) -> I
     Raises:
         InputError: nothing is finished, or what is finished cannot be compared fairly.
     """
-    names = [benchmark.folders.dataset_name(dataset) for dataset in benchmark.matrix.datasets]
+    datasets = {benchmark.folders.dataset_name(dataset): dataset for dataset in benchmark.matrix.datasets}
+    names = list(datasets)
     finished = {j.facts["dataset"] for j in benchmark.jobs if j.kind == "evaluate" and benchmark.store.is_done(j)}
     for name in [n for n in names if n in finished] or names[:1]:
-        results = collect(benchmark, name)
+        results = collect(benchmark, datasets[name])
         models = results.models
         compared = comparison.compare(models, metrics=_metrics(benchmark, models)) if len(models) > 1 else None
         folder = benchmark.folders.root / "report" / name
@@ -67,7 +68,7 @@ def _metrics(benchmark: Benchmark, models: Sequence[Model]) -> list[str]:
 
 def published_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
     """What papers state, next to what came out here."""
-    stated = benchmark.matrix.published
+    stated = benchmark.matrix.published_of(results.dataset)
     if not stated:
         return
     models = {m.name: m for m in results.models}
@@ -182,7 +183,7 @@ def _extras(benchmark: Benchmark, results: Results) -> report.Extras:
         manifests=results.manifests,
         published=[
             report.Published(model=p.row, metrics=p.metrics, source=p.source, differences=p.note)
-            for p in benchmark.matrix.published
+            for p in benchmark.matrix.published_of(results.dataset)
             if p.row in results.runs
         ],
         differences=benchmark.matrix.differences,

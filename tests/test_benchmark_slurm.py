@@ -15,11 +15,12 @@ import pytest
 import slurm_cluster
 
 from nnunet_ext.benchmark import progress, slurm_queue
+from nnunet_ext.benchmark.executors import slurm
 from nnunet_ext.benchmark.executors.local import Outcome
 from nnunet_ext.benchmark.executors.slurm import SlurmExecutor, arrays, waves
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.matrix import Slurm
-from nnunet_ext.benchmark.state import Store
+from nnunet_ext.benchmark.state import Record, Store
 from nnunet_ext.errors import InputError
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster for all
@@ -240,6 +241,26 @@ def test_waves_and_arrays_without_a_cluster(tmp_path: Path) -> None:
     numbers |= {f"train_{i}": f"3_{i}" for i in range(3)}
     made = [([j.id for j in array], d) for array, d in arrays(groups[3], numbers)]
     assert made == [(["predict_0", "predict_1", "predict_2"], "aftercorr:3"), (["predict_clicks"], "afterany:3_1")]
+
+
+@pytest.mark.parametrize("state", ["done", "failed"])
+def test_what_another_node_has_written_may_show_up_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    jobs, store = Jobs(tmp_path), Store(root=tmp_path)
+    needed = jobs.add(id="train", kind="train", command=("true",))
+    last = jobs.add(id="predict", kind="predict", command=("touch", f"{tmp_path}/made"), needs=("train",))
+    store.describe(needed)
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        store.write(needed, Record(hash=needed.hash, state=state))
+
+    monkeypatch.setattr(slurm.time, "sleep", sleep)
+    assert slurm.Task(tmp_path, store.describe(last))() == (state == "failed")
+    assert len(waited) == 1
+    assert (tmp_path / "made").exists() == (state == "done")
 
 
 def test_without_a_cluster_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

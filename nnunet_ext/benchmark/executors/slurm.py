@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 GRACE_TIME = 300  # seconds to be killed in
 LARGEST_ARRAY = 500  # SLURM's default limit is 1001
+LATE = 60  # seconds for which a network file system may keep what another node has written to itself
 UNSEEN = 3  # a job counts as gone when it was missed so often: records may reach this machine late
 
 
@@ -43,9 +44,8 @@ class Task:
     def __call__(self) -> int:
         """The command's exit code; the record has the rest."""
         store, job, needed = load(self.root, self.file)
-        by_id = {j.id: j for j in needed}
-        if not all(store.is_done(by_id[n]) for n in job.needs):
-            return 1  # one that it needs has failed, and said so
+        if not _made(store, job, needed):
+            return 1
         if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
             os.environ.setdefault("OMP_NUM_THREADS", cpus)
         code = Worker(store, job, needed, slurm=_own_number()).run()
@@ -61,6 +61,17 @@ class Task:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def _made(store: Store, job: Job, needed: Sequence[Job]) -> bool:
+    """Whether what a job needs is there: one that it needs may have failed, or its files show up late on this node."""
+    direct = [other for other in needed if other.id in job.needs]
+    end = time.monotonic() + LATE
+    while not all(map(store.is_done, direct)):
+        if any(store.record(other).state in ("failed", "interrupted") for other in needed) or time.monotonic() > end:
+            return False
+        time.sleep(1)
+    return True
 
 
 class SlurmExecutor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -62,6 +63,47 @@ def test_needs_come_first_and_finished_work_is_not_repeated(tmp_path: Path) -> N
     assert set(run(benchmark_runner.make(tmp_path, trainings=3, epochs=2)).status.values()) == {"done"}
     assert {f: f.read_text() for f in (tmp_path / "jobs").glob("*.json")} == before
     assert len(lines(tmp_path / "evaluation_0")) == 1
+
+
+def test_what_is_built_on_a_job_that_ran_again_is_made_again(tmp_path: Path) -> None:
+    """Whoever removes a model and trains it once more must not find the old one's figures in the report."""
+
+    def make() -> Jobs:
+        jobs = Jobs(tmp_path)
+        folder = tmp_path / "model"
+        shell(jobs, "train", f"mkdir -p {folder}; date +%N > {folder}/weights; echo $1 >> {tmp_path}/arguments",
+              folder=str(folder), outputs=(f"{folder}/weights",), resume=("--c",))  # fmt: skip
+        for before, after in (("train", "predict"), ("predict", "evaluate")):
+            source = folder / "weights" if before == "train" else tmp_path / before / "result"
+            shell(jobs, after, f"mkdir -p {tmp_path}/{after}; cp {source} {tmp_path}/{after}/result", needs=(before,),
+                  folder=str(tmp_path / after), outputs=(f"{tmp_path}/{after}/result",), resume=("--c",))  # fmt: skip
+        return jobs
+
+    run(make())
+    first = (tmp_path / "evaluate/result").read_text()
+    shutil.rmtree(tmp_path / "model")
+    jobs = make()
+    assert store(jobs).is_done(jobs["evaluate"])  # its figures are those of a model that is gone, but all there is
+    assert set(run(jobs).status.values()) == {"done"}
+    assert (tmp_path / "evaluate/result").read_text() == (tmp_path / "model/weights").read_text() != first
+    assert (tmp_path / "previous_1_evaluate/result").read_text() == first
+    before = {f: f.read_text() for f in (tmp_path / "jobs").glob("*.json")}
+    run(make())
+    assert {f: f.read_text() for f in (tmp_path / "jobs").glob("*.json")} == before
+
+
+def test_a_job_does_not_continue_what_was_built_on_another_run(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    shell(jobs, "plan", f"echo x >> {tmp_path}/plans", outputs=(f"{tmp_path}/plans",))
+    shell(
+        jobs, "train", f"echo with$1 >> {tmp_path}/arguments; test -f {tmp_path}/well", needs=("plan",), resume=("--c",)
+    )
+    assert run(jobs).count("failed") == 1
+    assert run(jobs).count("failed") == 1
+    (tmp_path / "plans").unlink()
+    (tmp_path / "well").touch()
+    assert run(jobs).count("done") == 2
+    assert lines(tmp_path / "arguments") == ["with", "with--c", "with"]
 
 
 def test_no_more_than_n_at_a_time(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,7 @@ class Record:
         device: CUDA_VISIBLE_DEVICES of a job that computes on a GPU.
         slurm: number of the SLURM job, if it was one.
         reason: of a failure, one line.
+        built_on: which runs of the jobs that it needs it was made from, as `Store.runs` has them.
     """
 
     hash: str = ""
@@ -61,6 +62,7 @@ class Record:
     device: str = ""
     slurm: str = ""
     reason: str = ""
+    built_on: dict[str, float] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
 
     @property
@@ -82,8 +84,11 @@ class Store:
 
     def former(self, job: Job) -> Record:
         """Whatever was written down under the job's id."""
+        return self._read(job.id)
+
+    def _read(self, job_id: str) -> Record:
         try:
-            content = json.loads(self._file(job, "json").read_text())
+            content = json.loads(self._file(job_id, "json").read_text())
         except FileNotFoundError:
             return Record()
         attempts = tuple(Attempt(**_known(Attempt, a)) for a in content.get("attempts", ()))
@@ -91,7 +96,7 @@ class Store:
 
     def write(self, job: Job, record: Record) -> None:
         """Replace the record."""
-        write_json(self._file(job, "json"), asdict(record))
+        write_json(self._file(job.id, "json"), asdict(record))
 
     def log(self, job: Job) -> Path:
         """Everything that the command says, all attempts."""
@@ -100,7 +105,7 @@ class Store:
     def command(self, job: Job) -> tuple[str, int, str]:
         """Host, number and start time of the job's latest command."""
         try:
-            content = json.loads(self._file(job, "command").read_text())
+            content = json.loads(self._file(job.id, "command").read_text())
         except FileNotFoundError:
             return "", 0, ""
         return content["host"], content["pid"], content["started"]
@@ -109,17 +114,23 @@ class Store:
         """That this process is about to become the job's command: what it does is known from its first moment."""
         pid = os.getpid()
         content = {"host": socket.gethostname(), "pid": pid, "started": processes.start_time(pid)}
-        write_json(self._file(job, "command"), content)
+        write_json(self._file(job.id, "command"), content)
 
     def describe(self, job: Job) -> Path:
         """Write the job down for a worker; the file's path."""
-        file = self._file(job, "job")
+        file = self._file(job.id, "job")
         write_json(file, job.to_json())
         return file
 
     def is_done(self, job: Job) -> bool:
-        """Written down as done with this hash, and everything it made is there."""
-        return self.record(job).state == "done" and not missing(job)
+        """Written down as done with this hash, built on the latest runs of what it needs, and all it made is there."""
+        record = self.record(job)
+        return record.state == "done" and record.built_on == self.runs(job) and not missing(job)
+
+    def runs(self, job: Job) -> dict[str, float]:
+        """When each job that it needs was last started: one that was run again makes what was built on it stale."""
+        records = {name: self._read(name) for name in job.needs}
+        return {name: record.attempts[-1].started for name, record in records.items() if record.attempts}
 
     def is_running(self, job: Job) -> bool:
         """Whether some worker, of this or another run, is at work on a job of this id (whatever its hash)."""
@@ -133,7 +144,7 @@ class Store:
     @contextlib.contextmanager
     def claimed(self, job: Job) -> Iterator[bool]:
         """Hold the job's lock, which ends with the process; yields whether it could be had."""
-        file = self._file(job, "lock")
+        file = self._file(job.id, "lock")
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(file)
         try:
@@ -149,17 +160,17 @@ class Store:
     def submitted(self, job: Job) -> str:
         """The number that SLURM gave this very job when it was last submitted; "" if it never was."""
         try:
-            content = json.loads(self._file(job, "slurm").read_text())
+            content = json.loads(self._file(job.id, "slurm").read_text())
         except FileNotFoundError:
             return ""
         return content["number"] if content["hash"] == job.hash else ""
 
     def write_submitted(self, job: Job, number: str) -> None:
         """Remember it."""
-        write_json(self._file(job, "slurm"), {"hash": job.hash, "number": number})
+        write_json(self._file(job.id, "slurm"), {"hash": job.hash, "number": number})
 
-    def _file(self, job: Job, kind: str) -> Path:
-        return self.root / "jobs" / f"{job.id}.{kind}"
+    def _file(self, job_id: str, kind: str) -> Path:
+        return self.root / "jobs" / f"{job_id}.{kind}"
 
 
 def _known(kind: type, content: dict[str, Any]) -> dict[str, Any]:

@@ -82,15 +82,17 @@ class Worker:
         former = self.store.former(self.job)
         with self._stoppable():
             self._wait_for_orphan(log)
-        continued = former.hash == self.job.hash and self.job.resume is not None and bool(former.attempts)
+        built_on = self.store.runs(self.job)
+        same = former.hash == self.job.hash and former.built_on == built_on
+        continued = same and self.job.resume is not None and bool(former.attempts)
         folder = Path(self.job.folder) if self.job.folder else None  # Path("") would be the working directory
         if folder is not None and folder.exists():
             if continued:
                 _set_broken_checkpoints_aside(folder, log)
             else:
-                _clear(folder, keep=former.hash != self.job.hash)
+                _clear(folder, keep=not same)
         words = (*self.job.command, *((self.job.resume or ()) if continued else ()))
-        attempts = _with_end(former.attempts, self.store.log(self.job)) if former.hash == self.job.hash else ()
+        attempts = _with_end(former.attempts, self.store.log(self.job)) if same else ()
         self.record = Record(
             hash=self.job.hash,
             state="running",
@@ -99,6 +101,7 @@ class Worker:
             pid_started=processes.start_time(os.getpid()),
             device=os.environ.get("CUDA_VISIBLE_DEVICES", "") if self.job.gpu else "",
             slurm=self.slurm,
+            built_on=built_on,
             attempts=(*attempts, Attempt(started=time.time(), continued=continued)),
         )
         self.store.write(self.job, self.record)
@@ -203,8 +206,8 @@ def _clear(folder: Path, keep: bool) -> None:
     """Make room for a job that starts anew.
 
     Args:
-        keep: whatever other parameters made stays beside, under a name of its own (not "fold_0...", which nnU-Net would
-            take for a fold); else it is an attempt of this job.
+        keep: whatever was made with other parameters, or from other runs, stays beside, under a name of its own (not
+            "fold_0...", which nnU-Net would take for a fold); else it is an attempt of this job.
     """
     if not keep:
         shutil.rmtree(folder)

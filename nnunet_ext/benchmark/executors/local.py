@@ -86,7 +86,7 @@ class LocalExecutor:
         """
         for job in self.jobs:
             self.store.describe(job)
-            self.outcome.status[job.id] = "done" if self.store.is_done(job) else "waiting"
+            self.outcome.status[job.id] = "done" if self._is_done(job) else "waiting"
         shown = 0.0
         try:
             while self._step():
@@ -125,7 +125,11 @@ class LocalExecutor:
             return "skipped"
         if self.store.is_running(job):
             return "running"
-        return "done" if self.store.is_done(job) else "waiting"
+        return "done" if self._is_done(job) else "waiting"
+
+    def _is_done(self, job: Job) -> bool:
+        """What is built on a job that will be run again will have to be, too."""
+        return all(self.outcome.status[n] == "done" for n in job.needs) and self.store.is_done(job)
 
     def _ready(self, job: Job) -> bool:
         status = self.outcome.status

@@ -121,8 +121,8 @@ class SlurmExecutor:
             number = self.store.submitted(job)
             if number in queue:
                 self.numbers[job.id] = number
-            elif not self.store.is_done(job):
-                todo.append(job)
+            elif not self.store.is_done(job) or any(other.id in job.needs for other in todo):
+                todo.append(job)  # also what is built on a job that will be run again
         for group in waves(todo):
             for array, dependency in arrays(group, self.numbers):
                 self._submit(array, dependency)
@@ -181,7 +181,7 @@ class SlurmExecutor:
         return outcome
 
     def _status(self, job: Job, queue: dict[str, str], others: dict[str, Status]) -> Status:
-        if self.store.is_done(job):
+        if self.store.is_done(job) and all(others[n] == "done" for n in job.needs):
             return "done"
         state = queue.get(self.numbers.get(job.id, ""))
         if state is not None:

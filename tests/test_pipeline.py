@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,9 @@ def test_a_finished_demo_does_nothing_again(demo: tuple[Path, str], capsys: pyte
     from nnunet_ext.cli import main
 
     before = {f: f.stat().st_mtime_ns for f in demo[0].glob("nnUNet_results/**/*.pth")}
+    handler = signal.getsignal(signal.SIGTERM)
     assert main(["demo", "--out", str(demo[0]), *SMALL]) == 0
+    assert signal.getsignal(signal.SIGTERM) is handler  # else forked children of this process survive their end
     assert "running" not in capsys.readouterr().out
     assert before == {f: f.stat().st_mtime_ns for f in demo[0].glob("nnUNet_results/**/*.pth")}
 

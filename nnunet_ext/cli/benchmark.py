@@ -49,9 +49,11 @@ nnUNet_results below --out, because nnU-Net's folders carry none.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,19 +104,28 @@ def _plan(benchmark: Benchmark, args: argparse.Namespace) -> int:
 def _run(benchmark: Benchmark, args: argparse.Namespace) -> int:
     from nnunet_ext.benchmark import views
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: running jobs are stopped, and say so
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs {args.jobs} is less than one.")
     benchmark.check_data()
     benchmark.claim_folder()
     slurm = args.executor == "slurm"
     parallel = benchmark.matrix.slurm.parallel if slurm else args.jobs or max(1, len(benchmark.devices))
-    with views.view(benchmark.jobs, benchmark.store, parallel) as watch:
+    with _ended_like_interrupted(), views.view(benchmark.jobs, benchmark.store, parallel) as watch:
         if slurm:
             outcome = benchmark.run_on_slurm(watch=watch, wait=not args.no_wait)
         else:
             outcome = benchmark.run_here(parallel=parallel, watch=watch)
     return _tell(benchmark, outcome, args)
+
+
+@contextlib.contextmanager
+def _ended_like_interrupted() -> Iterator[None]:
+    """SIGTERM is Ctrl-C: running jobs are stopped, and say so. Afterwards, and in later children, it is what it was."""
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _tell(benchmark: Benchmark, outcome: Outcome, args: argparse.Namespace) -> int:

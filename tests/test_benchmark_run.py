@@ -382,6 +382,7 @@ def start(root: Path, seconds_per_epoch: float = 0.05) -> subprocess.Popen:
         env={**os.environ, "SECONDS_PER_EPOCH": str(seconds_per_epoch)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run in background
     )
 
 

@@ -15,6 +15,8 @@ import torch
 
 from nnunet_ext.architectures.raunet.fast.layer import Layer, Stats, Tensor, wide
 
+STRIP = 512  # pixels
+
 
 def applies(layer: Layer, x: Tensor) -> bool:
     """Whether `layer` is better computed this way: it widens, and there are many more pixels than channels."""
@@ -38,12 +40,24 @@ def _matrix(layer: Layer) -> Tensor:
     return wide(layer.weight.flatten(1))
 
 
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """Sums over the pixels of products of channels: (B, pixels, C), (B, pixels, D) -> (B, C, D).
+
+    Strip by strip: some matrix products of few rows and columns add up pixel after pixel, which loses digits on
+    large maps.
+    """
+    whole = a.shape[1] // STRIP * STRIP
+    parts = ((t[:, :whole].unflatten(1, (-1, STRIP)), t[:, whole:]) for t in (a, b))
+    (a_strips, a_rest), (b_strips, b_rest) = parts
+    return (a_strips.transpose(-2, -1) @ b_strips).sum(1).baddbmm_(a_rest.transpose(1, 2), b_rest)
+
+
 def statistics(layer: Layer, x: Tensor) -> tuple[Stats, Moments]:
     """Group statistics of ``layer.convolve(x)``, and what they came from."""
     rows, weight = wide(pixels(x)), _matrix(layer)
     mean = rows.mean(1, keepdim=True)
     centred = rows - mean  # a difference of large second moments would lose the digits
-    covariance = centred.transpose(1, 2) @ centred / rows.shape[1]
+    covariance = _inner(centred, centred) / rows.shape[1]
     mean = mean + centred.mean(1, keepdim=True)  # what rounding took from the sum of many pixels
     variance = ((weight @ covariance) * weight).sum(-1)
     return layer.group_statistics((mean @ weight.t()).squeeze(1), variance, x), Moments(mean, covariance)
@@ -67,7 +81,7 @@ def backward(
     """
     weight, n = _matrix(layer), grad.shape[1]
     centred = wide(pixels(x)) - moments.mean
-    product = grad.transpose(1, 2) @ centred  # (B, O, I)
+    product = _inner(grad, centred)  # (B, O, I)
     rstd = stats.rstd.flatten(1)
     offset = (moments.mean @ weight.t()).squeeze(1) - stats.mean.flatten(1)  # of the channel within its group
     with_map = rstd * ((product * weight).sum(-1) + offset * grad_sum)

@@ -3,6 +3,7 @@
     python benchmarks/samus_step.py                # ViT-B at 256x256, batch 1, 2 and 4, on the CPU
     python benchmarks/samus_step.py --device cuda [--amp]
     python benchmarks/samus_step.py --quick        # does it run? a tiny encoder at 64x64, nothing written
+    python benchmarks/samus_step.py --batches 4 --networks SAMUS --out samus_step_batch4      # a part, beside the rest
 
 The straightforward network is `tests/samus_reference.py`, which follows the official code layer by layer. All networks
 hold the same weights; how far their logits are from the reference's is reported. Forward is in evaluation mode without
@@ -233,7 +234,7 @@ def longer(times: dict[str, list[float]], than: dict[str, list[float]]) -> float
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Times, memory and errors: batch -> network -> figures."""
-    runs = {name: Training(name, args.batches[0], args) for name in NETWORKS}
+    runs = {name: Training(name, args.batches[0], args) for name in NETWORKS if name in args.networks}
     results: dict[str, Any] = {"batches": {}}
     for batch in args.batches:
         for run in runs.values():
@@ -252,7 +253,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             print(batch, mode, {name: f"{median:.3g} s" for name, median in medians(times).items()}, flush=True)
     for run in runs.values():
         run.take(1)
-    results["shares"] = shares({name: runs[name] for name in ("reference", "SAMUS", "SAMUS-HF")}, args.runs)
+    results["shares"] = shares({n: runs[n] for n in ("reference", "SAMUS", "SAMUS-HF") if n in runs}, args.runs)
     results["request_to_encoder"] = request_to_encoder(runs["SAMUS"], args.runs)
     if args.device == "cpu" and onednn_is_better():
         results["linear_gflops"] = linear_speed(args.runs)
@@ -276,14 +277,16 @@ def report(results: dict[str, Any], where: dict[str, object], args: argparse.Nam
             cells = [f"{t:.3g} ({f:.2f}x)" for t, f in zip(times, faster, strict=True)]
             table.append([batch, name, *cells, *memory, f"{row['difference_to_reference']:.1e}"])
     extra = {
-        batch: longer(rows["SAMUS-HF"]["step"], rows["SAMUS"]["step"]) for batch, rows in results["batches"].items()
+        batch: longer(rows["SAMUS-HF"]["step"], rows["SAMUS"]["step"])
+        for batch, rows in results["batches"].items()
+        if "SAMUS-HF" in rows
     }
     notes = [
         f"Medians of {args.runs} interleaved runs, seconds (times the reference's speed).",
         "",
         "- aims at equal outputs: forward 2.2x, forward + backward 1.65x, half of the reference's activations",
-        f"- the high-frequency branch makes a step longer by (aim: under 2 %): "
-        f"{', '.join(f'{share:.1%} at batch {batch}' for batch, share in extra.items())}",
+        *(f"- the high-frequency branch makes a step of batch {batch} longer by {share:.1%} (aim: under 2 %)"
+          for batch, share in extra.items()),
         f"- one more class or click costs {results['request_to_encoder']:.2%} of the encoder (aim: under 1 %)",
         *(f"- linear layers: {', '.join(f'{name} {speed:.0f} GFLOP/s' for name, speed in speeds.items())}"
           for speeds in [results.get("linear_gflops")] if speeds),
@@ -291,7 +294,7 @@ def report(results: dict[str, Any], where: dict[str, object], args: argparse.Nam
           for mode, parts in modes.items()),
     ]  # fmt: skip
     save(
-        "samus_step" + f"_{args.device}" * (args.device != "cpu") + "_amp" * args.amp,
+        args.out + f"_{args.device}" * (args.device != "cpu") + "_amp" * args.amp,
         title="SAMUS: forward, backward and training step",
         command=" ".join(["python benchmarks/samus_step.py", *sys.argv[1:]]),
         notes=notes,
@@ -313,10 +316,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batches", type=int, nargs="+", default=(1, 2, 4))
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument(
+        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="beside reference and SAMUS"
+    )
+    parser.add_argument("--out", default="samus_step", metavar="NAME", help="of the results")
     parser.add_argument("--quick", action="store_true", help="a tiny encoder, nothing written")
     parser.add_argument("--child", nargs=2, metavar=("NETWORK", "BATCH"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    args.networks = {"reference", "SAMUS", *args.networks}
     if args.child:
         run = Training(args.child[0], int(args.child[1]), args)
         print(peak_bytes(partial(run.run, "step"), args.device))

@@ -28,8 +28,8 @@ import numpy as np
 from common import RESULTS, machine, save, torch_facts
 from learning import Learned, Workplace
 
-from nnunet_ext import environment
-from nnunet_ext.errors import InputError
+from nnunet_ext.common import environment
+from nnunet_ext.common.errors import InputError
 
 BASELINE = "nnUNetTrainerMatchedBudget400"
 TRAINERS = ("nnUNetTrainerRAUNet", "nnUNetTrainerUNet", BASELINE, "nnUNetTrainerSAMUSHFTiny")
@@ -178,7 +178,7 @@ def number_of_passes(place: Workplace, args: argparse.Namespace, log: Path) -> i
     passes = int(file.read_text())
     if args.passes not in (None, passes):
         raise InputError(
-            f"{place.root} holds models of {passes} passes, not {args.passes}.", way_out="Name another --work."
+            f"{place.root} holds models of {passes} passes, not {args.passes}.", hint="Name another --work."
         )
     print(f"{passes} passes each", flush=True)
     return passes

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 if TYPE_CHECKING:  # worker processes import this file and do without
     from nnunet_ext.trainers.pass_trainer import PassTrainer
@@ -89,7 +89,7 @@ def settled(file: Path, content: dict[str, Any]) -> None:
         differing = [f"{k} {former.get(k)}, now {v}" for k, v in content.items() if former.get(k) != v]
         raise InputError(
             f"{file.parent} was made with other settings: {'; '.join(differing)}.",
-            way_out="Name another folder with --work, or remove this one.",
+            hint="Name another folder with --work, or remove this one.",
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content))

@@ -6,7 +6,11 @@ neither torch nor nnU-Net.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import sys
+from collections.abc import Iterable
+from importlib.metadata import entry_points
 from typing import NamedTuple
 
 # the dotted root under which nnU-Net searches a kind of class
@@ -19,103 +23,170 @@ ROOTS = {
 
 
 class Entry(NamedTuple):
-    """One class (or resampling function) that plans, folders and command lines may name."""
+    """One class (or resampling function) that plans, folders and command lines may name, with every fact about it.
+
+    Nothing else in the package decides anything by the name or the module of a class.
+
+    Args:
+        kind: "trainer", "planner", "normalization" or "resampling".
+        name: what plans and command lines call it.
+        module: where it is imported from, and then only.
+        summary: one line for ``nnunet_ext list``.
+        family: "raunet", "samus" (networks that take prompts) or "nnunet" (stock networks); empty for other kinds.
+        paper: the heading in docs/deviations.md that lists where a trainer departs from its paper.
+        paper_row: the row of the paper's table that a trainer reproduces.
+        parameters: of the network for one input channel and a binary task; None where the plan decides.
+        trained: those of them that training changes; None where it changes all.
+        configuration: the configuration that a trainer is made for; empty for any.
+        planner: the planner (-pl) that gives the paper's plans.
+        plans: the name (-p) of those plans.
+        prompts: what a network needs to predict: "none", "mixed" (nothing, or clicks) or "click" (clicks only).
+        pretrained: whether a training begins with SAM's weights.
+        best_checkpoint: whether predictions are meant to be made with checkpoint_best.
+        follows_environment: whether a trainer takes its budget and seed from NNUNET_EXT_EPOCHS, ..._ITERATIONS
+            and ..._SEED.
+    """
 
     kind: str
     name: str
     module: str
     summary: str
-    paper_row: str = ""  # the row of the paper's table that the trainer reproduces
-    parameters: int | None = None  # one input channel, binary task
-    configuration: str = ""  # the configuration a trainer is made for
-    planner: str = ""  # the planner (-pl) that gives the paper's plans
-    plans: str = ""  # the name (-p) of those plans
+    family: str = ""
+    paper: str = ""
+    paper_row: str = ""
+    parameters: int | None = None
+    trained: int | None = None
+    configuration: str = ""
+    planner: str = ""
+    plans: str = ""
+    prompts: str = "none"
+    pretrained: bool = False
+    best_checkpoint: bool = False
+    follows_environment: bool = False
 
     def load(self) -> object:
         """Import and return the class."""
         return getattr(importlib.import_module(self.module), self.name)
 
 
-def _raunet(name: str, summary: str, paper_row: str, parameters: int | None, configuration: str = "2d") -> Entry:
+def _raunet(name: str, summary: str, parameters: int, paper_row: str = "", configuration: str = "2d") -> Entry:
     return Entry(
-        "trainer",
-        name,
-        "nnunet_ext.trainers.raunet",
-        summary,
-        paper_row,
-        parameters,
-        configuration,
-        "RAUNetPlanner",
-        "nnUNetRAUNetPlans",
+        kind="trainer",
+        name=name,
+        module="nnunet_ext.trainers.raunet",
+        summary=summary,
+        family="raunet",
+        paper="RA-U-Net (Du & Wang 2025)",
+        paper_row=paper_row,
+        parameters=parameters,
+        configuration=configuration,
+        planner="RAUNetPlanner",
+        plans="nnUNetRAUNetPlans",
+        follows_environment=True,
     )
 
 
-def _samus(name: str, summary: str, parameters: int, paper_row: str = "") -> Entry:
+def _samus(
+    name: str,
+    summary: str,
+    parameters: int,
+    trained: int | None = None,
+    paper_row: str = "",
+    prompts: str = "mixed",
+    pretrained: bool = True,
+    best_checkpoint: bool = True,
+) -> Entry:
     return Entry(
-        "trainer",
-        name,
-        "nnunet_ext.trainers.samus",
-        summary,
-        paper_row,
-        parameters,
-        "2d",
-        "SAMUSPlanner",
-        "nnUNetSAMUSPlans",
+        kind="trainer",
+        name=name,
+        module="nnunet_ext.trainers.samus",
+        summary=summary,
+        family="samus",
+        paper="SAMUS-HF and SAMUS (Lin et al., MICCAI 2024)",
+        paper_row=paper_row,
+        parameters=parameters,
+        trained=trained,
+        configuration="2d",
+        planner="SAMUSPlanner",
+        plans="nnUNetSAMUSPlans",
+        prompts=prompts,
+        pretrained=pretrained,
+        best_checkpoint=best_checkpoint,
+        follows_environment=True,
     )
 
+
+def _matched_budget(name: str, passes: int, paper: str) -> Entry:
+    return Entry(
+        kind="trainer",
+        name=name,
+        module="nnunet_ext.trainers.matched_budget",
+        summary=f"stock nnU-Net network and recipe, {paper}'s {passes} passes",
+        family="nnunet",
+        follows_environment=True,
+    )
+
+
+SAMUSHF, SAMUS, SAM = (134_537_504, 40_867_056), (133_323_568, 39_653_120), (90_737_200, 3_506_304)  # all, trained
 
 ENTRIES = (
-    _raunet("nnUNetTrainerRAUNet", "bottleneck residual blocks, attention gates, GroupNorm", "RA-U-Net", 7_294_133),
-    _raunet("nnUNetTrainerUNet", "double 3x3 convolutions, GroupNorm", "U-Net", 31_036_481),
-    _raunet("nnUNetTrainerAttentionUNet", "U-Net with attention gates", "U-Net+Attention", 31_388_005),
-    _raunet("nnUNetTrainerResUNet", "U-Net with bottleneck residual blocks", "U-Net+Res-block", 6_942_609),
-    _raunet("nnUNetTrainerUNet3D", "3D U-Net, base width 32", "3D U-Net", 4_769_457, "3d_fullres"),
-    _raunet("nnUNetTrainerRAUNetLiteral", "RA-U-Net with one 3x3 in the bottleneck (the paper's text)", "", 6_311_157),
-    _raunet("nnUNetTrainerUNetBN", "U-Net with batch norm instead of GroupNorm", "", 31_036_481),
-    Entry(
-        "trainer",
-        "nnUNetTrainerMatchedBudget",
-        "nnunet_ext.trainers.matched_budget",
-        "stock nnU-Net network and recipe, the liver paper's 50 passes",
-    ),
-    _samus(
-        "nnUNetTrainerSAMUSHF", "SAMUS with a wavelet's high frequencies in its CNN branch", 134_537_504, "SAMUS-HF"
-    ),
-    _samus("nnUNetTrainerSAMUS", "SAM's ViT-B with adapters and a CNN branch, at 256x256", 133_323_568, "SAMUS"),
-    _samus("nnUNetTrainerSAM", "SAM's ViT-B at 256x256, mask decoder trained", 90_737_200, "SAM"),
+    _raunet("nnUNetTrainerRAUNet", "bottleneck residual blocks, attention gates, GroupNorm", 7_294_133, "RA-U-Net"),
+    _raunet("nnUNetTrainerUNet", "double 3x3 convolutions, GroupNorm", 31_036_481, "U-Net"),
+    _raunet("nnUNetTrainerAttentionUNet", "U-Net with attention gates", 31_388_005, "U-Net+Attention"),
+    _raunet("nnUNetTrainerResUNet", "U-Net with bottleneck residual blocks", 6_942_609, "U-Net+Res-block"),
+    _raunet("nnUNetTrainerUNet3D", "3D U-Net, base width 32", 4_769_457, "3D U-Net", configuration="3d_fullres"),
+    _raunet("nnUNetTrainerRAUNetLiteral", "RA-U-Net with one 3x3 in the bottleneck (the paper's text)", 6_311_157),
+    _raunet("nnUNetTrainerUNetBN", "U-Net with batch norm instead of GroupNorm", 31_036_481),
+    _matched_budget("nnUNetTrainerMatchedBudget", 50, "the liver paper"),
+    _samus("nnUNetTrainerSAMUSHF", "SAMUS with a wavelet's high frequencies in its CNN branch", *SAMUSHF, "SAMUS-HF"),
+    _samus("nnUNetTrainerSAMUS", "SAM's ViT-B with adapters and a CNN branch, at 256x256", *SAMUS, "SAMUS"),
+    _samus("nnUNetTrainerSAM", "SAM's ViT-B at 256x256, mask decoder trained", *SAM, "SAM"),
     _samus(
         "nnUNetTrainerSAMUSHFControl",
         "SAMUS-HF that sees the plain image in place of its high frequencies",
-        134_537_504,
+        *SAMUSHF,
     ),
-    _samus("nnUNetTrainerSAMUSHFClick", "SAMUS-HF, clicks from the reference in training and validation", 134_537_504),
-    _samus("nnUNetTrainerSAMUSClick", "SAMUS, clicks from the reference in training and validation", 133_323_568),
-    _samus("nnUNetTrainerSAMClick", "SAM, clicks from the reference in training and validation", 90_737_200),
+    _samus(
+        "nnUNetTrainerSAMUSHFClick",
+        "SAMUS-HF, clicks from the reference in training and validation",
+        *SAMUSHF,
+        prompts="click",
+    ),
+    _samus(
+        "nnUNetTrainerSAMUSClick",
+        "SAMUS, clicks from the reference in training and validation",
+        *SAMUS,
+        prompts="click",
+    ),
+    _samus("nnUNetTrainerSAMClick", "SAM, clicks from the reference in training and validation", *SAM, prompts="click"),
     _samus(
         "nnUNetTrainerSAMUSHFControlClick",
         "the control, clicks from the reference in training and validation",
-        134_537_504,
+        *SAMUSHF,
+        prompts="click",
     ),
-    _samus("nnUNetTrainerSAMUSHFDiceBCE", "SAMUS-HF with the loss of SAMUS's code, 0.8 Dice + 0.2 BCE", 134_537_504),
-    _samus("nnUNetTrainerSAMUSDiceBCE", "SAMUS with the loss of its code, 0.8 Dice + 0.2 BCE", 133_323_568),
-    _samus("nnUNetTrainerSAMUSHFBestDice", "SAMUS-HF, checkpoint_best by validation Dice as in nnU-Net", 134_537_504),
+    _samus("nnUNetTrainerSAMUSHFDiceBCE", "SAMUS-HF with the loss of SAMUS's code, 0.8 Dice + 0.2 BCE", *SAMUSHF),
+    _samus("nnUNetTrainerSAMUSDiceBCE", "SAMUS with the loss of its code, 0.8 Dice + 0.2 BCE", *SAMUS),
+    _samus("nnUNetTrainerSAMUSHFBestDice", "SAMUS-HF, checkpoint_best by validation Dice as in nnU-Net", *SAMUSHF),
     _samus("nnUNetTrainerSAMUSHFLiteralGate", "SAMUS-HF with CMU-Net's gate as published", 146_505_376),
     _samus(
         "nnUNetTrainerSAMUSHFInput", "SAMUS-HF with high frequencies as a fourth input channel, no gate", 133_324_144
     ),
-    _samus("nnUNetTrainerSAM1024", "SAM at its own 1024x1024, mask decoder trained", 93_735_472),
+    _samus("nnUNetTrainerSAM1024", "SAM at its own 1024x1024, mask decoder trained", 93_735_472, SAM[1]),
     _samus(
         "nnUNetTrainerSAMUSHFTiny",
         "SAMUS-HF with a tiny transformer, random at first and trained as a whole",
         2_475_680,
+        pretrained=False,
     ),
-    _samus("nnUNetTrainerSAMUSHFTinyClick", "the tiny SAMUS-HF, clicks in training and validation", 2_475_680),
-    Entry(
-        "trainer",
-        "nnUNetTrainerMatchedBudget400",
-        "nnunet_ext.trainers.matched_budget",
-        "stock nnU-Net network and recipe, the ultrasound paper's 400 passes",
+    _samus(
+        "nnUNetTrainerSAMUSHFTinyClick",
+        "the tiny SAMUS-HF, clicks in training and validation",
+        2_475_680,
+        prompts="click",
+        pretrained=False,
     ),
+    _matched_budget("nnUNetTrainerMatchedBudget400", 400, "the ultrasound paper"),
     Entry(
         "planner",
         "RAUNetPlanner",
@@ -150,19 +221,49 @@ ENTRIES = (
     ),
 )
 
-_BY_KIND_AND_NAME = {(e.kind, e.name): e for e in ENTRIES}
+GROUP = "nnunet_ext.classes"
+"""Entry-point group by which other packages add classes: each names a sequence of `Entry` (or one)."""
+
+
+@functools.cache
+def entries(kind: str = "") -> tuple[Entry, ...]:
+    """Return all entries of one kind (of every kind by default): ours in the order of this file, then others'."""
+    return tuple(e for e in (*ENTRIES, *_entries_of_others()) if not kind or e.kind == kind)
 
 
 def get(kind: str, name: str) -> Entry | None:
-    """The entry of that kind and name; None if there is none."""
-    return _BY_KIND_AND_NAME.get((kind, name))
+    """Return the entry of that kind and name; None if there is none."""
+    return _by_kind_and_name().get((kind, name))
 
 
 def find(root: str, name: str) -> Entry | None:
-    """The entry called `name` among the classes that nnU-Net looks for under `root`; None if it is not ours."""
+    """Return the entry called `name` among the classes that nnU-Net looks for under `root`; None if there is none."""
     return get(ROOTS.get(root, ""), name)
 
 
-def entries(kind: str) -> tuple[Entry, ...]:
-    """All entries of one kind, in the order of this file."""
-    return tuple(e for e in ENTRIES if e.kind == kind)
+@functools.cache
+def _by_kind_and_name() -> dict[tuple[str, str], Entry]:
+    return {(e.kind, e.name): e for e in reversed(entries())}  # ours first: nobody replaces a class by another
+
+
+@functools.cache
+def _entries_of_others() -> tuple[Entry, ...]:
+    """Return the entries of other packages; a package whose entries cannot be read is named and left out."""
+    found: list[Entry] = []
+    for point in entry_points(group=GROUP):
+        try:
+            value = point.load()
+            found.extend(_checked([value] if isinstance(value, Entry) else value))
+        except Exception as e:  # noqa: BLE001  (whatever is wrong with one package, the others' classes are found)
+            sys.stderr.write(
+                f"nnunet_ext: the classes of entry point {point.name} = {point.value} are ignored: {e!r}\n"
+            )
+    return tuple(found)
+
+
+def _checked(values: Iterable[Entry]) -> list[Entry]:
+    values = list(values)
+    for value in values:
+        if not isinstance(value, Entry) or value.kind not in ROOTS.values():
+            raise TypeError(f"{value!r} is not an nnunet_ext.registry.Entry of kind {', '.join(ROOTS.values())}")
+    return values

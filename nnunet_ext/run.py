@@ -11,7 +11,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution
 
 import nnunet_ext  # noqa: F401  (importing it is what activates the hook)
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> object:
@@ -24,12 +24,12 @@ def main(argv: list[str] | None = None) -> object:
     try:
         scripts = distribution("nnunetv2").entry_points.select(group="console_scripts")
     except PackageNotFoundError:
-        raise InputError("nnU-Net is not installed.", way_out="pip install 'nnunetv2>=2.8.1,<3'") from None
+        raise InputError("nnU-Net is not installed.", hint="pip install 'nnunetv2>=2.8.1,<3'") from None
     commands = {script.name: script for script in scripts}
     if not argv or argv[0] not in commands:
         raise InputError(
             f"nnU-Net has no command {argv[0]!r}." if argv else "No command given.",
-            way_out="usage: python -m nnunet_ext.run COMMAND ..., where COMMAND is one of: " + ", ".join(commands),
+            hint="usage: python -m nnunet_ext.run COMMAND ..., where COMMAND is one of: " + ", ".join(commands),
         )
     sys.argv = argv
     return commands[argv[0]].load()()

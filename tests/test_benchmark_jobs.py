@@ -13,7 +13,7 @@ from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.folders import Folders
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.cli import main
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 LITS = "Dataset029_LiTS"
 

@@ -12,7 +12,7 @@ import pytest
 
 from nnunet_ext import registry
 from nnunet_ext.benchmark import matrix, matrix_file, names
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.definitions import BY_KEY
 
 SMALL: dict[str, Any] = {
@@ -155,7 +155,7 @@ def test_published_figures_are_of_a_dataset() -> None:
 def test_no_matrix(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read") as e:
         matrix_file.load(tmp_path / "no.toml")
-    assert "lits-table1" in e.value.way_out
+    assert "lits-table1" in e.value.hint
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(InputError, match="is not TOML"):
         matrix_file.load(tmp_path / "bad.toml")

@@ -21,7 +21,7 @@ from nnunet_ext.benchmark.executors.slurm import SlurmExecutor, arrays, waves
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.matrix import Slurm
 from nnunet_ext.benchmark.state import Record, Store
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster for all
 SMALL = Slurm(cpus=1, minutes={"train": 10, "plan": 5})
@@ -155,7 +155,7 @@ def test_what_slurm_refuses_is_one_message(cluster: slurm_cluster.Cluster, tmp_p
     jobs.add(id="job", kind="train", command=("true",))
     with pytest.raises(InputError, match=r"SLURM refuses train jobs.*partition") as e:
         run(jobs, settings=Slurm(partition="nowhere"))
-    assert "[slurm]" in e.value.way_out
+    assert "[slurm]" in e.value.hint
 
 
 def test_status_knows_the_queue(cluster: slurm_cluster.Cluster, tmp_path: Path) -> None:

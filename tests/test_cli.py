@@ -12,7 +12,7 @@ import pytest
 
 from nnunet_ext import __version__, registry
 from nnunet_ext.cli import VERBS, build_parser, list_, main
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 
 def raise_from_list(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -60,7 +60,7 @@ def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str], verb: st
 
 
 def test_wrong_input_is_a_message_and_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    raise_from_list(monkeypatch, InputError("a.nii is empty.", "b.nii is no NIfTI.", way_out="Download them again."))
+    raise_from_list(monkeypatch, InputError("a.nii is empty.", "b.nii is no NIfTI.", hint="Download them again."))
     assert main(["list"]) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -30,8 +30,8 @@ from lits_source import tree, verify
 from PIL import Image
 
 from nnunet_ext.cli import main
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import busi, busi_plan, writer
-from nnunet_ext.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

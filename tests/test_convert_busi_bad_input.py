@@ -14,8 +14,8 @@ from busi_source import convert, lesion, mask_image, published, save, ultrasound
 from PIL import Image
 
 from nnunet_ext.cli import main
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import png
-from nnunet_ext.errors import InputError
 
 SOUND = {"benign_0002", "benign_0003", "malignant_0001", "malignant_0002"}
 
@@ -228,7 +228,7 @@ def test_all_problems_come_together(nnunet_folders: Path, source: Path) -> None:
     with pytest.raises(InputError) as caught:
         convert(source)
     assert len(caught.value.problems) == 4
-    assert "benign_0001, benign_0002, malignant_0001" in caught.value.way_out
+    assert "benign_0001, benign_0002, malignant_0001" in caught.value.hint
     assert not os.listdir(nnunet_folders / "nnUNet_raw")
 
 

@@ -15,8 +15,8 @@ import pytest
 from lits_source import DATASET, codalab, convert, three_cases, tree
 
 from nnunet_ext.cli import main
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import writer
-from nnunet_ext.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

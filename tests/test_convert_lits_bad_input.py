@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from lits_source import AFFINE, DATASET, convert, ct, liver, save, three_cases
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.lits_plan import LitsReader
-from nnunet_ext.errors import InputError
 
 
 def truncate(path: Path, by: int = 200) -> None:
@@ -182,7 +182,7 @@ def test_all_problems_come_together(nnunet_folders: Path, flat: Path) -> None:
     with pytest.raises(InputError) as caught:
         convert(flat)
     assert len(caught.value.problems) == 4
-    assert "lits_000, lits_001, lits_009" in caught.value.way_out
+    assert "lits_000, lits_001, lits_009" in caught.value.hint
     assert not os.listdir(nnunet_folders / "nnUNet_raw")
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from lits_source import DATASET, convert, ct, save, three_cases, tree
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import stale
 from nnunet_ext.dataset_conversion.raw_folder import RawFolder
-from nnunet_ext.errors import InputError
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nnunet_ext import environment
-from nnunet_ext.errors import InputError
+from nnunet_ext.common import environment
+from nnunet_ext.common.errors import InputError
 
 
 @pytest.mark.parametrize(

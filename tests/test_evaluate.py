@@ -18,7 +18,7 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder, 
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from nnunet_ext.cli import main
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation import folder as folder_module
 from nnunet_ext.evaluation.definitions import PHYSICAL, PIXELS, PLANAR, Units
 from nnunet_ext.evaluation.evaluation import Evaluation

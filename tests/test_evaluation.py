@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.definitions import COUNTS, METRICS, PHYSICAL, PIXELS, Units
 from nnunet_ext.evaluation.evaluation import Evaluation, columns, table_of
 

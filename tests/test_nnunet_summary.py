@@ -12,7 +12,7 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.comparison import read_models
 from nnunet_ext.evaluation.definitions import PHYSICAL, PIXELS
 from nnunet_ext.evaluation.nnunet_summary import is_summary, load_summary

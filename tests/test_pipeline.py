@@ -71,7 +71,7 @@ def test_a_demo_of_other_sizes_is_kept(demo: tuple[Path, str], capsys: pytest.Ca
 
 def test_overwriting_a_demo_removes_nothing_else(tmp_path: Path) -> None:
     from nnunet_ext.cli.demo import prepare
-    from nnunet_ext.errors import InputError
+    from nnunet_ext.common.errors import InputError
 
     (tmp_path / "logs").mkdir()
     (tmp_path / "thesis.tex").write_text("years of work")

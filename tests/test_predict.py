@@ -14,7 +14,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from test_trainers import CPU, train
 
 from nnunet_ext.cli import main
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.inference import prompt_file
 from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
 from nnunet_ext.inference.folder import _class_names

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import report_data
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.comparison import Model, compare, to_latex
 from nnunet_ext.evaluation.definitions import BY_KEY
 from nnunet_ext.evaluation.evaluation import Evaluation

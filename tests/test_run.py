@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from nnunet_ext import run
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_hands_the_arguments_over(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_knows_only_commands_of_nnunet(argv: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message) as e:
         run.main(argv)
-    assert "nnUNetv2_plan_and_preprocess" in e.value.way_out
+    assert "nnUNetv2_plan_and_preprocess" in e.value.hint
 
 
 def test_without_nnunet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from nnunet_ext.architectures.samus.sam import SAM
 from nnunet_ext.architectures.samus.samus import SAMUS
 from nnunet_ext.architectures.samus.samus_hf import SAMUSHF
 from nnunet_ext.architectures.samus.vit import VIT_B, VIT_H, VIT_L, ViT
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 SMALL = ViT(
     embed_dim=48, depth=3, num_heads=4, global_blocks=(1,), window_size=3, position_grid=16,

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.structures import Structures
 
 

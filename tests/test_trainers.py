@@ -15,7 +15,7 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from nnunet_ext import registry
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 CPU = torch.device("cpu")
 PLANS = "nnUNetRAUNetPlans"

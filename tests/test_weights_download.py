@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from nnunet_ext.cli import main
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.weights import download as module
 from nnunet_ext.weights import sam
 from nnunet_ext.weights.download import download

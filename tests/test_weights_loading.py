@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.weights.loading import read_state_dict
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.steps": torch.tensor(3)}

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from lits_source import tree
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import writer
 from nnunet_ext.dataset_conversion.linking import LINK_MODES, link
 from nnunet_ext.dataset_conversion.raw_folder import RawFolder
 from nnunet_ext.dataset_conversion.writer import OutputFile, RawDataset, space_problem, write
-from nnunet_ext.errors import InputError
 
 
 @dataclass(frozen=True)

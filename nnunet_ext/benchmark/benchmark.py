@@ -16,7 +16,7 @@ from nnunet_ext.benchmark.jobs import Jobs
 from nnunet_ext.benchmark.matrix import Matrix
 from nnunet_ext.benchmark.matrix_file import file_of, load
 from nnunet_ext.benchmark.state import Store, write_json
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.files import check_file, write_text
 from nnunet_ext.weights import sam
 
@@ -66,7 +66,7 @@ class Benchmark:
         if name != self.matrix.name:
             raise InputError(
                 f"{self.folders.root} holds the benchmark {name!r}, not {self.matrix.name!r}.",
-                way_out="Name another folder with --out.",
+                hint="Name another folder with --out.",
             )
         write_json(mark, {"name": self.matrix.name})
         write_text(self.folders.root / "matrix.toml", self.file.read_text(encoding="utf-8"))
@@ -97,9 +97,9 @@ class Benchmark:
             ways_out.insert(0, "Convert the dataset first (nnunet_ext convert --help); --split paper holds cases out.")
         if path := self._missing_sam_weights():
             problems.append(f"Some trainers begin with SAM's weights, and there is no {path}.")
-            ways_out.append(sam.way_out(path))
+            ways_out.append(sam.hint(path))
         if problems:
-            raise InputError(*problems, way_out=" ".join(ways_out))
+            raise InputError(*problems, hint=" ".join(ways_out))
 
     def _missing_sam_weights(self) -> Path | None:
         """Where they should be, if a training that is still to be done begins with them and they are not there."""

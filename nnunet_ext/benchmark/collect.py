@@ -14,7 +14,7 @@ from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.jobs import Job
 from nnunet_ext.benchmark.matrix import Dataset
 from nnunet_ext.benchmark.progress import recorded
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.comparison import Model
 from nnunet_ext.evaluation.evaluation import Evaluation
 
@@ -94,10 +94,10 @@ def collect(benchmark: Benchmark, dataset: Dataset) -> Results:
         raise InputError(
             f"Nothing of {name} is finished.",
             *missing,
-            way_out="nnunet_ext benchmark run goes on with it; benchmark status says how far it is.",
+            hint="nnunet_ext benchmark run goes on with it; benchmark status says how far it is.",
         )
     if unfair := list(differences(finished)):
-        raise InputError(*unfair, way_out="Run what differs once more, with one set of data and one matrix.")
+        raise InputError(*unfair, hint="Run what differs once more, with one set of data and one matrix.")
     rows = dict.fromkeys(job.facts["row"] for job in benchmark.jobs if job.kind == "evaluate")
     runs = {row: own for row in rows if (own := [r for r in finished if r.row == row])}
     if finished[0].job.facts["test"] == "validation":
@@ -160,7 +160,7 @@ def _whole_folds(runs: dict[str, list[Run]]) -> tuple[dict[str, list[Run]], list
         if all(kept.values()):
             break
     else:
-        raise InputError("No fold is finished for all rows.", way_out="nnunet_ext benchmark run goes on with it.")
+        raise InputError("No fold is finished for all rows.", hint="nnunet_ext benchmark run goes on with it.")
     dropped = [
         f"{row}, seed {r.job.facts['seed']}, fold {r.job.facts['fold']}: finished, but left out: other rows or folds "
         "of this seed are not"

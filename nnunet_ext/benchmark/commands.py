@@ -13,8 +13,8 @@ from nnunet_ext.benchmark.folders import Folders
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.manifest import sha256
 from nnunet_ext.benchmark.matrix import BEST, Dataset, Matrix, Row, default_plans, slug
-from nnunet_ext.environment import SEED
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.environment import SEED
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.weights import sam
 
 
@@ -39,7 +39,7 @@ class _Builder:
             try:
                 self._dataset(dataset)
             except InputError as e:
-                self.problems.extend(f"{problem} {e.way_out}" for problem in e.problems)
+                self.problems.extend(f"{problem} {e.hint}" for problem in e.problems)
         if self.problems:
             raise InputError(*dict.fromkeys(self.problems))
         return self.jobs

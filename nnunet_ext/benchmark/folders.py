@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext.benchmark.matrix import Dataset, Matrix, Row, slug
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +32,14 @@ class Folders:
         """
         root = root.resolve()
         if root.exists() and not root.is_dir():
-            raise InputError(f"{root} is a file.", way_out="Name a folder with --out.")
+            raise InputError(f"{root} is a file.", hint="Name a folder with --out.")
         if matrix.data == "own":
             return cls(root=root, raw=root / "nnUNet_raw", preprocessed=root / "nnUNet_preprocessed")
         values = {name: os.environ.get(name, "") for name in ("nnUNet_raw", "nnUNet_preprocessed")}
         if missing := [name for name, value in values.items() if not value]:
             raise InputError(
                 *(f"{name} is not set." for name in missing),
-                way_out=f"export {' '.join(f'{name}=/path/to/{name}' for name in missing)}",
+                hint=f"export {' '.join(f'{name}=/path/to/{name}' for name in missing)}",
             )
         raw, preprocessed = (Path(v).resolve() for v in values.values())
         return cls(root=root, raw=raw, preprocessed=preprocessed)
@@ -74,6 +74,6 @@ class Folders:
             raise InputError(
                 f"Dataset {dataset.id} is {'not' if not found else 'more than once'} in {self.raw}"
                 f"{': ' + ', '.join(found) if found else ''}.",
-                way_out="Convert it (nnunet_ext convert --help), or say which with name = ... in [[datasets]].",
+                hint="Convert it (nnunet_ext convert --help), or say which with name = ... in [[datasets]].",
             )
         return found[0]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.environment import EPOCHS, ITERATIONS, SEED, VAL_ITERATIONS
+from nnunet_ext.common.environment import EPOCHS, ITERATIONS, SEED, VAL_ITERATIONS
 
 FROM_MATRIX = (EPOCHS, ITERATIONS, VAL_ITERATIONS, SEED)  # variables that come from the matrix or not at all
 

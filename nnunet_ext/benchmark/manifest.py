@@ -18,7 +18,7 @@ import nnunet_ext
 from nnunet_ext.benchmark import gpu
 from nnunet_ext.benchmark.jobs import Job
 from nnunet_ext.benchmark.state import Record, Store, write_json
-from nnunet_ext.processes import cpus
+from nnunet_ext.common.processes import cpus
 from nnunet_ext.version import __version__
 
 PACKAGES = (

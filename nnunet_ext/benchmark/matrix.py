@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from nnunet_ext import registry
-from nnunet_ext.environment import EPOCHS, ITERATIONS, VAL_ITERATIONS
+from nnunet_ext.common.environment import EPOCHS, ITERATIONS, VAL_ITERATIONS
 
 KINDS = ("prepare", "plan", "train", "predict", "evaluate")
 STOCK_PLANS = {

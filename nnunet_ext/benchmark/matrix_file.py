@@ -45,7 +45,7 @@ from nnunet_ext.benchmark.matrix import (
 )
 from nnunet_ext.benchmark.matrix_checks import check_whole
 from nnunet_ext.benchmark.tables import Table, listed, meant
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.definitions import BY_KEY
 
 if sys.version_info >= (3, 11):
@@ -79,12 +79,12 @@ def load(what: str | Path) -> Matrix:
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(
             f"{what} cannot be read: {e.strerror if isinstance(e, OSError) else e}.",
-            way_out=f"Name a TOML file, or a preset: {listed(presets())}.",
+            hint=f"Name a TOML file, or a preset: {listed(presets())}.",
         ) from None
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
-        raise InputError(f"{path} is not TOML: {e}.", way_out="https://toml.io has the format on one page.") from None
+        raise InputError(f"{path} is not TOML: {e}.", hint="https://toml.io has the format on one page.") from None
     return parse(content, str(path))
 
 
@@ -127,7 +127,7 @@ def parse(content: dict[str, Any], where: str = "matrix") -> Matrix:
     top.finish()
     check_whole(matrix, top)
     if problems:
-        raise InputError(*problems, way_out="nnunet_ext benchmark --help has the format, nnunet_ext list the trainers.")
+        raise InputError(*problems, hint="nnunet_ext benchmark --help has the format, nnunet_ext list the trainers.")
     return matrix
 
 

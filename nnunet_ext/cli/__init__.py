@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.version import __version__
 
 VERBS = {

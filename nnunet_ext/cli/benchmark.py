@@ -57,7 +57,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 if TYPE_CHECKING:
     from nnunet_ext.benchmark.benchmark import Benchmark
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The step that was asked for."""
     if os.name != "posix":
-        raise InputError("The benchmark runs on Linux and macOS.", way_out="On Windows, run it in WSL.")
+        raise InputError("The benchmark runs on Linux and macOS.", hint="On Windows, run it in WSL.")
     from nnunet_ext.benchmark.benchmark import Benchmark
 
     return args.step_run(Benchmark.of(args.matrix, args.out), args)
@@ -153,7 +153,7 @@ def _status(benchmark: Benchmark, args: argparse.Namespace) -> int:
 
 def _report(benchmark: Benchmark, args: argparse.Namespace) -> int:
     from nnunet_ext.benchmark import reporting
-    from nnunet_ext.cli.progress import progress_bar
+    from nnunet_ext.common.progress import progress_bar
 
     for line in reporting.write(benchmark, track=progress_bar):
         print(line)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_ext.cli.progress import progress_bar
+from nnunet_ext.common.progress import progress_bar
 
 HELP = "compare models on the same cases, with statistics"
 
@@ -37,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write."""
-    from nnunet_ext.errors import InputError
+    from nnunet_ext.common.errors import InputError
     from nnunet_ext.evaluation import comparison
     from nnunet_ext.evaluation.files import check_file
 
     if args.images is not None and not args.images.is_dir():
-        raise InputError(f"{args.images} is no folder.", way_out="Name the folder of the cases' images with --images.")
+        raise InputError(f"{args.images} is no folder.", hint="Name the folder of the cases' images with --images.")
     comparison.check_folder(args.out)
     if args.report is not None:
         check_file(args.report, "Name another file with --report.")

@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_ext.cli.progress import progress_bar
-from nnunet_ext.processes import cpus
+from nnunet_ext.common.processes import cpus
+from nnunet_ext.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from nnunet_ext.dataset_conversion.conversion import Outcome, Reader

@@ -14,7 +14,7 @@ import shutil
 import time
 from pathlib import Path
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 HELP = "phantom data to predictions and a report, on the CPU, in minutes"
 
@@ -108,7 +108,7 @@ def prepare(out: Path, matrix: str, overwrite: bool) -> None:
     if out.is_file() or (there and not (ours and overwrite)):
         raise InputError(
             f"{out} holds {'a demo of other sizes' if ours else 'something else'}.",
-            way_out="Add --overwrite to start anew." if ours else "Name another folder with --out.",
+            hint="Add --overwrite to start anew." if ours else "Name another folder with --out.",
         )
     if there:
         shutil.rmtree(out)

@@ -43,7 +43,7 @@ class Check(NamedTuple):
     name: str
     ok: bool | None
     detail: str
-    way_out: str = ""
+    hint: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{mark} {check.name}: {check.detail}", flush=True)
         if check.ok is False:
             failed += 1
-            print(f"       -> {check.way_out}")
+            print(f"       -> {check.hint}")
     print(f"\n{failed} problem{'s' * (failed != 1)}" if failed else "\nAll is well.")
     return 1 if failed else 0
 
@@ -77,30 +77,30 @@ def versions() -> Iterator[Check]:
     for wanted in requirements:
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
-        way_out = f"pip install --upgrade '{wanted.name}{wanted.specifier}'"
+        hint = f"pip install --upgrade '{wanted.name}{wanted.specifier}'"
         try:
             found = version(wanted.name)
         except PackageNotFoundError:
-            yield Check(wanted.name, False, "not installed", way_out)
+            yield Check(wanted.name, False, "not installed", hint)
             continue
         if wanted.specifier.contains(found, prereleases=True):
             yield Check(wanted.name, True, found)
         else:
-            yield Check(wanted.name, False, f"{found}, needed is {wanted.specifier}", way_out)
+            yield Check(wanted.name, False, f"{found}, needed is {wanted.specifier}", hint)
 
 
 def hook() -> Iterator[Check]:
     """The start-up hook in this interpreter and in a new one, and what it is there for."""
     import _nnunet_ext_hook
 
-    way_out = (
+    hint = (
         "NNUNET_EXT_DISABLE is set; unset it."
         if _nnunet_ext_hook.disabled()
         else "Reinstall with pip; where .pth files are not read, use: python -m nnunet_ext.run nnUNetv2_train ..."
     )
     states = {True: "active", False: "not active"}
     here = _nnunet_ext_hook.installed()
-    yield Check("start-up hook here", here, states[here], way_out)
+    yield Check("start-up hook here", here, states[here], hint)
     child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=False)
     try:
         facts = json.loads(child.stdout.splitlines()[-1])
@@ -109,9 +109,9 @@ def hook() -> Iterator[Check]:
             "new interpreter", False, child.stderr.strip()[-500:] or "no answer", "Reinstall Python's packages."
         )
         return
-    yield Check("start-up hook in a new process", facts["hook"], states[facts["hook"]], way_out)
+    yield Check("start-up hook in a new process", facts["hook"], states[facts["hook"]], hint)
     found = facts.get("trainer") or facts.get("trainer_error")
-    yield Check("nnU-Net finds nnUNetTrainerRAUNet there", "trainer" in facts, found, way_out)
+    yield Check("nnU-Net finds nnUNetTrainerRAUNet there", "trainer" in facts, found, hint)
     yield Check(
         "torchvision",
         "torchvision" in facts,
@@ -130,8 +130,8 @@ def folders() -> Iterator[Check]:
         elif not path.is_dir():
             yield Check(name, False, f"there is no folder {path}", f"mkdir -p {shlex.quote(value)}")
         elif not os.access(path, os.W_OK | os.X_OK):
-            way_out = f"Make {path} writable, or set {name} to another folder."
-            yield Check(name, False, f"{path} is not writable", way_out)
+            hint = f"Make {path} writable, or set {name} to another folder."
+            yield Check(name, False, f"{path} is not writable", hint)
         else:
             yield Check(name, True, f"{path}, {shutil.disk_usage(path).free / 1e9:.0f} GB free")
 
@@ -149,8 +149,8 @@ def device() -> Iterator[Check]:
         try:
             torch.ones(1, device="cuda").add(1).item()  # this build of torch may lack kernels for this GPU
         except RuntimeError as e:
-            way_out = "Install the build of torch for this GPU and driver, see https://pytorch.org/get-started/locally"
-            yield Check("device", False, f"{detail}: {str(e).splitlines()[0]}", way_out)
+            hint = "Install the build of torch for this GPU and driver, see https://pytorch.org/get-started/locally"
+            yield Check("device", False, f"{detail}: {str(e).splitlines()[0]}", hint)
         else:
             yield Check("device", True, detail)
     elif torch.backends.mps.is_available():
@@ -172,6 +172,6 @@ def sam_checkpoint() -> Iterator[Check]:
     if problem is None:
         yield Check("SAM checkpoint", True, str(path))
     elif sam.VARIABLE in os.environ or path.exists():
-        yield Check("SAM checkpoint", False, problem, sam.way_out(path, checkpoint))
+        yield Check("SAM checkpoint", False, problem, sam.hint(path, checkpoint))
     else:
         yield Check("SAM checkpoint", None, f"{problem}; only training of the ultrasound trainers needs it")

@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_ext.cli.progress import progress_bar
-from nnunet_ext.errors import InputError
-from nnunet_ext.processes import cpus
+from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.processes import cpus
+from nnunet_ext.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.aggregate import StructureSummary, Summary
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         evaluation.save(out, {name: summary.as_dict() for name, summary in summaries.items()})
     except OSError as e:
-        raise InputError(f"{out} cannot be written: {e.strerror or e}.", way_out="Name another with --out.") from e
+        raise InputError(f"{out} cannot be written: {e.strerror or e}.", hint="Name another with --out.") from e
     for line in table(evaluation, summaries):
         print(line)
     print(f"\n{out / CSV}   per case\n{out / JSON}  the same, and all sums")
@@ -99,7 +99,7 @@ def _check(args: argparse.Namespace) -> None:
     folders, model = (args.pred, args.ref), (args.m, args.f)
     if not (all(folders) and not any((*model,))) and not (all(model) and not any((*folders, args.dataset_json))):
         raise InputError(
-            "Either two folders or a trained model is evaluated.", way_out="Give --pred and --ref, or -m and -f."
+            "Either two folders or a trained model is evaluated.", hint="Give --pred and --ref, or -m and -f."
         )
     problems = [f"--tolerance {args.tolerance:g} is no distance."] if not args.tolerance >= 0 else []
     problems += ["--jobs must be 1 at least."] if args.jobs < 1 else []

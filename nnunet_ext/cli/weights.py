@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.weights import sam
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _path(args: argparse.Namespace) -> int:
     print(path)
     if path.is_file():
         return 0
-    print(f"not there yet. {sam.way_out(path, checkpoint)}", file=sys.stderr)
+    print(f"not there yet. {sam.hint(path, checkpoint)}", file=sys.stderr)
     return 1
 
 
@@ -79,7 +79,7 @@ def _verify(args: argparse.Namespace) -> int:
     if problem is None:
         print(f"ok   {path}: {checkpoint.size:,} bytes, SHA-256 {checkpoint.sha256}")
         return 0
-    print(f"FAIL {problem}\n       -> {sam.way_out(path, checkpoint)}")
+    print(f"FAIL {problem}\n       -> {sam.hint(path, checkpoint)}")
     return 1
 
 
@@ -95,9 +95,9 @@ def _download(args: argparse.Namespace) -> int:
             print(f"{path} is there and right: nothing to do.")
             return 0
         if os.environ.get(sam.VARIABLE):  # a file of the user's own is never replaced
-            raise InputError(f"{problem}.", way_out=sam.way_out(path, checkpoint))
+            raise InputError(f"{problem}.", hint=sam.hint(path, checkpoint))
         if not args.overwrite:
-            raise InputError(f"{problem}.", way_out="Add --overwrite to replace it.")
+            raise InputError(f"{problem}.", hint="Add --overwrite to replace it.")
     with tqdm(total=checkpoint.size, desc=checkpoint.file, unit="B", unit_scale=True, disable=None) as bar:
         download(checkpoint, path, url=args.url, track=lambda done: bar.update(done - bar.n))
     print(f"{path}: {checkpoint.size:,} bytes, SHA-256 {checkpoint.sha256}")
@@ -108,5 +108,5 @@ def _chosen(args: argparse.Namespace) -> tuple[Checkpoint, Path]:
     checkpoint = sam.CHECKPOINTS[args.checkpoint]
     path = sam.location(checkpoint)
     if path is None:
-        raise InputError(f"{sam.VARIABLE}={sam.RANDOM}: no checkpoint is used.", way_out=f"Unset {sam.VARIABLE}.")
+        raise InputError(f"{sam.VARIABLE}={sam.RANDOM}: no checkpoint is used.", hint=f"Unset {sam.VARIABLE}.")
     return checkpoint, path

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import busi, duplicate_groups, png
 from nnunet_ext.dataset_conversion.busi import Case
 from nnunet_ext.dataset_conversion.conversion import Found, Plan, Problem, Settings
@@ -22,7 +23,6 @@ from nnunet_ext.dataset_conversion.png_recipes import WriteGrey, WriteLesion
 from nnunet_ext.dataset_conversion.raw_folder import RECORD
 from nnunet_ext.dataset_conversion.splits import Split, make_split
 from nnunet_ext.dataset_conversion.writer import OutputFile, RawDataset, Track
-from nnunet_ext.errors import InputError
 
 _TENTHS = (2, 1)  # held out and validated on: the paper's 7:1:2
 _BYTES_PER_PIXEL = {WriteGrey: 1.0, WriteLesion: 0.05}  # of what is written, on the safe side

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.geometry import Geometry, geometry, orthonormalised
 from nnunet_ext.dataset_conversion.nifti import NiftiFile
-from nnunet_ext.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import stale
 from nnunet_ext.dataset_conversion.fingerprint import fingerprint, same_content
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, dataset_name, environment_problems, nnunet_root
 from nnunet_ext.dataset_conversion.writer import RawDataset, Track, space_problem, untracked, write
-from nnunet_ext.errors import InputError
 from nnunet_ext.version import __version__
 
 FORMAT = 2  # raise it when the same request would be converted differently
@@ -206,7 +206,7 @@ def _finished(folder: RawFolder, record: Mapping[str, Any], settings: Settings) 
         shown = ", ".join(damage[:5]) + (f" and {len(damage) - 5} more" if len(damage) > 5 else "")
         raise InputError(
             f"{folder.final} was finished, but {shown} is gone or has changed since.",
-            way_out="Use --overwrite to convert again.",
+            hint="Use --overwrite to convert again.",
         )
     if folder.work.is_dir() and not settings.dry_run:
         with folder.locked():
@@ -243,8 +243,8 @@ def _raise(blocking: Sequence[str], problems: Sequence[Problem], settings: Setti
         return
     bad_cases = {p.case for p in problems if p.case is not None}
     skipping_helps = bad_cases and not settings.skip_bad and all(p.case for p in problems)
-    way_out = f"--skip-bad converts the rest without {', '.join(sorted(bad_cases))}." if skipping_helps else ""
-    raise InputError(*fatal, way_out=way_out)
+    hint = f"--skip-bad converts the rest without {', '.join(sorted(bad_cases))}." if skipping_helps else ""
+    raise InputError(*fatal, hint=hint)
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

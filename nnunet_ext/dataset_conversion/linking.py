@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 LINK_MODES = ("auto", "hard", "reflink", "symlink", "copy")
 _FICLONE = 0x40049409  # linux/fs.h; Python has no name for it
@@ -33,7 +33,7 @@ def link(source: Path, target: Path, mode: str, *, share: bool = True) -> str | 
             if mode != "auto":
                 raise InputError(
                     f"{source}: no {mode} link to it can be made in {target.parent} ({e.strerror or e}).",
-                    way_out="Use --link auto, which takes what works, or --link copy.",
+                    hint="Use --link auto, which takes what works, or --link copy.",
                 ) from e
     return None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import lits, nifti
 from nnunet_ext.dataset_conversion.checks import CheckedImage, CheckedLabel, check_image, check_label
 from nnunet_ext.dataset_conversion.conversion import Found, Plan, Problem, Settings
@@ -18,7 +19,6 @@ from nnunet_ext.dataset_conversion.raw_folder import RECORD
 from nnunet_ext.dataset_conversion.recipes import RewriteImage, WriteLabel
 from nnunet_ext.dataset_conversion.splits import Split, make_split
 from nnunet_ext.dataset_conversion.writer import OutputFile, RawDataset, Track
-from nnunet_ext.errors import InputError
 
 # what gzip level 1 leaves of an uncompressed file, on the safe side
 _GZIPPED_IMAGE, _GZIPPED_LABEL = 0.6, 0.05

@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.voxels import Voxels
-from nnunet_ext.errors import InputError
 
 NII, NII_GZ = (".nii", ".nii.gz")
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}

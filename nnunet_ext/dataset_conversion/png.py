@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 MAX_PIXELS = 50_000_000  # fifty times the largest image of BUSI; a bomb claims far more than its bytes could hold
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 RECORD = "conversion.json"
 _ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -89,7 +89,7 @@ class RawFolder:
             raise InputError(
                 f"--source {source} overlaps{through} with the dataset to be written, {self.final}: replacing that "
                 "would delete the download.",
-                way_out="Move the download elsewhere, give its own folder as --source, or choose another --dataset-id.",
+                hint="Move the download elsewhere, give its own folder as --source, or choose another --dataset-id.",
             )
 
     def record(self) -> dict[str, Any] | None:
@@ -112,7 +112,7 @@ class RawFolder:
             lock = FileLock(self.work / "lock", timeout=0)
             lock.acquire()
         except Timeout as e:
-            raise InputError(f"{self.final}: another conversion is writing it.", way_out="Wait for it to end.") from e
+            raise InputError(f"{self.final}: another conversion is writing it.", hint="Wait for it to end.") from e
         except OSError as e:
             raise InputError(f"{self.work}: cannot be written ({e.strerror}).") from e
         try:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 CHUNK_BYTES = 1 << 19  # small enough to stay in a core's cache between reading, comparing and writing
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.processes import spawned_pool
 from nnunet_ext.dataset_conversion.linking import copy, link
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, sync_file, sync_folder, write_json
-from nnunet_ext.errors import InputError
-from nnunet_ext.processes import spawned_pool
 
 T = TypeVar("T")
 _TEMPORARY = ".tmp"
@@ -83,7 +83,7 @@ def write(
     """
     with folder.locked():
         if folder.final.exists() and not overwrite:
-            raise InputError(f"{folder.final} exists.", way_out="Use --overwrite to replace it.")
+            raise InputError(f"{folder.final} exists.", hint="Use --overwrite to replace it.")
         left = unfinished(dataset, folder)
         done: Counter[str] = Counter(kept=len(dataset.files) - len(left))
         try:
@@ -97,12 +97,12 @@ def write(
             reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
             raise InputError(
                 f"{e.filename or folder.new}: {reason}.",
-                way_out="Put that right and run the same command again: it continues.",
+                hint="Put that right and run the same command again: it continues.",
             ) from e
         except BrokenExecutor as e:
             raise InputError(
                 f"{folder.new}: a worker process was killed, for lack of memory perhaps.",
-                way_out="Run the same command with a smaller --num-processes: it continues.",
+                hint="Run the same command with a smaller --num-processes: it continues.",
             ) from e
         except InputError:
             if not +done:

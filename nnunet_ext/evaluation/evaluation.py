@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.definitions import COUNTS, METRICS, Metric, Units
 from nnunet_ext.evaluation.files import check_file, without_nan, write_text
 
@@ -88,7 +88,7 @@ class Evaluation:
             if record["format"] != FORMAT:
                 raise InputError(
                     f"{file} has format {record['format']}, and this version of nnunet_ext reads format {FORMAT}.",
-                    way_out=EVALUATE,
+                    hint=EVALUATE,
                 )
             units = Units(**record["units"])
             structures = {name: tuple(labels) for name, labels in record["structures"].items()}
@@ -99,13 +99,11 @@ class Evaluation:
             ]
             return cls(table=table_of(rows, units), units=units, structures=structures, info=record["info"])
         except OSError as e:
-            raise InputError(f"{file}: {e.strerror or e}.", way_out=EVALUATE) from e
+            raise InputError(f"{file}: {e.strerror or e}.", hint=EVALUATE) from e
         except InputError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise InputError(
-                f"{file} holds no metrics of nnunet_ext ({type(e).__name__}: {e}).", way_out=EVALUATE
-            ) from e
+            raise InputError(f"{file} holds no metrics of nnunet_ext ({type(e).__name__}: {e}).", hint=EVALUATE) from e
 
     def _summary(self) -> dict[str, Any]:
         """What nnU-Net writes into summary.json, its means included, with more metrics in each place."""
@@ -136,14 +134,14 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: nothing can be written there, or a file would be replaced that is none of ours.
     """
-    way_out = "Name another folder with --out."
+    hint = "Name another folder with --out."
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file.", way_out=way_out)
+        raise InputError(f"{folder} is a file.", hint=hint)
     for file in (folder / CSV, folder / JSON):
-        check_file(file, way_out)
+        check_file(file, hint)
     if foreign := [str(folder / name) for name in (CSV, JSON) if (folder / name).exists() and not _ours(folder / name)]:
         raise InputError(
-            f"{', '.join(foreign)}: not written by nnunet_ext evaluate, and not to be overwritten.", way_out=way_out
+            f"{', '.join(foreign)}: not written by nnunet_ext evaluate, and not to be overwritten.", hint=hint
         )
 
 

@@ -7,20 +7,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 
-def check_file(file: Path, way_out: str) -> None:
+def check_file(file: Path, hint: str) -> None:
     """Whether a file may be written, to be asked before the work that goes into it.
 
     Raises:
         InputError: it is a folder, or where it shall be nothing can be written.
     """
     if file.is_dir():
-        raise InputError(f"{file} is a folder.", way_out=way_out)
+        raise InputError(f"{file} is a folder.", hint=hint)
     above = next(folder for folder in file.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise InputError(f"{file} cannot be written: {above} is no folder to write to.", way_out=way_out)
+        raise InputError(f"{file} cannot be written: {above} is no folder to write to.", hint=hint)
 
 
 def write_text(file: Path, text: str) -> None:

@@ -17,7 +17,8 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.processes import spawned_pool
 from nnunet_ext.evaluation.definitions import COUNTS, PHYSICAL, PIXELS, PLANAR, Units
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.evaluation.headers import Header, header_reader
@@ -25,7 +26,6 @@ from nnunet_ext.evaluation.mask_pair import foreground_box
 from nnunet_ext.evaluation.measure import Scale, measure_segmentations
 from nnunet_ext.evaluation.source import Source
 from nnunet_ext.evaluation.structures import Structures
-from nnunet_ext.processes import spawned_pool
 
 TOLERANCE = 2.0
 _NO_DEPTH = 999  # nnU-Net's spacing of the axis that a 2D image lacks, or so many times its pixels
@@ -61,7 +61,7 @@ def evaluate(
     results = {r.case: r for r in track(_each(pairs, work, workers), total=len(pairs), what="evaluate", unit="case")}
     results = [results[pair.case] for pair in pairs]
     if problems := [p for r in results for p in r.problems]:
-        raise InputError(*problems, way_out="Correct these files; nothing has been written.")
+        raise InputError(*problems, hint="Correct these files; nothing has been written.")
     units = _common_units(results)
     rows = [
         {"case": r.case, "structure": name, **{_column(units, key): value for key, value in metrics.items()}}
@@ -113,7 +113,7 @@ def _reader(source: Source) -> type[BaseReaderWriter]:
                 return determine_reader_writer_from_dataset_json(source.dataset, file, verbose=False)
     raise InputError(
         f"nnU-Net has no reader for {source.dataset['file_ending']} files.",
-        way_out='Correct "file_ending" or "overwrite_image_reader_writer" in dataset.json.',
+        hint='Correct "file_ending" or "overwrite_image_reader_writer" in dataset.json.',
     )
 
 
@@ -141,8 +141,8 @@ def _check_headers(pairs: Sequence[_Pair], reader: type[BaseReaderWriter], check
             problems.append(f"{pair.case}: {difference} (prediction and reference).")
             apart |= prediction.size == reference.size
     if problems:
-        way_out = "Nothing has been computed."
-        raise InputError(*problems, way_out=f"{way_out} --ignore-geometry compares by index." if apart else way_out)
+        hint = "Nothing has been computed."
+        raise InputError(*problems, hint=f"{hint} --ignore-geometry compares by index." if apart else hint)
     return voxels
 
 
@@ -170,7 +170,7 @@ def _each(pairs: Sequence[_Pair], work: _Work, workers: int) -> Iterator[_Result
                 yield future.result()
         except BrokenExecutor as e:
             raise InputError(
-                "A worker process was killed, for lack of memory perhaps.", way_out="Use a smaller --jobs."
+                "A worker process was killed, for lack of memory perhaps.", hint="Use a smaller --jobs."
             ) from e
         finally:
             pool.shutdown(cancel_futures=True)
@@ -253,6 +253,6 @@ def _common_units(results: Sequence[_Result]) -> Units:
     if len(kinds) > 1:
         raise InputError(
             *(f"{cases[0]} and {len(cases) - 1} more are measured in {' and '.join(u)}." for u, cases in kinds.items()),
-            way_out="2D images, volumes and files without spacing cannot share a table: evaluate them apart.",
+            hint="2D images, volumes and files without spacing cannot share a table: evaluate them apart.",
         )
     return next(iter(kinds))

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 
 class NetworkSize(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.definitions import PHYSICAL, PIXELS
 from nnunet_ext.evaluation.evaluation import EXTENSION, Evaluation
 from nnunet_ext.evaluation.metrics import Overlap
@@ -53,7 +53,7 @@ def load_summary(file: Path) -> Evaluation:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
         raise InputError(
             f"{file} is no summary.json of nnU-Net ({type(e).__name__}: {e}).",
-            way_out="Evaluate the predictions with nnunet_ext evaluate, and name its folder.",
+            hint="Evaluate the predictions with nnunet_ext evaluate, and name its folder.",
         ) from e
     return Evaluation(
         table=pd.DataFrame(rows),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext import registry
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.structures import Structures
 
 DATASET, PLANS, PROMPTS = "dataset.json", "plans.json", "prompts_used.json"
@@ -47,7 +47,7 @@ def from_folders(predictions: Path, references: Path, dataset_json: Path | None 
     """
     absent = [f"{folder} is no folder." for folder in (predictions, references) if not folder.is_dir()]
     if absent:
-        raise InputError(*absent, way_out="Name folders with --pred and --ref.")
+        raise InputError(*absent, hint="Name folders with --pred and --ref.")
     dataset, structures = _dataset(_find_dataset_json(dataset_json, predictions, references))
     ending = dataset["file_ending"]
     found = [_cases(folder, ending) for folder in (predictions, references)]
@@ -58,7 +58,7 @@ def from_folders(predictions: Path, references: Path, dataset_json: Path | None 
     if not (found[0] or found[1]):
         problems = [_nothing(folder, ending) for folder in (predictions, references)]
     if problems:
-        raise InputError(*problems, way_out="Both folders must hold the same cases.")
+        raise InputError(*problems, hint="Both folders must hold the same cases.")
     info = {"predictions": str(predictions.resolve()), "references": str(references.resolve()), "file_ending": ending}
     return Source(
         predictions=found[0],
@@ -83,7 +83,7 @@ def from_model(model: Path, folds: Sequence[str]) -> Source:
     """
     missing = [f"{model} is no trained model: {n} missing." for n in (DATASET, PLANS) if not (model / n).is_file()]
     if missing:
-        raise InputError(*missing, way_out="-m is a folder like nnUNet_results/Dataset029_LiTS/TRAINER__PLANS__2d.")
+        raise InputError(*missing, hint="-m is a folder like nnUNet_results/Dataset029_LiTS/TRAINER__PLANS__2d.")
     dataset, structures = _dataset(model / DATASET)
     name = _read_json(model / PLANS).get("dataset_name", model.resolve().parent.name)
     ending, references = dataset["file_ending"], _references(name)
@@ -103,7 +103,7 @@ def from_model(model: Path, folds: Sequence[str]) -> Source:
             problems.append(f"fold {fold} has predicted cases of another fold again: {_names(twice)}.")
         predictions.update(found)
     if problems:
-        raise InputError(*problems, way_out="Every case of a fold's validation must be there, once.")
+        raise InputError(*problems, hint="Every case of a fold's validation must be there, once.")
     predictions = dict(sorted(predictions.items()))
     folders = sorted({str(file.parent.resolve()) for file in predictions.values()})
     info = {
@@ -167,7 +167,7 @@ def _find_dataset_json(given: Path | None, predictions: Path, references: Path) 
             return file
     raise InputError(
         f"No dataset.json, which says what the labels mean: {', '.join(map(str, candidates))} not there.",
-        way_out="Name it with --dataset-json; nnUNet_raw/DATASET has one.",
+        hint="Name it with --dataset-json; nnUNet_raw/DATASET has one.",
     )
 
 
@@ -175,9 +175,9 @@ def _dataset(file: Path) -> tuple[dict[str, Any], Structures]:
     try:
         dataset = json.loads(file.read_text())
     except (OSError, ValueError) as e:
-        raise InputError(f"{file} cannot be read: {e}.", way_out="It should be nnU-Net's dataset.json.") from e
+        raise InputError(f"{file} cannot be read: {e}.", hint="It should be nnU-Net's dataset.json.") from e
     if not isinstance(dataset, dict) or not isinstance(dataset.get("file_ending"), str):
-        raise InputError(f'{file} has no "file_ending".', way_out="It should be nnU-Net's (version 2) dataset.json.")
+        raise InputError(f'{file} has no "file_ending".', hint="It should be nnU-Net's (version 2) dataset.json.")
     return dataset, Structures.of(dataset, str(file))
 
 
@@ -201,7 +201,7 @@ def _references(dataset: str) -> Path:
             return folder
     raise InputError(
         f"No references of {dataset}: {' and '.join(map(str, candidates)) or 'no folder'} there.",
-        way_out="Set nnUNet_preprocessed or nnUNet_raw, or use --pred and --ref.",
+        hint="Set nnUNet_preprocessed or nnUNet_raw, or use --pred and --ref.",
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Structures:
         if not isinstance(values, Mapping) or not all(map(_is_label_or_region, values.values())):
             raise InputError(
                 f"{source} has no labels as nnU-Net wants them.",
-                way_out='"labels" maps names to whole numbers, or to lists of them: {"background": 0, "tumour": 1}.',
+                hint='"labels" maps names to whole numbers, or to lists of them: {"background": 0, "tumour": 1}.',
             )
         ignore = values.get("ignore")
         all_of = {n: tuple(v) if isinstance(v, list) else (v,) for n, v in values.items() if n != "ignore"}
@@ -60,7 +60,7 @@ class Structures:
         if has_regions and len(dataset.get("regions_class_order") or ()) != len(foreground):
             problems.append(f"{source} has regions, and needs a regions_class_order with as many entries.")
         if problems:
-            raise InputError(*problems, way_out="Correct the file, or name another one with --dataset-json.")
+            raise InputError(*problems, hint="Correct the file, or name another one with --dataset-json.")
         if not has_regions:
             foreground = dict(sorted(foreground.items(), key=lambda item: item[1]))
         return cls(labels=foreground, ignore=ignore, known=frozenset(known if ignore is None else known | {ignore}))

@@ -16,7 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from nnunet_ext.architectures.samus.promptable import PromptableSegmenter
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.inference import prompt_file
 from nnunet_ext.inference.prompted import clicks_from_reference, prompted_logits
 from nnunet_ext.losses.foreground import ForegroundMaps
@@ -71,7 +71,7 @@ def predict(request: Request, *, track: Track = lambda items, **_: items) -> int
         given = prompt_file.read(request.prompts, cases=list(cases), classes=names, ndim=ndim)
     if network.prompts is None and request.prompts is None and request.reference is None:
         raise InputError(
-            f"{request.model} was trained with clicks only.", way_out="Add --prompts FILE or --from-reference DIR."
+            f"{request.model} was trained with clicks only.", hint="Add --prompts FILE or --from-reference DIR."
         )
     request.out.mkdir(parents=True, exist_ok=True)
     record = _Record(request, predictor)
@@ -126,7 +126,7 @@ def _load(request: Request) -> nnUNetPredictor:
     if missing:
         raise InputError(
             f"{request.model} is no trained model: {' and '.join(missing)} missing.",
-            way_out="-m is a folder like nnUNet_results/Dataset030_BUSI/nnUNetTrainerSAMUSHF__nnUNetSAMUSPlans__2d.",
+            hint="-m is a folder like nnUNet_results/Dataset030_BUSI/nnUNetTrainerSAMUSHF__nnUNetSAMUSPlans__2d.",
         )
     there = [f.parent.name.removeprefix("fold_") for f in sorted(request.model.glob(f"fold_*/{request.checkpoint}"))]
     numbered = [fold for fold in there if fold != "all"]  # nnU-Net's choice as well
@@ -135,7 +135,7 @@ def _load(request: Request) -> nnUNetPredictor:
     if absent or not folds:
         raise InputError(
             f"{request.model}: no {request.checkpoint} of fold {', '.join(absent) or 'any'}.",
-            way_out="Choose another with -f or -chk.",
+            hint="Choose another with -f or -chk.",
         )
     device = torch.device(request.device)
     predictor = nnUNetPredictor(device=device, perform_everything_on_device=device.type == "cuda")
@@ -143,7 +143,7 @@ def _load(request: Request) -> nnUNetPredictor:
     predictor.used_checkpoints = [request.model / f"fold_{f}" / request.checkpoint for f in folds]
     if not isinstance(segmenter(predictor), PromptableSegmenter):
         raise InputError(
-            f"{request.model} takes no prompts ({predictor.trainer_name}).", way_out="Predict with nnUNetv2_predict."
+            f"{request.model} takes no prompts ({predictor.trainer_name}).", hint="Predict with nnUNetv2_predict."
         )
     return predictor
 
@@ -158,7 +158,7 @@ def _cases(request: Request, ending: str) -> dict[str, list[str]]:
     names = get_identifiers_from_splitted_dataset_folder(str(request.source), ending) if request.source.is_dir() else []
     if not len(names):
         raise InputError(
-            f"{request.source} holds no image called CASE_0000{ending}.", way_out="Name the folder of images with -i."
+            f"{request.source} holds no image called CASE_0000{ending}.", hint="Name the folder of images with -i."
         )
     if request.reference is not None:
         missing = [name for name in names if not (request.reference / f"{name}{ending}").is_file()]
@@ -166,7 +166,7 @@ def _cases(request: Request, ending: str) -> dict[str, list[str]]:
             raise InputError(
                 f"{request.reference} lacks the reference of {', '.join(missing[:5])}"
                 + (f" and {len(missing) - 5} more." if len(missing) > 5 else "."),
-                way_out="Every image needs one to take clicks from.",
+                hint="Every image needs one to take clicks from.",
             )
     return {name: sorted(map(str, request.source.glob(f"{name}_[0-9][0-9][0-9][0-9]{ending}"))) for name in names}
 
@@ -213,7 +213,7 @@ class _Record:
             if {k: v for k, v in there.items() if k != "cases"} != self.head:
                 raise InputError(
                     f"{request.out} holds predictions of another request.",
-                    way_out="Name another folder with -o, or add --overwrite.",
+                    hint="Name another folder with -o, or add --overwrite.",
                 )
             self.cases = there["cases"]
 

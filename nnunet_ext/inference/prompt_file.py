@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.inference.prompted import Clicks
 
 EXAMPLE = '{"case_1": [{"point": [120, 88]}, {"point": [10, 9], "foreground": false}]}'
@@ -33,10 +33,10 @@ def read(path: Path, *, cases: Sequence[str], classes: Sequence[str], ndim: int)
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as e:
-        raise InputError(f"{path} cannot be read as JSON: {e}.", way_out=f"It looks like {EXAMPLE}.") from e
+        raise InputError(f"{path} cannot be read as JSON: {e}.", hint=f"It looks like {EXAMPLE}.") from e
     problems = []
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no object.", way_out=f"It looks like {EXAMPLE}.")
+        raise InputError(f"{path} holds no object.", hint=f"It looks like {EXAMPLE}.")
     unknown, missing = sorted(set(content) - set(cases)), sorted(set(cases) - set(content))
     if unknown:
         problems.append(f"{path}: no image for {', '.join(unknown)}.")
@@ -47,7 +47,7 @@ def read(path: Path, *, cases: Sequence[str], classes: Sequence[str], ndim: int)
             if fault := _fault(click, classes, ndim):
                 problems.append(f"{path}: click {i + 1} of {case}: {fault}.")
     if problems:
-        raise InputError(*problems, way_out=f"It looks like {EXAMPLE}.")
+        raise InputError(*problems, hint=f"It looks like {EXAMPLE}.")
     return {
         case: [{"class": classes[0], "foreground": True, **click} for click in clicks]
         for case, clicks in content.items()

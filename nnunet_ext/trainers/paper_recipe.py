@@ -9,7 +9,7 @@ from torch import nn
 
 from nnunet_ext import registry
 from nnunet_ext.architectures.memory import training_memory
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.trainers.pass_trainer import CUDA, PassTrainer
 
 PLANS_KEY = "nnunet_ext"  # what a plan carries for us to the prediction, where nnU-Net rebuilds the network from it
@@ -53,12 +53,12 @@ class PaperRecipe(PassTrainer):
         if dim != cls.dim:
             raise InputError(
                 f"{cls.__name__} is a {cls.dim}D network; configuration {configuration!r} has {dim}D patches.",
-                way_out="Train it on 2d." if cls.dim == 2 else "Train it on 3d_fullres.",
+                hint="Train it on 2d." if cls.dim == 2 else "Train it on 3d_fullres.",
             )
         if configuration_manager.previous_stage_name is not None:
             raise InputError(
                 f"{cls.__name__} cannot be the second stage of a cascade ({configuration!r}).",
-                way_out=f"Train it on {'2d' if cls.dim == 2 else '3d_fullres'}, or the cascade with nnUNetTrainer.",
+                hint=f"Train it on {'2d' if cls.dim == 2 else '3d_fullres'}, or the cascade with nnUNetTrainer.",
             )
 
     @classmethod

@@ -12,7 +12,7 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-from nnunet_ext import environment
+from nnunet_ext.common import environment
 from nnunet_ext.trainers.budget import iterations_per_pass
 from nnunet_ext.trainers.progress import Progress
 from nnunet_ext.trainers.reproducibility import SeedingLoader, reseed, worker_seeds

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nnunet_ext import environment
-from nnunet_ext.errors import InputError
+from nnunet_ext.common import environment
+from nnunet_ext.common.errors import InputError
 
 FROZEN = "checkpoint_frozen.pth"
 
@@ -68,6 +68,6 @@ class SlimCheckpoints:
         if not self.file.is_file():
             raise InputError(
                 f"checkpoint_latest.pth was written without the frozen weights, and {self.file} is gone.",
-                way_out="Put it back beside the checkpoint, or train anew.",
+                hint="Put it back beside the checkpoint, or train anew.",
             )
         state.update(torch.load(self.file, map_location="cpu", weights_only=True))

@@ -15,8 +15,8 @@ from pathlib import Path
 import requests
 from filelock import FileLock, Timeout
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.raw_folder import sync_file, sync_folder
-from nnunet_ext.errors import InputError
 from nnunet_ext.weights.sam import Checkpoint, sha256
 
 ATTEMPTS = 5  # in a row that bring no byte
@@ -57,17 +57,17 @@ def download(checkpoint: Checkpoint, path: Path, *, url: str | None = None, trac
                 if not continued:
                     raise InputError(
                         f"What {url} sent has SHA-256 {digest}, not {checkpoint.sha256}. It was removed.",
-                        way_out="A mirror or a proxy sent something else than was published: try another one.",
+                        hint="A mirror or a proxy sent something else than was published: try another one.",
                     )
             sync_file(part)
             part.replace(path)
             sync_folder(path.parent)
             Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout as e:
-        raise InputError(f"{path}: another process is downloading it.", way_out="Wait for it to end.") from e
+        raise InputError(f"{path}: another process is downloading it.", hint="Wait for it to end.") from e
     except OSError as e:
         raise InputError(
-            f"{path} cannot be written: {e.strerror or e}.", way_out="Choose another place, or make room there."
+            f"{path} cannot be written: {e.strerror or e}.", hint="Choose another place, or make room there."
         ) from e
 
 
@@ -83,13 +83,13 @@ def _fetch(url: str, part: Path, size: int, track: Track) -> None:
             reason = CUT
         except requests.RequestException as e:
             if not _may_pass(e):
-                raise InputError(f"{url}: {_reason(e)}.", way_out="Check the address and the network.") from e
+                raise InputError(f"{url}: {_reason(e)}.", hint="Check the address and the network.") from e
             reason = _reason(e)
         failures = 0 if _size(part) > before else failures + 1
         if failures == ATTEMPTS:
             raise InputError(
                 f"{url}: {reason} (after {ATTEMPTS} attempts).",
-                way_out=f"The same command continues after {_size(part):,} of {size:,} bytes.",
+                hint=f"The same command continues after {_size(part):,} of {size:,} bytes.",
             )
         if _size(part) < size:
             time.sleep(PAUSE * 2 ** max(0, failures - 1))
@@ -110,7 +110,7 @@ def _append(url: str, part: Path, size: int, track: Track) -> None:
         else:  # a server that knows no ranges sends everything
             done, total = 0, int(response.headers.get("Content-Length", size))
         if total != size:
-            raise InputError(f"{url} offers {total:,} bytes, not {size:,}.", way_out="Check the address.")
+            raise InputError(f"{url} offers {total:,} bytes, not {size:,}.", hint="Check the address.")
         with part.open("r+b" if part.exists() else "wb") as f:
             f.seek(done)
             f.truncate()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 WRAPPERS = ("model", "state_dict")
 PARALLEL = "module."  # what torch's (Distributed)DataParallel puts before every key
@@ -35,7 +35,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise InputError(
             f"{path}: NaN or infinite numbers in {', '.join(broken[:3])}{more}.",
-            way_out="The training that saved it had diverged; take an earlier checkpoint.",
+            hint="The training that saved it had diverged; take an earlier checkpoint.",
         )
     return tensors
 
@@ -51,11 +51,11 @@ def _load(path: Path) -> Any:
         if found := re.search(r"GLOBAL (\S+) was not an allowed|load unsupported GLOBAL (\S+)", str(e)):
             raise InputError(
                 f"{path} holds more than tensors ({found[1] or found[2]}), and reading that can run any code: refused.",
-                way_out="If you trust it, load it with weights_only=False and save the state dict alone.",
+                hint="If you trust it, load it with weights_only=False and save the state dict alone.",
             ) from e
         raise InputError(f"{path} is no torch checkpoint.") from e
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as e:
-        raise InputError(f"{path} is no torch checkpoint, or a truncated one.", way_out="Get it again.") from e
+        raise InputError(f"{path} is no torch checkpoint, or a truncated one.", hint="Get it again.") from e
 
 
 def _unwrap(content: Any) -> Any:
@@ -67,14 +67,14 @@ def _unwrap(content: Any) -> Any:
 
 
 def _tensors(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    way_out = f"A bare state dict is wanted, or one under {' or '.join(map(repr, WRAPPERS))}."
+    hint = f"A bare state dict is wanted, or one under {' or '.join(map(repr, WRAPPERS))}."
     if not isinstance(content, Mapping) or not content:
         found = "an empty dict" if content == {} else f"a {type(content).__name__}"
-        raise InputError(f"{path} holds no state dict but {found}.", way_out=way_out)
+        raise InputError(f"{path} holds no state dict but {found}.", hint=hint)
     for key, value in content.items():
         if not isinstance(key, str):
-            raise InputError(f"{path} holds no state dict: its key {key!r} is no name.", way_out=way_out)
+            raise InputError(f"{path} holds no state dict: its key {key!r} is no name.", hint=hint)
         if not isinstance(value, torch.Tensor):
-            raise InputError(f"{path} holds no state dict: {key!r} is no tensor but {value!r:.40}.", way_out=way_out)
+            raise InputError(f"{path} holds no state dict: {key!r} is no tensor but {value!r:.40}.", hint=hint)
     parallel = all(key.startswith(PARALLEL) for key in content)
     return {key.removeprefix(PARALLEL) if parallel else key: value for key, value in content.items()}

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 VARIABLE = "NNUNET_EXT_SAM_CHECKPOINT"
 RANDOM = "random"  # as the value of the variable: go without
@@ -71,7 +71,7 @@ def require(checkpoint: Checkpoint = VIT_B) -> Path | None:
     """
     path = location(checkpoint)
     if path is not None and (fault := problem(path, checkpoint)):
-        raise InputError(f"{fault}.", way_out=way_out(path, checkpoint))
+        raise InputError(f"{fault}.", hint=hint(path, checkpoint))
     return path
 
 
@@ -90,7 +90,7 @@ def problem(path: Path, checkpoint: Checkpoint = VIT_B) -> str | None:
     return f"{path} has {bytes_}SHA-256 {digest}, not {checkpoint.sha256}{other}"
 
 
-def way_out(path: Path, checkpoint: Checkpoint = VIT_B) -> str:
+def hint(path: Path, checkpoint: Checkpoint = VIT_B) -> str:
     """What to do about a missing or wrong file; nothing that would overwrite a file of the user's own."""
     if os.environ.get(VARIABLE) and path.exists():
         return f"Unset {VARIABLE} or point it to the official file ({checkpoint.url})."

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from nnunet_ext.architectures.samus.model import PromptedModel
 from nnunet_ext.architectures.samus.vit import ViT
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.weights.loading import read_state_dict
 
 State = Mapping[str, torch.Tensor]
@@ -25,7 +25,7 @@ def read(source: Source) -> dict[str, torch.Tensor]:
     state = {name.removeprefix("module."): tensor for name, tensor in source.items()}  # saved by nn.DataParallel
     bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
-        raise InputError(f"{_name(source)}: {_some(bad)} holds values that are not finite.", way_out=_FETCH)
+        raise InputError(f"{_name(source)}: {_some(bad)} holds values that are not finite.", hint=_FETCH)
     return state
 
 
@@ -48,7 +48,7 @@ def infer(state: State, source: Source) -> ViT:
             **({} if stem[0] is None else {"stem_channels": tuple(map(len, stem))}),
         )
     except (KeyError, ValueError, IndexError, AttributeError) as e:
-        raise InputError(f"{_name(source)} is no checkpoint of SAM or SAMUS ({e}).", way_out=_FETCH) from e
+        raise InputError(f"{_name(source)} is no checkpoint of SAM or SAMUS ({e}).", hint=_FETCH) from e
 
 
 _STEM = ("inc.conv.0", "downs.0.maxpool_conv.1", "downs.1.maxpool_conv.1")
@@ -74,7 +74,7 @@ def load(model: PromptedModel, state: State, source: Source) -> None:
     if absent:
         raise InputError(
             f"{_name(source)}: {len(absent)} tensors of {type(model).__name__} are missing, such as {_some(absent)}.",
-            way_out=_FETCH,
+            hint=_FETCH,
         )
     fitting = {name: _fit(name, state[name], tensor.shape) for name, tensor in own.items() if name in state}
     wrong = [name for name, tensor in fitting.items() if tensor.shape != own[name].shape]
@@ -83,7 +83,7 @@ def load(model: PromptedModel, state: State, source: Source) -> None:
         raise InputError(
             f"{_name(source)} is of another network: {name} has shape {tuple(state[name].shape)}, "
             f"{type(model).__name__} has {tuple(own[name].shape)}.",
-            way_out=_FETCH,
+            hint=_FETCH,
         )
     model.load_state_dict({**own, **fitting})
 

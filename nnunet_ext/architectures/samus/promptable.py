@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from nnunet_ext.architectures.samus.model import PromptedModel
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 NO_PROMPT = (
     "This network was trained with clicks only and needs some: nnunet_ext predict -m MODEL_FOLDER -i IN -o OUT "
@@ -70,7 +70,7 @@ class PromptableSegmenter(nn.Module):
         if in_channels not in (1, 3):
             raise InputError(
                 f"{type(model).__name__} takes one grey channel or three of colour, not {in_channels} channels.",
-                way_out="Make a dataset of one of the channels.",
+                hint="Make a dataset of one of the channels.",
             )
         self.model = model
         self.has_regions = has_regions

@@ -16,7 +16,7 @@ from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.processes import GRACE
 from nnunet_ext.benchmark.state import Store
 from nnunet_ext.benchmark.worker import BUSY
-from nnunet_ext.processes import cpus
+from nnunet_ext.common.processes import cpus
 
 Status = Literal["waiting", "running", "done", "failed", "skipped"]
 

@@ -24,7 +24,7 @@ from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.matrix import Slurm
 from nnunet_ext.benchmark.state import Store
 from nnunet_ext.benchmark.worker import Worker, load
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 if TYPE_CHECKING:
     import submitit
@@ -135,9 +135,9 @@ class SlurmExecutor:
         except subprocess.CalledProcessError as e:
             said = (e.stderr or e.output or b"").strip()
             said = said.decode(errors="replace") if isinstance(said, bytes) else said
-            raise InputError(f"SLURM refuses {array[0].kind} jobs: {said}", way_out="Correct [slurm].") from e
+            raise InputError(f"SLURM refuses {array[0].kind} jobs: {said}", hint="Correct [slurm].") from e
         except RuntimeError as e:  # submitit's FailedSubmissionError and others
-            raise InputError(f"SLURM refuses {array[0].kind} jobs: {e}", way_out="Correct [slurm].") from e
+            raise InputError(f"SLURM refuses {array[0].kind} jobs: {e}", hint="Correct [slurm].") from e
         for job, submission in zip(array, made, strict=True):
             self.numbers[job.id] = submission.job_id
             self.store.write_submitted(job, submission.job_id)
@@ -146,7 +146,7 @@ class SlurmExecutor:
         try:
             import submitit
         except ImportError:
-            raise InputError("submitit is not installed.", way_out="pip install 'nnunet-ext[slurm]'") from None
+            raise InputError("submitit is not installed.", hint="pip install 'nnunet-ext[slurm]'") from None
         s = self.settings
         executor = submitit.SlurmExecutor(self.store.root / "slurm", max_num_timeout=s.max_timeouts)
         gpu = {"gres": s.gres} if s.gres else {"gpus_per_node": s.gpus}
@@ -265,7 +265,7 @@ def _queue() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError) as e:
         raise InputError(
             f"SLURM does not answer here: {e}.",
-            way_out="Run this where sbatch and squeue work, or leave --executor slurm out.",
+            hint="Run this where sbatch and squeue work, or leave --executor slurm out.",
         ) from None
 
 

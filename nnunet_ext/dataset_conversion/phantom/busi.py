@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.phantom.breast import KINDS, MOST_LESIONS, lesion_count, render
 from nnunet_ext.dataset_conversion.phantom.writing import MARK, Job, too_small, write_all, write_file
-from nnunet_ext.errors import InputError
 
 MODEL = 1  # raise whenever the same arguments give other pixels
 KEY = "Description"

@@ -12,9 +12,9 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.phantom.abdomen import render
 from nnunet_ext.dataset_conversion.phantom.writing import MARK, Job, too_small, write_all, write_file
-from nnunet_ext.errors import InputError
 
 MODEL = 2  # raise whenever the same arguments give other voxels
 FILE_ENDINGS = (".nii", ".nii.gz")

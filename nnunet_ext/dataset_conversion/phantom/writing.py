@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 MARK = "nnunet_ext phantom"
 
@@ -62,7 +62,7 @@ def prepare_folder(out: Path, *, jobs: Sequence[Job]) -> None:
     if foreign:
         raise InputError(
             f"{foreign[0]} exists and is not a phantom ({len(foreign)} such files).",
-            way_out="Real data are never overwritten: choose an empty folder with --out.",
+            hint="Real data are never overwritten: choose an empty folder with --out.",
         )
     probe = out / f".write-test.{os.getpid()}"
     try:
@@ -71,7 +71,7 @@ def prepare_folder(out: Path, *, jobs: Sequence[Job]) -> None:
         probe.touch()
         probe.unlink()
     except OSError as e:
-        raise InputError(f"{out} cannot be written: {e.strerror}.", way_out="Choose another folder with --out.") from e
+        raise InputError(f"{out} cannot be written: {e.strerror}.", hint="Choose another folder with --out.") from e
 
 
 def write_all(

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.comparison.compatible import Labels, all_structures, measuring_run, problems
 from nnunet_ext.evaluation.comparison.model import Model
 from nnunet_ext.evaluation.comparison.notes import notes
@@ -50,19 +50,17 @@ def compare(
         raise InputError(*unknown)
     chosen = {name: labels for name, labels in there.items() if structures is None or name in structures}
     if differing := problems(models, chosen):
-        raise InputError(*differing, way_out=WAY_OUT)
+        raise InputError(*differing, hint=WAY_OUT)
     tables = {name: {model.name: model.tables(labels) for model in models} for name, labels in chosen.items()}
     lacking = {key: _lacking(tables, key) for key in metrics or DEFAULT_METRICS}
     if metrics and any(lacking.values()):
         raise InputError(
             *(f"No {BY_KEY[key].label} of {some(names)}." for key, names in lacking.items() if names),
-            way_out="Choose others with --metrics; nnU-Net's summary.json holds no more than Dice and IoU.",
+            hint="Choose others with --metrics; nnU-Net's summary.json holds no more than Dice and IoU.",
         )
     keys = [metric.key for metric in METRICS if not lacking.get(metric.key, True)]
     if not keys:
-        raise InputError(
-            f"None of {some(lacking, 9)} has a value in any model.", way_out="Choose others with --metrics."
-        )
+        raise InputError(f"None of {some(lacking, 9)} has a value in any model.", hint="Choose others with --metrics.")
     names = [model.name for model in models]
     plan = _Plan(
         pairs=[(name, baseline) for name in names if name != baseline] if baseline else list(combinations(names, 2)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.comparison.export import case_rows, model_rows, pair_rows, to_csv, to_json
 from nnunet_ext.evaluation.comparison.latex import to_latex
 from nnunet_ext.evaluation.comparison.records import Comparison
@@ -32,7 +32,7 @@ def save(comparison: Comparison, folder: Path) -> None:
             write_text(folder / name, text)
     except OSError as e:
         raise InputError(
-            f"{folder} cannot be written: {e.strerror or e}.", way_out="Name another folder with --out."
+            f"{folder} cannot be written: {e.strerror or e}.", hint="Name another folder with --out."
         ) from e
 
 
@@ -44,14 +44,14 @@ def check_folder(folder: Path) -> None:
             written.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file.", way_out="Name a folder with --out.")
+        raise InputError(f"{folder} is a file.", hint="Name a folder with --out.")
     for name in FILES:
         check_file(folder / name, "Name another folder with --out.")
     foreign = [str(folder / name) for name in FILES if (folder / name).exists() and name not in _ours(folder)]
     if foreign:
         raise InputError(
             f"{', '.join(foreign)}: not written by nnunet_ext compare, and not to be overwritten.",
-            way_out="Name another folder with --out.",
+            hint="Name another folder with --out.",
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.comparison.wording import some
 from nnunet_ext.evaluation.evaluation import JSON, Evaluation
 from nnunet_ext.evaluation.nnunet_summary import SUMMARY, is_summary, load_summary
@@ -114,9 +114,9 @@ def read_models(named: Sequence[tuple[str, Path]]) -> list[Model]:
                 model.runs.append(load_summary(file) if is_summary(file) else Evaluation.load(file))
             except InputError as e:
                 problems += e.problems
-                ways_out.append(e.way_out)
+                ways_out.append(e.hint)
     if problems:
-        raise InputError(*problems, way_out=" ".join(dict.fromkeys(filter(None, ways_out))))
+        raise InputError(*problems, hint=" ".join(dict.fromkeys(filter(None, ways_out))))
     return list(models.values())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.comparison.model import Model
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.files import write_text
@@ -71,7 +71,7 @@ def build(
         raise InputError(*problems)
     subject = Subject(models=pooled, comparison=comparison, images=images, extras=extras or Extras())
     if not subject.structures:
-        raise InputError("The models have no structure in common.", way_out="Report models of one dataset.")
+        raise InputError("The models have no structure in common.", hint="Report models of one dataset.")
     page = _render(subject, title, _sections(track))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.common.errors import InputError
 
 EPOCHS = "NNUNET_EXT_EPOCHS"
 ITERATIONS = "NNUNET_EXT_ITERATIONS"
@@ -27,5 +27,5 @@ def integer(name: str, minimum: int = 1) -> int | None:
     except ValueError:
         value = minimum - 1
     if value < minimum:
-        raise InputError(f"{name}={text!r} is not an integer of at least {minimum}.", way_out="Correct or unset it.")
+        raise InputError(f"{name}={text!r} is not an integer of at least {minimum}.", hint="Correct or unset it.")
     return value

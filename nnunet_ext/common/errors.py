@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 
 class InputError(ValueError):
-    """Something about the user's input, named together with the way out.
+    """Reports what is wrong with the user's input, together with a hint on how to put it right.
 
     The command line prints it without a traceback and exits with code 2. `problems` holds one finished sentence per
     problem; checks collect all of them before anything is written.
     """
 
-    def __init__(self, *problems: str, way_out: str = "") -> None:
+    def __init__(self, *problems: str, hint: str = "") -> None:
         self.problems: Sequence[str] = problems
-        self.way_out = way_out
+        self.hint = hint
         lines = problems if len(problems) == 1 else (f"{len(problems)} problems:", *(f"  - {p}" for p in problems))
-        super().__init__("\n".join([*lines, way_out] if way_out else lines))
+        super().__init__("\n".join([*lines, hint] if hint else lines))

@@ -10,7 +10,7 @@ from setuptools.command.build import build
 
 STARTUP_FILES = ("nnunet_ext.pth", "nnunet_ext.start")
 HOOK = "_nnunet_ext_hook.py"
-DEVIATIONS = ("docs/deviations.md", "nnunet_ext/evaluation/report/deviations.md")
+DEVIATIONS = ("docs/deviations.md", "nnunet_ext/report/deviations.md")
 
 
 class build_startup(Command):

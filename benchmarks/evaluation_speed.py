@@ -26,11 +26,11 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_ext.evaluation.aggregate import aggregate
-from nnunet_ext.evaluation.definitions import PHYSICAL
 from nnunet_ext.evaluation.folder import evaluate
-from nnunet_ext.evaluation.measure import Scale, measure_segmentations
 from nnunet_ext.evaluation.source import from_folders
 from nnunet_ext.evaluation.structures import Structures
+from nnunet_ext.metrics.definitions import PHYSICAL
+from nnunet_ext.metrics.measure import Scale, measure_segmentations
 
 DATASET = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
 SPACING, TOLERANCE = (2.5, 0.8, 0.8), 2.0

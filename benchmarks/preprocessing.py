@@ -15,7 +15,7 @@ from common import interleaved, machine, medians, save
 from scipy.ndimage import median_filter
 from skimage.exposure import equalize_adapthist
 
-from nnunet_ext.dataset_conversion.phantom.abdomen import render
+from nnunet_ext.phantom.abdomen import render
 from nnunet_ext.preprocessing.liver_window import LiverWindowCLAHENormalization, LiverWindowNormalization, window
 
 SLICES = 4

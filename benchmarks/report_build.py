@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from common import interleaved, machine, medians, save
 
-from nnunet_ext.evaluation.comparison import Model, compare
-from nnunet_ext.evaluation.definitions import COUNTS, METRICS, PHYSICAL
+from nnunet_ext.comparison import Model, compare
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
-from nnunet_ext.evaluation.report import build
+from nnunet_ext.metrics.definitions import COUNTS, METRICS, PHYSICAL
+from nnunet_ext.report import build
 
 DRAWN = {"ratio": (0.0, 1.0), "length": (0.0, 40.0), "volume": (0.1, 60.0), "count": (0.0, 9.0)}
 

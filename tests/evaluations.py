@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunet_ext.evaluation.definitions import PHYSICAL, Units
 from nnunet_ext.evaluation.evaluation import Evaluation, columns
+from nnunet_ext.metrics.definitions import PHYSICAL, Units
 
 REFERENCE_VOXELS = 1000
 

@@ -9,11 +9,11 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from scipy.ndimage import gaussian_filter, shift
 
-from nnunet_ext.dataset_conversion.phantom.busi import write_busi
-from nnunet_ext.dataset_conversion.phantom.lits import write_lits
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.folder import evaluate
 from nnunet_ext.evaluation.source import from_folders
+from nnunet_ext.phantom.busi import write_busi
+from nnunet_ext.phantom.lits import write_lits
 
 LESION = {"channel_names": {"0": "ultrasound"}, "labels": {"background": 0, "lesion": 1}, "file_ending": ".png"}
 LIVER = {

@@ -9,11 +9,11 @@ import pytest
 from scipy import stats
 
 from nnunet_ext.evaluation.aggregate import Summary, aggregate, summarise
-from nnunet_ext.evaluation.definitions import METRICS, PHYSICAL
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
-from nnunet_ext.evaluation.mask_pair import MaskPair
-from nnunet_ext.evaluation.measure import Scale, measure
-from nnunet_ext.evaluation.metrics import Overlap
+from nnunet_ext.metrics.definitions import METRICS, PHYSICAL
+from nnunet_ext.metrics.mask_pair import MaskPair
+from nnunet_ext.metrics.measure import Scale, measure
+from nnunet_ext.metrics.metrics import Overlap
 
 
 def mask(*boxes: tuple[int, int]) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 from nnunet_ext import registry
 from nnunet_ext.benchmark import matrix, matrix_file, names
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.definitions import BY_KEY
+from nnunet_ext.metrics.definitions import BY_KEY
 
 SMALL: dict[str, Any] = {
     "name": "small",

@@ -19,8 +19,8 @@ from nnunet_ext.benchmark.jobs import Job
 from nnunet_ext.benchmark.state import Attempt, Record, write_json
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.definitions import PHYSICAL
 from nnunet_ext.evaluation.evaluation import Evaluation, columns
+from nnunet_ext.metrics.definitions import PHYSICAL
 
 LITS = "Dataset029_LiTS"
 

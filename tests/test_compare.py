@@ -14,7 +14,7 @@ from evaluations import evaluation
 
 import nnunet_ext.evaluation
 from nnunet_ext.cli import main
-from nnunet_ext.evaluation.comparison import FILES
+from nnunet_ext.comparison import FILES
 
 A = np.linspace(0.6, 0.9, 10)
 B = A - np.linspace(0.01, 0.02, 10)
@@ -56,7 +56,7 @@ def test_options(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_report_gets_the_comparison(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[Any] = []
     report = SimpleNamespace(build=lambda *args, **options: calls.append((args, options)))
-    monkeypatch.setitem(sys.modules, "nnunet_ext.evaluation.report", report)
+    monkeypatch.setitem(sys.modules, "nnunet_ext.report", report)
     monkeypatch.setattr(nnunet_ext.evaluation, "report", report, raising=False)
     Path("images").mkdir()
     assert main(["compare", "A=a", "B=b", "--report", "report.html", "--images", "images"]) == 0

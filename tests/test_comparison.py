@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.aggregate import aggregate
-from nnunet_ext.evaluation.comparison import (
+from nnunet_ext.comparison import (
     FILES,
     Comparison,
     Model,
@@ -38,10 +37,11 @@ from nnunet_ext.evaluation.comparison import (
     to_latex,
     to_text,
 )
-from nnunet_ext.evaluation.comparison.latex import escape
-from nnunet_ext.evaluation.comparison.wording import number, p_value, percent
-from nnunet_ext.evaluation.definitions import BY_KEY, PIXELS
+from nnunet_ext.comparison.latex import escape
+from nnunet_ext.comparison.wording import number, p_value, percent
+from nnunet_ext.evaluation.aggregate import aggregate
 from nnunet_ext.evaluation.evaluation import Evaluation
+from nnunet_ext.metrics.definitions import BY_KEY, PIXELS
 
 RANDOM = np.random.default_rng(0)
 BASE = RANDOM.uniform(0.5, 0.9, 12)

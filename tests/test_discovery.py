@@ -72,8 +72,8 @@ def test_wheel_from_sdist_equals_wheel_from_source(
         "nnunet_ext/py.typed",
         "nnunet_ext/ext_trainer/nnunet_ext_trainers.py",
         "nnunet_ext/benchmark/presets/smoke.toml",
-        "nnunet_ext/evaluation/report/deviations.md",
-        "nnunet_ext/evaluation/report/templates/report.html.j2",
+        "nnunet_ext/report/deviations.md",
+        "nnunet_ext/report/templates/report.html.j2",
     }
     assert not any(n.startswith(("nnunetv2", "tests", "benchmarks")) for n in names)
     modules = {e.module.replace(".", "/") + ".py" for e in registry.ENTRIES}

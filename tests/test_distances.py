@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from nnunet_ext.evaluation.distances import Distances, hd_rows
+from nnunet_ext.metrics.distances import Distances, hd_rows
 
 Pair = tuple[np.ndarray, np.ndarray]
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from nnunet_ext.cli import VERBS
-from nnunet_ext.evaluation.definitions import METRICS
+from nnunet_ext.metrics.definitions import METRICS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 README = DOCS.parent / "README.md"

@@ -20,10 +20,10 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation import folder as folder_module
-from nnunet_ext.evaluation.definitions import PHYSICAL, PIXELS, PLANAR, Units
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.folder import evaluate
 from nnunet_ext.evaluation.source import from_folders
+from nnunet_ext.metrics.definitions import PHYSICAL, PIXELS, PLANAR, Units
 
 SHAPE = (6, 20, 22)
 

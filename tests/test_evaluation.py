@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.definitions import COUNTS, METRICS, PHYSICAL, PIXELS, Units
 from nnunet_ext.evaluation.evaluation import Evaluation, columns, table_of
+from nnunet_ext.metrics.definitions import COUNTS, METRICS, PHYSICAL, PIXELS, Units
 
 
 def evaluation(units: Units = PHYSICAL, cases: tuple[str, ...] = ("001", "a b")) -> Evaluation:

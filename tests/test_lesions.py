@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from nnunet_ext.evaluation.lesions import Lesions
-from nnunet_ext.evaluation.metrics import Overlap
-from nnunet_ext.evaluation.slices import SliceMeans
+from nnunet_ext.metrics.lesions import Lesions
+from nnunet_ext.metrics.metrics import Overlap
+from nnunet_ext.metrics.slices import SliceMeans
 
 volumes = npst.array_shapes(min_dims=3, max_dims=3, max_side=7).flatmap(
     lambda shape: st.tuples(npst.arrays(bool, shape), npst.arrays(bool, shape))

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from nnunet_ext.evaluation.definitions import COUNTS, METRICS, PHYSICAL, PIXELS, PLANAR
-from nnunet_ext.evaluation.mask_pair import MaskPair
-from nnunet_ext.evaluation.measure import Scale, measure, measure_segmentations
 from nnunet_ext.evaluation.structures import Structures
+from nnunet_ext.metrics.definitions import COUNTS, METRICS, PHYSICAL, PIXELS, PLANAR
+from nnunet_ext.metrics.mask_pair import MaskPair
+from nnunet_ext.metrics.measure import Scale, measure, measure_segmentations
 
 CLASSES = Structures.of({"labels": {"background": 0, "liver": 1, "tumour": 2}})
 REGIONS = Structures.of({"labels": {"background": 0, "liver": [1, 2], "tumour": 2}, "regions_class_order": [1, 2]})

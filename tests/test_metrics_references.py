@@ -15,10 +15,10 @@ import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from scipy import ndimage
 
-from nnunet_ext.evaluation.definitions import PHYSICAL
-from nnunet_ext.evaluation.distances import Distances
-from nnunet_ext.evaluation.mask_pair import MaskPair
-from nnunet_ext.evaluation.measure import Scale, measure
+from nnunet_ext.metrics.definitions import PHYSICAL
+from nnunet_ext.metrics.distances import Distances
+from nnunet_ext.metrics.mask_pair import MaskPair
+from nnunet_ext.metrics.measure import Scale, measure
 
 Sample = tuple[np.ndarray, np.ndarray, tuple[float, ...]]
 SHAPES = [

@@ -13,9 +13,9 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.comparison import read_models
-from nnunet_ext.evaluation.definitions import PHYSICAL, PIXELS
+from nnunet_ext.comparison import read_models
 from nnunet_ext.evaluation.nnunet_summary import is_summary, load_summary
+from nnunet_ext.metrics.definitions import PHYSICAL, PIXELS
 
 RANDOM = np.random.default_rng(0)
 MASKS = {f"case.{i}": [RANDOM.integers(0, 3, (1, 6, 7), dtype=np.uint8) for _ in range(2)] for i in range(3)}

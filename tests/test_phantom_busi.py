@@ -12,10 +12,10 @@ from scipy import ndimage
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.dataset_conversion.phantom import busi
-from nnunet_ext.dataset_conversion.phantom.breast import KINDS, lesion_count, render
-from nnunet_ext.dataset_conversion.phantom.burnt_in import diameters
-from nnunet_ext.dataset_conversion.phantom.ultrasound import Probe, Tissue, response
+from nnunet_ext.phantom import busi
+from nnunet_ext.phantom.breast import KINDS, lesion_count, render
+from nnunet_ext.phantom.burnt_in import diameters
+from nnunet_ext.phantom.ultrasound import Probe, Tissue, response
 
 SIZE = 128
 FEW = {"benign": 4, "malignant": 2, "normal": 2, "size": SIZE}

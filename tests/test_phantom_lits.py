@@ -12,12 +12,12 @@ from scipy import ndimage
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.dataset_conversion.phantom import lits, writing
-from nnunet_ext.dataset_conversion.phantom.abdomen import Case, render
-from nnunet_ext.dataset_conversion.phantom.canvas import Pose
-from nnunet_ext.dataset_conversion.phantom.fields import NoiseField
-from nnunet_ext.dataset_conversion.phantom.scanner import noise_filter
-from nnunet_ext.dataset_conversion.phantom.shapes import Ellipsoid, Segment, tube
+from nnunet_ext.phantom import lits, writing
+from nnunet_ext.phantom.abdomen import Case, render
+from nnunet_ext.phantom.canvas import Pose
+from nnunet_ext.phantom.fields import NoiseField
+from nnunet_ext.phantom.scanner import noise_filter
+from nnunet_ext.phantom.shapes import Ellipsoid, Segment, tube
 
 SIZE, SLICES = 96, 16
 

@@ -18,17 +18,17 @@ import pytest
 import report_data
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.comparison import Model, compare, to_latex
-from nnunet_ext.evaluation.definitions import BY_KEY
+from nnunet_ext.comparison import Model, compare, to_latex
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.evaluation.report import Cost, Extras, Published, build
-from nnunet_ext.evaluation.report.context import deviations_text
-from nnunet_ext.evaluation.report.costs import duration
-from nnunet_ext.evaluation.report.curves import read_logs, training_curves
-from nnunet_ext.evaluation.report.panels import chosen_cases, qualitative
-from nnunet_ext.evaluation.report.subject import Subject
-from nnunet_ext.evaluation.report.svg import Scale, line, tag
-from nnunet_ext.evaluation.report.tables import cases, summary
+from nnunet_ext.metrics.definitions import BY_KEY
+from nnunet_ext.report import Cost, Extras, Published, build
+from nnunet_ext.report.context import deviations_text
+from nnunet_ext.report.costs import duration
+from nnunet_ext.report.curves import read_logs, training_curves
+from nnunet_ext.report.panels import chosen_cases, qualitative
+from nnunet_ext.report.subject import Subject
+from nnunet_ext.report.svg import Scale, line, tag
+from nnunet_ext.report.tables import cases, summary
 
 FIRST, SECOND = report_data.MODELS
 COMPARING = {"significance", "paired"}

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import report_data
 
-from nnunet_ext.evaluation.comparison import Model, compare
+from nnunet_ext.comparison import Model, compare
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.evaluation.report import Extras, Published, build
+from nnunet_ext.report import Extras, Published, build
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to show reports in")

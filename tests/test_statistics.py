@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nnunet_ext.evaluation.statistics import (
+from nnunet_ext.comparison.statistics import (
     RankStability,
     bootstrap_means,
     differences,
@@ -238,7 +238,7 @@ class TestIntervals:
     def test_samples_are_the_same_however_they_are_blocked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         x = np.random.default_rng(6).random((30, 2))
         whole = bootstrap_means(x, samples=500)
-        monkeypatch.setattr("nnunet_ext.evaluation.statistics._BLOCK", 30 * 7)
+        monkeypatch.setattr("nnunet_ext.comparison.statistics._BLOCK", 30 * 7)
         assert bootstrap_means(x, samples=500) == pytest.approx(whole)
         monkeypatch.undo()
         assert not np.array_equal(bootstrap_means(x, samples=500, seed=1), whole)

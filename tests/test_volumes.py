@@ -8,10 +8,10 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from evaluations import evaluation
 
-from nnunet_ext.evaluation.comparison import Model
-from nnunet_ext.evaluation.report.extras import Extras
-from nnunet_ext.evaluation.report.subject import Subject
-from nnunet_ext.evaluation.report.volumes import mask_file, read, telling_slice
+from nnunet_ext.comparison import Model
+from nnunet_ext.report.extras import Extras
+from nnunet_ext.report.subject import Subject
+from nnunet_ext.report.volumes import mask_file, read, telling_slice
 
 
 def test_the_slice_that_tells_most() -> None:

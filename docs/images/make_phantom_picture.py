@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from nnunet_ext.dataset_conversion.phantom import abdomen, breast
-from nnunet_ext.dataset_conversion.phantom.abdomen import Case
+from nnunet_ext.phantom import abdomen, breast
+from nnunet_ext.phantom.abdomen import Case
 
 CASES = ((0, 26), (8, 24), (3, 17), (1, 24))  # (case, slice)
 SLICES, SIZE = 42, 512

@@ -15,7 +15,7 @@ from nnunet_ext.benchmark.jobs import Job
 from nnunet_ext.benchmark.matrix import Dataset
 from nnunet_ext.benchmark.progress import recorded
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.comparison import Model
+from nnunet_ext.comparison import Model
 from nnunet_ext.evaluation.evaluation import Evaluation
 
 SPLITS, HELD_OUT = "splits_final.json", "labelsTs"

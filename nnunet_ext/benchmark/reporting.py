@@ -7,16 +7,15 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from nnunet_ext import registry
+from nnunet_ext import comparison, registry, report
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.collect import Results, Run, collect
 from nnunet_ext.benchmark.jobs import Job, script
 from nnunet_ext.benchmark.progress import duration
-from nnunet_ext.evaluation import comparison, report
-from nnunet_ext.evaluation.comparison import DEFAULT_METRICS, Model
-from nnunet_ext.evaluation.comparison.summary import summarise
-from nnunet_ext.evaluation.definitions import BY_KEY
+from nnunet_ext.comparison import DEFAULT_METRICS, Model
+from nnunet_ext.comparison.summary import summarise
 from nnunet_ext.evaluation.network_size import network_size
+from nnunet_ext.metrics.definitions import BY_KEY
 
 Track = Callable[..., Iterable]
 

@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write."""
+    from nnunet_ext import comparison
     from nnunet_ext.common.errors import InputError
-    from nnunet_ext.evaluation import comparison
     from nnunet_ext.evaluation.files import check_file
 
     if args.images is not None and not args.images.is_dir():
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     comparison.save(result, args.out)
     print(f"{args.out}: {', '.join(comparison.FILES)}")
     if args.report is not None:
-        from nnunet_ext.evaluation import report
+        from nnunet_ext import report
 
         named = {model.name: model.runs for model in models}
         report.build(named, args.report, comparison=result, images=args.images, track=progress_bar)

@@ -23,9 +23,9 @@ from nnunet_ext.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.aggregate import StructureSummary, Summary
-    from nnunet_ext.evaluation.definitions import Metric, Units
     from nnunet_ext.evaluation.evaluation import Evaluation
     from nnunet_ext.evaluation.source import Source
+    from nnunet_ext.metrics.definitions import Metric, Units
 
 HELP = "measure predictions against references"
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         print(line)
     print(f"\n{out / CSV}   per case\n{out / JSON}  the same, and all sums")
     if args.report:
-        from nnunet_ext.evaluation.report import build
+        from nnunet_ext.report import build
 
         build({evaluation.info["name"]: [evaluation]}, args.report, images=args.images, track=progress_bar)
         print(args.report)
@@ -141,7 +141,7 @@ def _info(args: argparse.Namespace, source: Source) -> dict[str, Any]:
 def table(evaluation: Evaluation, summaries: dict[str, StructureSummary]) -> list[str]:
     """The sums as lines of text."""
     from nnunet_ext.evaluation.aggregate import INTERVAL
-    from nnunet_ext.evaluation.definitions import METRICS
+    from nnunet_ext.metrics.definitions import METRICS
 
     name, tolerance = evaluation.info.get("name", ""), evaluation.info.get("nsd_tolerance", 0)
     prompts = evaluation.info.get("prompts", "none")

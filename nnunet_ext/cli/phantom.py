@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_lits(args: argparse.Namespace) -> int:
-    from nnunet_ext.dataset_conversion.phantom.lits import write_lits
+    from nnunet_ext.phantom.lits import write_lits
 
     return _write(
         args,
@@ -90,7 +90,7 @@ def _write_lits(args: argparse.Namespace) -> int:
 
 
 def _write_busi(args: argparse.Namespace) -> int:
-    from nnunet_ext.dataset_conversion.phantom.busi import write_busi
+    from nnunet_ext.phantom.busi import write_busi
 
     return _write(
         args,

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from nnunet_ext.evaluation.definitions import COUNTS, METRICS
+from nnunet_ext.comparison.statistics import LEVEL, SAMPLES, mean_intervals
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.evaluation.lesions import Lesions
-from nnunet_ext.evaluation.metrics import Overlap, ratio
-from nnunet_ext.evaluation.statistics import LEVEL, SAMPLES, mean_intervals
+from nnunet_ext.metrics.definitions import COUNTS, METRICS
+from nnunet_ext.metrics.lesions import Lesions
+from nnunet_ext.metrics.metrics import Overlap, ratio
 
 INTERVAL = f"bootstrap {LEVEL:.0%} interval of the mean: percentiles of {SAMPLES:,} resamples of cases"
 _OVERLAPS = ("dice", "iou", "precision", "recall", "specificity")

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.definitions import COUNTS, METRICS, Metric, Units
 from nnunet_ext.evaluation.files import check_file, without_nan, write_text
+from nnunet_ext.metrics.definitions import COUNTS, METRICS, Metric, Units
 
 FORMAT = 1
 CSV, JSON = "metrics.csv", "metrics.json"

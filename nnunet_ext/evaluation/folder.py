@@ -19,13 +19,13 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.processes import spawned_pool
-from nnunet_ext.evaluation.definitions import COUNTS, PHYSICAL, PIXELS, PLANAR, Units
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.evaluation.headers import Header, header_reader
-from nnunet_ext.evaluation.mask_pair import foreground_box
-from nnunet_ext.evaluation.measure import Scale, measure_segmentations
 from nnunet_ext.evaluation.source import Source
 from nnunet_ext.evaluation.structures import Structures
+from nnunet_ext.metrics.definitions import COUNTS, PHYSICAL, PIXELS, PLANAR, Units
+from nnunet_ext.metrics.mask_pair import foreground_box
+from nnunet_ext.metrics.measure import Scale, measure_segmentations
 
 TOLERANCE = 2.0
 _NO_DEPTH = 999  # nnU-Net's spacing of the axis that a 2D image lacks, or so many times its pixels

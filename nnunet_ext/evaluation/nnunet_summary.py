@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.definitions import PHYSICAL, PIXELS
 from nnunet_ext.evaluation.evaluation import EXTENSION, Evaluation
-from nnunet_ext.evaluation.metrics import Overlap
 from nnunet_ext.evaluation.source import provenance
+from nnunet_ext.metrics.definitions import PHYSICAL, PIXELS
+from nnunet_ext.metrics.metrics import Overlap
 
 SUMMARY = "summary.json"
 PICTURES = (".png", ".bmp", ".tif", ".tiff")  # without a spacing that nnU-Net would read

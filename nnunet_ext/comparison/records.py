@@ -1,0 +1,173 @@
+"""Models compared on the same cases: what each reached, what sets two of them apart, how firm their order is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+
+from nnunet_ext.comparison.model import Model
+from nnunet_ext.metrics.definitions import Metric, Units
+
+Finding = Literal["better", "worse", "mixed", "none", "equal", "too few", "undefined"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One model's values of one metric on one structure, over the cases where it is defined.
+
+    Args:
+        n, undefined: cases with a value, and without; together all cases.
+        mean, sd, median: over the n cases; sd with n - 1.
+        low, high: 95 % bootstrap interval of the mean.
+        pooled: the metric of the summed voxel counts (micro average), the mean over repeats; NaN where the metric is
+            not made of counts.
+        repeat_means: the mean over cases, of each repeat; one number without repeats.
+        repeat_sd: their standard deviation, with n - 1; NaN without repeats.
+    """
+
+    n: int
+    undefined: int
+    mean: float
+    sd: float
+    median: float
+    low: float
+    high: float
+    pooled: float
+    repeat_means: tuple[float, ...]
+    repeat_sd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Model `a` against model `b`, case by case.
+
+    Args:
+        n, undefined: cases where both have a value, and where one has none.
+        differing: of the n, those with different values; the others say nothing to the test and are left out of it.
+        difference, low, high: mean of a - b in the metric's own unit, and its 95 % bootstrap interval.
+        p, p_holm: two-sided Wilcoxon signed-rank test; the same after Holm's correction for all pairs of one structure
+            and metric.
+        attainable: the smallest `p_holm` that any values in as many differing cases could give.
+        effect: matched-pairs rank-biserial correlation, -1 to 1, positive where a is the better one.
+        wins, ties, losses: cases in which a is better than, equal to, worse than b.
+        same_prompts: whether both were prompted alike; if not, they are not ranked together.
+        finding: "better" or "worse" (a than b), "mixed" (significant, but the mean points the other way), "none" (no
+            difference shown), "equal" (in every case), "too few" (no values could be significant), "undefined".
+        verdict: the finding as one sentence.
+    """
+
+    a: str
+    b: str
+    n: int
+    undefined: int
+    differing: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    attainable: float
+    effect: float
+    wins: int
+    ties: int
+    losses: int
+    same_prompts: bool
+    finding: Finding
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Friedman:
+    """Friedman's test of no difference between three or more models; chi-squared approximation."""
+
+    statistic: float
+    p: float
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """The models of one prompt source in order of their means, over the cases where all have a value.
+
+    Args:
+        prompts: "none", "file" or "reference".
+        n, undefined: cases that all models have a value for, and others.
+        ranks: model -> rank, best first; equal means share the better rank.
+        shares: models x ranks 1, 2, ...: the part of the bootstrap samples (of cases) in which a model has a rank;
+            equal means divide their ranks among them.
+        mean_rank: model -> mean of its ranks over the bootstrap samples.
+        tau, tau_low, tau_high: Kendall's tau-b between `ranks` and the bootstrap ranks: mean, and the 2.5 % and 97.5 %
+            quantiles.
+        friedman: None for two models.
+        verdict: how firm the order is, as one sentence.
+    """
+
+    prompts: str
+    n: int
+    undefined: int
+    ranks: dict[str, int]
+    shares: pd.DataFrame
+    mean_rank: dict[str, float]
+    tau: float
+    tau_low: float
+    tau_high: float
+    friedman: Friedman | None
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """All about one structure and metric.
+
+    Args:
+        unit: of the values; empty for ratios and counts.
+        label: the metric's name in tables, with its unit: "HD95 (mm)".
+        values: cases x models, NaN where undefined; the mean over repeats.
+        summaries: by model.
+        pairs: all pairs of models, the earlier named first; with a baseline, every other model against it. None where
+            the metric has no better direction.
+        rankings: one per prompt source with two or more models; none where the metric is not to be ranked by.
+        best: models to mark: those whose mean reads the same as the best of their prompt source, over the cases where
+            all of it have a value.
+    """
+
+    structure: str
+    metric: Metric
+    unit: str
+    label: str
+    values: pd.DataFrame
+    summaries: dict[str, Summary]
+    pairs: tuple[Pair, ...]
+    rankings: tuple[Ranking, ...]
+    best: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two or more models on the same cases.
+
+    Args:
+        structures: name -> labels.
+        prompts: prompt source -> models; more than one source means that not all models are ranked together.
+        results: (structure, metric key) -> result, in the order of tables.
+        baseline: the model that all others are compared with; None for all pairs.
+        alpha: significance level after correction.
+        notes: what a reader must know, a sentence each.
+    """
+
+    models: tuple[Model, ...]
+    cases: tuple[str, ...]
+    structures: dict[str, tuple[int, ...]]
+    units: Units
+    nsd_tolerance: float | None
+    prompts: dict[str, tuple[str, ...]]
+    results: dict[tuple[str, str], Result]
+    baseline: str | None = None
+    alpha: float = 0.05
+    notes: tuple[str, ...] = field(default=())
+
+    def of(self, structure: str) -> dict[str, Result]:
+        """The results of one structure by metric key."""
+        return {metric: result for (name, metric), result in self.results.items() if name == structure}

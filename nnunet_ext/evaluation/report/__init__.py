@@ -1,6 +1,0 @@
-"""The report: one HTML file that needs nothing else."""
-
-from nnunet_ext.evaluation.report.build import build
-from nnunet_ext.evaluation.report.extras import Cost, Extras, Published
-
-__all__ = ["Cost", "Extras", "Published", "build"]

@@ -1,0 +1,1 @@
+"""Segmentation metrics: label maps as numpy arrays in, numbers out."""

@@ -1,0 +1,142 @@
+"""Put the report together and write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jinja2
+
+from nnunet_ext.common.errors import InputError
+from nnunet_ext.comparison.model import Model
+from nnunet_ext.evaluation.evaluation import Evaluation
+from nnunet_ext.evaluation.files import write_text
+from nnunet_ext.report import context, costs, curves, panels, plots, profiles, svg, tables
+from nnunet_ext.report.extras import Extras
+from nnunet_ext.report.subject import Subject
+
+if TYPE_CHECKING:
+    from nnunet_ext.comparison import Comparison
+
+Track = Callable[..., Iterable]
+TITLE = "Segmentation report"
+
+
+class Section(NamedTuple):
+    """A part of the page.
+
+    Args:
+        id: its address, and the name of its macro in sections.html.j2.
+        make: subject -> what the macro shows; nothing where the data is missing.
+        how: what it takes to have it.
+    """
+
+    id: str
+    title: str
+    make: Callable[[Subject], Any]
+    how: str = ""
+
+
+def build(
+    models: Mapping[str, Sequence[Evaluation]],
+    out: Path,
+    *,
+    comparison: Comparison | None = None,
+    images: Path | None = None,
+    extras: Extras | None = None,
+    title: str = TITLE,
+    track: Track = lambda items, **_: items,
+) -> None:
+    """Write one self-contained HTML file.
+
+    Args:
+        models: name -> its evaluations; other cases are folds, the same cases again are repeats (seeds).
+        out: the file; appears when it is whole.
+        comparison: of these models; without it the sections that compare are left out.
+        images: folder of nnU-Net's image files, for pictures; default: what the evaluations name, else imagesTr or
+            imagesTs beside their references.
+        extras: what is known beyond metrics.
+        title: of the page.
+        track: wraps the cases that pictures are made of, to show progress.
+
+    Raises:
+        InputError: no models, nothing in common, runs that cannot be one model's, or a file that cannot be written.
+    """
+    if not models or not all(models.values()):
+        raise InputError("There is nothing to report: a model needs at least one evaluation.")
+    pooled = {name: Model(name=name, runs=list(runs)) for name, runs in models.items()}
+    if problems := [problem for model in pooled.values() for problem in model.problems()]:
+        raise InputError(*problems)
+    subject = Subject(models=pooled, comparison=comparison, images=images, extras=extras or Extras())
+    if not subject.structures:
+        raise InputError("The models have no structure in common.", hint="Report models of one dataset.")
+    page = _render(subject, title, _sections(track))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, page)
+    except OSError as e:
+        raise InputError(f"{out} cannot be written: {e.strerror or e}.") from e
+
+
+def _sections(track: Track) -> tuple[Section, ...]:
+    """In the order of the page."""
+    return (
+        Section("summary", "Summary", tables.summary),
+        Section("significance", "Significance and rank stability", tables.significance,
+                "Two or more models: nnunet_ext compare A=DIR B=DIR --report FILE."),
+        Section("distributions", "Every case, by metric", plots.distributions),
+        Section("paired", "Case by case", plots.paired, "Two or more models over the same cases."),
+        Section("profiles", "Precision, recall, size", profiles.profiles,
+                "Evaluations by nnunet_ext evaluate; nnU-Net's summary.json has neither precision nor volumes."),
+        Section("qualitative", "Pictures", partial(panels.qualitative, track=track),
+                "Image, reference and prediction files where the evaluations say; --images DIR names the images."),
+        Section("preprocessing", "Before and after preprocessing", panels.preprocessing,
+                "A model whose plans name LiverWindowCLAHENormalization, and images."),
+        Section("high-frequency", "High frequencies", panels.high_frequency, "A SAMUS-HF model, and images."),
+        Section("curves", "Training", curves.training_curves,
+                "A trained model's validation (nnunet_ext evaluate -m), nnunet_ext benchmark, or Extras in Python."),
+        Section("costs", "Parameters, operations, time", costs.costs,
+                "A trainer that the registry knows, training logs, or a benchmark's manifests."),
+        Section("published", "Published figures next to ours", tables.published,
+                "A benchmark whose matrix has [[published]] rows."),
+        Section("cases", "Cases", tables.cases),
+        Section("downloads", "Numbers to take away", tables.take_away),
+        Section("definitions", "Definitions", tables.definitions),
+        Section("commands", "Commands and versions", context.commands,
+                "Evaluations that say how they were made: nnunet_ext evaluate, nnunet_ext benchmark."),
+        Section("deviations", "Deviations from the papers", context.deviations,
+                "A model with one of this package's trainers."),
+    )  # fmt: skip
+
+
+def _render(subject: Subject, title: str, sections: Sequence[Section]) -> str:
+    made = [(section, section.make(subject)) for section in sections]
+    models = [{**m, "colour": i % svg.COLOURS} for i, m in enumerate(context.models(subject))]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            models=models,
+            facts=context.facts(subject),
+            warnings=context.warnings(subject),
+            headlines=context.headlines(subject),
+            several=len(subject.structures) > 1,
+            sections=[{"id": s.id, "title": s.title, "data": data} for s, data in made if data],
+            left_out=[s for s, data in made if not data],
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("nnunet_ext.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # metrics in the order of the tables
+    return environment

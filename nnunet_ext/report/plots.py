@@ -1,0 +1,226 @@
+"""The figures: every case a dot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from nnunet_ext.comparison.wording import interval, number
+from nnunet_ext.metrics.definitions import BY_KEY, Metric
+from nnunet_ext.report import svg
+from nnunet_ext.report.subject import Subject, defined
+
+DOT_PLOTS = ("dice", "hd95", "nsd", "assd", "precision", "recall", "lesion_f1", "relative_volume_error")
+PAIRED = ("dice", "hd95")
+MOST_PAIRS = 6  # histograms of differences; five models have ten pairs
+GOLDEN = 0.618034  # spreads the dots of a row evenly without chance
+MINUS = "\N{MINUS SIGN}"
+ROW, LEFT, RIGHT = 58, 18, 402  # room for the numbers below the ends of an axis
+
+
+def distributions(subject: Subject) -> dict[str, list[Markup]] | None:
+    """Dot and box plots by structure."""
+    figures = {
+        structure: [
+            _distribution(subject, structure, metric)
+            for metric in subject.metrics(structure)
+            if metric.key in DOT_PLOTS
+        ]
+        for structure in subject.structures
+    }
+    return {structure: own for structure, own in figures.items() if own} or None
+
+
+def _distribution(subject: Subject, structure: str, metric: Metric) -> Markup:
+    values = subject.values(structure, metric.key)
+    scale = svg.Scale(domain(values, metric), (LEFT, RIGHT))
+    rows = [_row(subject, structure, metric, values[name], scale, i) for i, name in enumerate(subject.names)]
+    height = 26 + ROW * len(rows)
+    title = f"{subject.label(metric)} of {structure}"
+    return svg.figure(
+        [
+            svg.text(_titled(subject, metric), 0, 14, "t title"),
+            svg.x_axis(scale, 24, height),
+            *rows,
+        ],
+        height + 22,
+        f"{title}: {'; '.join(_spoken(subject, structure, metric, name) for name in subject.names)}",
+        data_s=structure,
+        data_k=metric.key,
+    )
+
+
+def _titled(subject: Subject, metric: Metric) -> str:
+    better = {1: "higher is better", -1: "lower is better", 0: ""}[metric.better]
+    return f"{subject.label(metric)}{', ' if better else ''}{better}"
+
+
+def _spoken(subject: Subject, structure: str, metric: Metric, name: str) -> str:
+    summary = subject.summary(structure, metric.key, name)
+    return f"{name} mean {number(summary.mean, metric)}, n {summary.n}" if summary else f"{name} no values"
+
+
+def domain(values: pd.DataFrame, metric: Metric) -> tuple[float, float]:
+    """Ratios end at 1 and begin at the tenth below the smallest; other values are shown from 0 on."""
+    if metric.quantity == "ratio" and metric.better:
+        least = values.min(axis=None)
+        return (max(0.0, math.floor(10 * (least - 0.02)) / 10) if math.isfinite(least) else 0.0), 1.0
+    return svg.outer(values.to_numpy().ravel())
+
+
+def _row(subject: Subject, structure: str, metric: Metric, values: pd.Series, scale: svg.Scale, row: int) -> Markup:
+    """One model: name and numbers above, dots and box below."""
+    name, top = str(values.name), 24 + ROW * row
+    summary = subject.summary(structure, metric.key, name)
+    finite = [(i, v) for i, v in enumerate(values.to_numpy(dtype=float)) if math.isfinite(v)]
+    middle = top + 38
+    marks = [svg.text(svg.clipped(f"{subject.letter(name)} {name}", 30), 0, top + 17, "t name")]
+    if summary and finite:
+        x = np.array([v for _, v in finite])
+        low, median, high = np.quantile(x, [0.25, 0.5, 0.75])
+        reach = 1.5 * (high - low)
+        inside = x[(x >= low - reach) & (x <= high + reach)]
+        spread = [(i, scale(v), middle + 22 * ((k * GOLDEN) % 1 - 0.5)) for k, (i, v) in enumerate(finite)]
+        said = f"{number(summary.mean, metric)} {interval(summary.low, summary.high, metric)}"
+        marks += [
+            svg.text(f"{said}, n {summary.n}", svg.WIDTH, top + 17, "t number", "end"),
+            svg.tag("g", svg.dots(spread), class_="dots"),
+            _box(scale, (inside.min(), low, median, high, inside.max()), middle),
+            _mean(scale, summary.mean, (summary.low, summary.high), middle),
+        ]
+    return svg.tag("g", marks, class_=svg.colour(row))
+
+
+def _box(scale: svg.Scale, five: Sequence[float], middle: float) -> Markup:
+    least, low, median, high, most = (svg.short(scale(float(v))) for v in five)
+    top, bottom = middle - 11, middle + 11
+    path = f"M{least} {middle}H{low}M{high} {middle}H{most}M{low} {top}H{high}V{bottom}H{low}ZM{median} {top}V{bottom}"
+    return svg.tag("path", d=path, class_="box")
+
+
+def _mean(scale: svg.Scale, mean: float, ends: tuple[float, float], middle: float) -> Markup:
+    x = svg.short(scale(mean))
+    path = f"M{x} {middle - 5}l5 5l-5 5l-5 -5z"
+    marks = [svg.tag("path", d=path, class_="mean")]
+    if all(map(math.isfinite, ends)):
+        low, high = (svg.short(scale(e)) for e in ends)
+        marks.insert(0, svg.tag("path", d=f"M{low} {middle}H{high}", class_="interval"))
+    return svg.tag("g", marks)
+
+
+def paired(subject: Subject) -> dict[str, list[Markup]] | None:
+    """Lines joining each case's values, and histograms of the differences; None for one model."""
+    if len(subject.names) < 2:
+        return None
+    figures = {}
+    for structure in subject.structures:
+        own = [_lines(subject, structure, BY_KEY[key]) for key in PAIRED if _pairs_of(subject, structure, key)]
+        own += list(_histograms(subject, structure))
+        if own:
+            figures[structure] = own
+    return figures or None
+
+
+def _pairs_of(subject: Subject, structure: str, key: str) -> int:
+    """Cases in which all models have a value."""
+    return len(defined(subject.values(structure, key)))
+
+
+def _lines(subject: Subject, structure: str, metric: Metric) -> Markup:
+    values = subject.values(structure, metric.key)
+    complete = defined(values)
+    number_of = {case: i for i, case in enumerate(subject.cases)}
+    x = svg.Scale((0, len(subject.names) - 1), (64, 396))
+    y = svg.Scale(domain(values, metric), (290, 44))
+    means = complete.mean()
+    lines = [
+        svg.tag("path", d=svg.line((x(i), y(v)) for i, v in enumerate(row)), data_c=number_of[case])
+        for case, row in zip(complete.index, complete.to_numpy(), strict=True)
+    ]
+    heads = [
+        svg.tag(
+            "g",
+            [
+                svg.text(subject.letter(name), x(i), 312, "t name", "middle"),
+                svg.text(number(means[name], metric), x(i), 328, "t number", "middle"),
+                svg.tag("circle", cx=x(i), cy=y(means[name]), r=5, class_="meandot"),
+            ],
+            class_=svg.colour(i),
+        )
+        for i, name in enumerate(subject.names)
+    ]
+    return svg.figure(
+        [
+            svg.text(f"{_titled(subject, metric)}: each line is a case", 0, 14, "t title"),
+            svg.y_axis(y, 48, 404),
+            svg.tag("g", lines, class_="lines", style=f"stroke-opacity: {min(0.4, 12 / max(len(lines), 1)):.2f}"),
+            svg.tag("path", d=svg.line((x(i), y(means[n])) for i, n in enumerate(subject.names)), class_="meanline"),
+            *heads,
+        ],
+        336,
+        f"{subject.label(metric)} of {structure}, {len(complete)} cases joined between models; means "
+        + ", ".join(f"{n} {number(means[n], metric)}" for n in subject.names),
+        data_s=structure,
+        data_k=metric.key,
+    )
+
+
+def _histograms(subject: Subject, structure: str) -> Iterator[Markup]:
+    """Of the differences in Dice."""
+    metric = BY_KEY["dice"]
+    values = subject.values(structure, metric.key)
+    chosen = (
+        [(p.a, p.b) for p in subject.comparison.results[structure, "dice"].pairs]
+        if _compared(subject, structure)
+        else []
+    )
+    for a, b in (chosen or list(combinations(subject.names, 2)))[:MOST_PAIRS]:
+        difference = (values[a] - values[b]).dropna().to_numpy()
+        if difference.size > 1:
+            yield _histogram(subject, structure, (a, b), difference)
+
+
+def _compared(subject: Subject, structure: str) -> bool:
+    return subject.comparison is not None and (structure, "dice") in subject.comparison.results
+
+
+def _histogram(subject: Subject, structure: str, names: tuple[str, str], difference: np.ndarray) -> Markup:
+    metric = BY_KEY["dice"]
+    mean, equal = float(difference.mean()), int((difference == 0).sum())
+    reach = max(0.05, math.ceil(20 * float(np.abs(difference).max())) / 20)
+    counts, edges = np.histogram(difference[difference != 0], np.linspace(-reach, reach, 21))
+    x = svg.Scale((-reach, reach), (LEFT, RIGHT))
+    y = svg.Scale((0, float(max(counts.max(), 1))), (128, 40))
+    bars = [
+        svg.tag(
+            "rect",
+            x=x(left) + 0.7,
+            y=y(count),
+            width=x(right) - x(left) - 1.4,
+            height=128 - y(count),
+            class_=svg.colour(subject.names.index(names[int(left + right < 0)])),
+        )
+        for left, right, count in zip(edges[:-1], edges[1:], counts.astype(float), strict=True)
+        if count
+    ]
+    a, b = (subject.letter(name) for name in names)
+    said = f"mean {number(mean, metric, sign=True)}, n {difference.size}{f', {equal} equal' if equal else ''}"
+    return svg.figure(
+        [
+            svg.text(f"{a} {MINUS} {b}: difference in Dice", 0, 14, "t title"),
+            svg.text(said, svg.WIDTH, 14, "t number", "end"),
+            svg.x_axis(x, 30, 128),
+            svg.tag("g", bars, class_="bars"),
+            svg.tag("path", d=f"M{svg.short(x(0.0))} 30V128", class_="zero"),
+            svg.tag("path", d=f"M{svg.short(x(mean))} 128l5 -9h-10z", class_="mean"),
+            svg.text(f"← {b} better", 0, 168, "t label"),
+            svg.text(f"{a} better →", svg.WIDTH, 168, "t label", "end"),
+        ],
+        176,
+        f"Histogram of {names[0]} minus {names[1]}, Dice of {structure}: {said}",
+    )

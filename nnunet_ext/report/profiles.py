@@ -1,0 +1,134 @@
+"""Where the errors lie: precision against recall, Dice against size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from nnunet_ext.metrics.definitions import BY_KEY
+from nnunet_ext.report import svg
+from nnunet_ext.report.plots import domain
+from nnunet_ext.report.subject import Subject
+
+
+def profiles(subject: Subject) -> dict[str, list[Markup]] | None:
+    """By structure: precision against recall, and Dice against size."""
+    figures = {s: [f for f in (_operating(subject, s), _size(subject, s)) if f] for s in subject.structures}
+    return {s: own for s, own in figures.items() if own} or None
+
+
+def _operating(subject: Subject, structure: str) -> Markup | None:
+    """Mean precision against mean recall, with intervals, over curves of equal Dice; None without the two."""
+    points = {
+        name: pair
+        for name in subject.names
+        if all(pair := tuple(subject.summary(structure, key, name) for key in ("recall", "precision")))
+        and all(s.n for s in pair)
+    }
+    if not points:
+        return None
+    ends = [v for pair in points.values() for s in pair for v in (s.low, s.mean) if math.isfinite(v)]
+    low = max(0.0, math.floor(10 * (min(ends) - 0.05)) / 10)
+    x, y = svg.Scale((low, 1.0), (48, 404)), svg.Scale((low, 1.0), (344, 32))
+    marks = []
+    for name, (recall, precision) in points.items():
+        cx, cy = x(recall.mean), y(precision.mean)
+        cross = ""
+        if math.isfinite(recall.low) and math.isfinite(precision.low):
+            cross = f"M{svg.short(x(recall.low))} {svg.short(cy)}H{svg.short(x(recall.high))}"
+            cross += f"M{svg.short(cx)} {svg.short(y(precision.low))}V{svg.short(y(precision.high))}"
+        marks.append(
+            svg.tag(
+                "g",
+                [
+                    svg.tag("path", d=cross, class_="cross"),
+                    svg.tag("circle", cx=cx, cy=cy, r=9, class_="point"),
+                    svg.text(subject.letter(name), cx, cy + 4, "t inside", "middle"),
+                ],
+                class_=svg.colour(subject.names.index(name)),
+            )
+        )
+    spoken = "; ".join(f"{n} recall {r.mean:.3f}, precision {p.mean:.3f}" for n, (r, p) in points.items())
+    return svg.figure(
+        [
+            svg.x_axis(x, 32, 344, "recall, mean over cases"),
+            svg.y_axis(y, 48, 404, "precision, mean over cases"),
+            *_equal_dice(x, y, low),
+            *marks,
+        ],
+        380,
+        f"Precision and recall of {structure}: {spoken}",
+    )
+
+
+def _equal_dice(x: svg.Scale, y: svg.Scale, low: float) -> Iterator[Markup]:
+    """Precision p = d r / (2 r - d)."""
+    for dice in np.arange(0.1, 1.0, 0.1):
+        recall = np.linspace(max(low, dice / (2 - dice)), 1, 60)
+        precision = dice * recall / (2 * recall - dice)
+        inside = (precision >= low) & (precision <= 1 + 1e-9)
+        if inside.sum() > 1:
+            path = svg.line((x(r), y(p)) for r, p in zip(recall[inside], precision[inside], strict=True))
+            end = x(float(recall[inside][-1])), y(float(precision[inside][-1]))
+            yield svg.tag("path", d=path, class_="equal")
+            yield svg.text(f"Dice {dice:.1f}", end[0] - 4, end[1] - 4, "t faint", "end")
+
+
+def _size(subject: Subject, structure: str) -> Markup | None:
+    """Dice against the size of the reference, with a running median; None for fewer than three sizes."""
+    size = subject.values(structure, "volume_reference").median(axis=1)
+    values, there = subject.values(structure, "dice"), size > 0
+    if there.sum() < 3:
+        return None
+    x = svg.Scale((float(size[there].min()) / 1.15, float(size[there].max()) * 1.15), (40, 404), log=True)
+    y = svg.Scale(domain(values[there], BY_KEY["dice"]), (344, 32))
+    number_of = {case: i for i, case in enumerate(subject.cases)}
+    marks = []
+    for i, name in enumerate(subject.names):
+        own = values.loc[there, name].dropna()
+        order = size[own.index].sort_values(kind="stable").index
+        points = [(number_of[c], x(size[c]), y(own[c])) for c in order]
+        marks.append(
+            svg.tag(
+                "g",
+                [
+                    svg.tag("g", svg.dots(points, 2.2), class_="dots"),
+                    svg.tag("path", d=_running_median(size[order], own[order], x, y), class_=f"running r{i % 4}"),
+                ],
+                class_=svg.colour(i),
+            )
+        )
+    unit = subject.units.volume
+    ticks = _log_ticks(x)
+    return svg.figure(
+        [
+            svg.x_axis(x, 32, 344, f"reference volume ({unit}), log scale", ticks),
+            svg.y_axis(y, 40, 404, "Dice"),
+            *marks,
+        ],
+        380,
+        f"Dice of {structure} against the size of the reference, {int(there.sum())} cases",
+        data_s=structure,
+        data_k="dice",
+    )
+
+
+def _log_ticks(scale: svg.Scale) -> list[float]:
+    """Powers of ten; where these are few also twos and fives, or else round numbers."""
+    powers = [m * 10.0**e for e in range(-6, 12) for m in (1, 2, 5)]
+    inside = [p for p in powers if scale.low <= p <= scale.high]
+    tens = [p for p in inside if math.isclose(math.log10(p), round(math.log10(p)), abs_tol=1e-9)]
+    if len(tens) > 2:
+        return tens
+    return inside if len(inside) > 2 else svg.Scale((scale.low, scale.high), scale.pixels).ticks(4)
+
+
+def _running_median(size: pd.Series, dice: pd.Series, x: svg.Scale, y: svg.Scale) -> str:
+    """Over a seventh of the cases, five at least."""
+    width = max(5, len(dice) // 7)
+    medians = dice.rolling(width, center=True, min_periods=min(3, len(dice))).median()
+    return svg.line((x(s), y(m) if math.isfinite(m) else math.nan) for s, m in zip(size, medians, strict=True))

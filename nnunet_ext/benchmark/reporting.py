@@ -14,8 +14,8 @@ from nnunet_ext.benchmark.jobs import Job, script
 from nnunet_ext.benchmark.progress import duration
 from nnunet_ext.comparison import DEFAULT_METRICS, Model
 from nnunet_ext.comparison.summary import summarise
-from nnunet_ext.evaluation.network_size import network_size
 from nnunet_ext.metrics.definitions import BY_KEY
+from nnunet_ext.report.network_size import network_size
 
 Track = Callable[..., Iterable]
 

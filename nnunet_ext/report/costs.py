@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from nnunet_ext import registry
-from nnunet_ext.evaluation.network_size import network_size
 from nnunet_ext.report.curves import trainings_of
 from nnunet_ext.report.extras import Cost
+from nnunet_ext.report.network_size import network_size
 from nnunet_ext.report.subject import Subject
 
 

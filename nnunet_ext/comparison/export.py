@@ -10,6 +10,7 @@ import pandas as pd
 from nnunet_ext.comparison import statistics
 from nnunet_ext.comparison.records import Comparison, Pair, Ranking, Result, Summary
 from nnunet_ext.evaluation.files import without_nan
+from nnunet_ext.metrics.bootstrap import SAMPLES
 
 
 def model_rows(comparison: Comparison) -> pd.DataFrame:
@@ -84,7 +85,7 @@ def method(comparison: Comparison) -> list[str]:
         "p: two-sided Wilcoxon signed-rank test, cases without a difference left out; exact up to "
         f"{statistics.EXACT_UP_TO} others, beyond by the normal approximation.",
         f"Corrected by Holm for {family} of one structure and metric, not across structures or metrics.",
-        f"Intervals: 95 %, percentile bootstrap of cases, {statistics.SAMPLES:,} samples; not corrected.",
+        f"Intervals: 95 %, percentile bootstrap of cases, {SAMPLES:,} samples; not corrected.",
         "Effect: matched-pairs rank-biserial correlation.",
         "Ranks: by the mean over the cases where all models have a value; their stability by the same bootstrap.",
     ]

@@ -12,6 +12,7 @@ import pandas as pd
 from nnunet_ext.comparison import statistics
 from nnunet_ext.comparison.records import Finding, Pair
 from nnunet_ext.comparison.verdicts import pair_verdict
+from nnunet_ext.metrics.bootstrap import mean_intervals
 from nnunet_ext.metrics.definitions import Metric, Units
 
 
@@ -36,7 +37,7 @@ def compare_pairs(
     smallest = [statistics.smallest_p(np.count_nonzero(d)) if d.size else math.nan for d in defined]
     p_holm, attainable = statistics.holm(p), statistics.holm(smallest)
     family = sum(d.size > 0 for d in defined)
-    low, high = statistics.mean_intervals(differences)
+    low, high = mean_intervals(differences)
     pairs = []
     for i, ((a, b), d) in enumerate(zip(names, defined, strict=True)):
         advantage = metric.better * d

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from nnunet_ext.comparison.statistics import LEVEL, SAMPLES, mean_intervals
 from nnunet_ext.evaluation.evaluation import Evaluation
+from nnunet_ext.metrics.bootstrap import LEVEL, SAMPLES, mean_intervals
 from nnunet_ext.metrics.definitions import COUNTS, METRICS
 from nnunet_ext.metrics.lesions import Lesions
 from nnunet_ext.metrics.metrics import Overlap, ratio

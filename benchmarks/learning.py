@@ -113,7 +113,7 @@ def prepare(root: Path, source: Path, size: int, device: str) -> Workplace:
     """Convert, plan and preprocess at `size` x `size`, once; nnU-Net's folders are environment variables already."""
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
 
-    from nnunet_ext.planning.samus_planner import SAMUSPlanner
+    from nnunet_ext.planning import SAMUSPlanner
 
     class Planner(SAMUSPlanner):
         image_size = size

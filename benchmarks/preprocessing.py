@@ -16,7 +16,7 @@ from scipy.ndimage import median_filter
 from skimage.exposure import equalize_adapthist
 
 from nnunet_ext.phantom.abdomen import render
-from nnunet_ext.preprocessing.liver_window import LiverWindowCLAHENormalization, LiverWindowNormalization, window
+from nnunet_ext.preprocessing import LiverWindowCLAHENormalization, LiverWindowNormalization, window
 
 SLICES = 4
 

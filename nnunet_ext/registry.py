@@ -190,33 +190,33 @@ ENTRIES = (
     Entry(
         "planner",
         "RAUNetPlanner",
-        "nnunet_ext.planning.raunet_planner",
+        "nnunet_ext.planning",
         "512x512 axial slices at native resolution, batch 2, window + median + CLAHE on CT",
         plans="nnUNetRAUNetPlans",
     ),
     Entry(
         "planner",
         "SAMUSPlanner",
-        "nnunet_ext.planning.samus_planner",
+        "nnunet_ext.planning",
         "every image resized to 256x256, intensities in [0, 1], batch 4",
         plans="nnUNetSAMUSPlans",
     ),
     Entry(
         "normalization",
         "LiverWindowCLAHENormalization",
-        "nnunet_ext.preprocessing.liver_window",
+        "nnunet_ext.preprocessing",
         "window centre 60 HU, width 160 HU, 3x3 median, CLAHE, to [0, 1]",
     ),
     Entry(
         "normalization",
         "LiverWindowNormalization",
-        "nnunet_ext.preprocessing.liver_window",
+        "nnunet_ext.preprocessing",
         "window centre 60 HU, width 160 HU, to [0, 1]",
     ),
     Entry(
         "resampling",
         "resize_slices",
-        "nnunet_ext.preprocessing.resize",
+        "nnunet_ext.preprocessing",
         "every slice resized to one size, bilinear and antialiased; labels nearest",
     ),
 )

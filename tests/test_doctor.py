@@ -16,8 +16,9 @@ import torch
 from environments import Environment
 
 import _nnunet_ext_hook
+from nnunet_ext import weights
 from nnunet_ext.cli import doctor
-from nnunet_ext.weights import sam
+from nnunet_ext.common.environment import SAM_CHECKPOINT
 
 FACTS = {"hook": True, "torchvision": "0.28.0 loads", "trainer": "nnunet_ext.trainers.raunet"}
 CONTENT = b"weights"
@@ -29,9 +30,9 @@ def healthy(nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(_nnunet_ext_hook, "installed", lambda: True)
     monkeypatch.delenv("NNUNET_EXT_DISABLE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(nnunet_folders / "cache"))
-    monkeypatch.delenv(sam.VARIABLE, raising=False)
-    published = sam.VIT_B._replace(size=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(sam, "VIT_B", published)
+    monkeypatch.delenv(SAM_CHECKPOINT, raising=False)
+    published = weights.VIT_B._replace(size=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(weights, "VIT_B", published)
     monkeypatch.setattr(doctor, "requires", lambda name: ["nnunetv2<3,>=2.8.1", 'monai>=1.4; extra == "benchmark"'])
     monkeypatch.setattr(doctor, "version", lambda name: {"nnunetv2": "2.8.1", "nnunet-ext": "0.1.0"}[name])
     child_says(monkeypatch, json.dumps(FACTS))
@@ -192,7 +193,7 @@ def test_wrong_sam_file(healthy: Path, capsys: pytest.CaptureFixture[str], conte
 def test_right_sam_file(healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     path = healthy / "sam.pth"
     path.write_bytes(CONTENT)
-    monkeypatch.setenv(sam.VARIABLE, str(path))
+    monkeypatch.setenv(SAM_CHECKPOINT, str(path))
     code, out = report(capsys)
     assert code == 0
     assert f"ok   SAM checkpoint: {path}\n" in out
@@ -201,7 +202,7 @@ def test_right_sam_file(healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_sam_file_that_was_named_but_is_missing(
     healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(sam.VARIABLE, str(healthy / "sam.pth"))
+    monkeypatch.setenv(SAM_CHECKPOINT, str(healthy / "sam.pth"))
     assert_fails(capsys, f"FAIL SAM checkpoint: {healthy / 'sam.pth'} does not exist")
 
 
@@ -213,13 +214,13 @@ def test_sam_file_that_cannot_be_read(healthy: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", denied)
-    assert sam.problem(path) == f"{path} cannot be read: Permission denied"
+    assert weights.problem(path) == f"{path} cannot be read: Permission denied"
 
 
 def test_sam_random_goes_without(
     healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(sam.VARIABLE, sam.RANDOM)
+    monkeypatch.setenv(SAM_CHECKPOINT, weights.RANDOM)
     code, out = report(capsys)
     assert code == 0
     assert "SAM checkpoint: none: NNUNET_EXT_SAM_CHECKPOINT=random" in out

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_ext.preprocessing.liver_window import (
+from nnunet_ext.preprocessing import (
     LiverWindowCLAHENormalization,
     LiverWindowNormalization,
 )

@@ -19,7 +19,7 @@ from nnunet_ext.inference import prompt_file
 from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
 from nnunet_ext.inference.folder import _class_names
 from nnunet_ext.inference.prompted import Clicks, prompted_logits
-from nnunet_ext.losses.foreground import ForegroundLoss, ForegroundMaps, dice_bce, dice_loss, dice_mse
+from nnunet_ext.losses import ForegroundLoss, ForegroundMaps, dice_bce, dice_loss, dice_mse
 
 PLANS = "nnUNetSAMUSPlans"
 TINY = "nnUNetTrainerSAMUSHFTiny"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunet_ext.preprocessing.resize import resize_slices
+from nnunet_ext.preprocessing import resize_slices
 
 UNUSED = ((1, 1, 1), (1, 1, 1), (1, 1, 1))
 SHAPES = [(1, 1, 471, 562), (2, 3, 40, 36), (1, 5, 256, 256), (1, 1, 1, 900), (3, 1, 257, 255)]

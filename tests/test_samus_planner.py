@@ -19,7 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from PIL import Image
 from torch import nn
 
-from nnunet_ext.planning.samus_planner import SAMUSPlanner
+from nnunet_ext.planning import SAMUSPlanner
 
 PLANS = "nnUNetSAMUSPlans"
 SIZES = ((300, 500), (471, 562), (200, 190), (256, 256))  # (height, width)

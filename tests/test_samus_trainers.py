@@ -235,7 +235,7 @@ def sam_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "sam.pth"
     torch.save(SAM(vit=VIT_TINY, image_size=1024).state_dict(), file)
     monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", str(file))
-    monkeypatch.setattr("nnunet_ext.weights.sam.problem", lambda path, *_: None if path.exists() else f"no {path}")
+    monkeypatch.setattr("nnunet_ext.weights.problem", lambda path, *_: None if path.exists() else f"no {path}")
     return file
 
 

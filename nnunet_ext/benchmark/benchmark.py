@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_ext import weights
 from nnunet_ext.benchmark import gpu, names
 from nnunet_ext.benchmark.commands import build
 from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
@@ -16,9 +17,9 @@ from nnunet_ext.benchmark.jobs import Jobs
 from nnunet_ext.benchmark.matrix import Matrix
 from nnunet_ext.benchmark.matrix_file import file_of, load
 from nnunet_ext.benchmark.state import Store, write_json
+from nnunet_ext.common.environment import SAM_CHECKPOINT
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.files import check_file, write_text
-from nnunet_ext.weights import sam
 
 if TYPE_CHECKING:
     from typing import Self
@@ -97,16 +98,16 @@ class Benchmark:
             ways_out.insert(0, "Convert the dataset first (nnunet_ext convert --help); --split paper holds cases out.")
         if path := self._missing_sam_weights():
             problems.append(f"Some trainers begin with SAM's weights, and there is no {path}.")
-            ways_out.append(sam.hint(path))
+            ways_out.append(weights.hint(path))
         if problems:
             raise InputError(*problems, hint=" ".join(ways_out))
 
     def _missing_sam_weights(self) -> Path | None:
         """Where they should be, if a training that is still to be done begins with them and they are not there."""
         begin = [j for j in self.jobs if j.kind == "train" and names.begins_with_sam(j.facts["trainer"])]
-        if all(sam.VARIABLE in j.environment or self.store.is_done(j) for j in begin):
+        if all(SAM_CHECKPOINT in j.environment or self.store.is_done(j) for j in begin):
             return None
-        path = sam.location()
+        path = weights.location()
         return path if path is not None and not path.exists() else None
 
     @property

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext import weights
 from nnunet_ext.benchmark import names
 from nnunet_ext.benchmark.folders import Folders
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.manifest import sha256
 from nnunet_ext.benchmark.matrix import BEST, Dataset, Matrix, Row, default_plans, slug
-from nnunet_ext.common.environment import SEED
+from nnunet_ext.common.environment import SAM_CHECKPOINT, SEED
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.weights import sam
 
 
 def build(matrix: Matrix, folders: Folders) -> Jobs:
@@ -133,8 +133,8 @@ class _Builder:
             )
         ours = names.takes_budget_and_seed(row.trainer)
         own = {SEED: str(run.seed), **self.matrix.budget.environment} if ours else {}
-        if names.begins_with_sam(row.trainer) and os.environ.get(sam.VARIABLE) == sam.RANDOM:
-            own[sam.VARIABLE] = sam.RANDOM  # decides the result, unlike where the file is
+        if names.begins_with_sam(row.trainer) and os.environ.get(SAM_CHECKPOINT) == weights.RANDOM:
+            own[SAM_CHECKPOINT] = weights.RANDOM  # decides the result, unlike where the file is
         made = [*dict.fromkeys(("checkpoint_final.pth", row.checkpoint))]
         made += ["validation/summary.json"] if run.test == "validation" else []  # the last that a training writes
         return self.jobs.add(

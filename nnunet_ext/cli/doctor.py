@@ -161,17 +161,18 @@ def device() -> Iterator[Check]:
 
 def sam_checkpoint() -> Iterator[Check]:
     """SAM's weights: only the ultrasound trainers need them, so having none is no failure; a wrong file is."""
-    from nnunet_ext.weights import sam
+    from nnunet_ext import weights
+    from nnunet_ext.common.environment import SAM_CHECKPOINT
 
-    checkpoint = sam.VIT_B
-    path = sam.location(checkpoint)
+    checkpoint = weights.VIT_B
+    path = weights.location(checkpoint)
     if path is None:
-        yield Check("SAM checkpoint", None, f"none: {sam.VARIABLE}={sam.RANDOM}")
+        yield Check("SAM checkpoint", None, f"none: {SAM_CHECKPOINT}={weights.RANDOM}")
         return
-    problem = sam.problem(path, checkpoint)
+    problem = weights.problem(path, checkpoint)
     if problem is None:
         yield Check("SAM checkpoint", True, str(path))
-    elif sam.VARIABLE in os.environ or path.exists():
-        yield Check("SAM checkpoint", False, problem, sam.hint(path, checkpoint))
+    elif SAM_CHECKPOINT in os.environ or path.exists():
+        yield Check("SAM checkpoint", False, problem, weights.hint(path, checkpoint))
     else:
         yield Check("SAM checkpoint", None, f"{problem}; only training of the ultrasound trainers needs it")

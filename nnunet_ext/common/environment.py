@@ -1,4 +1,4 @@
-"""The environment variables of nnunet_ext: they change budget, seed and sources, never a network."""
+"""The environment variables of nnunet_ext: they change budget, seed and sources, never the function of a network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ ITERATIONS = "NNUNET_EXT_ITERATIONS"
 VAL_ITERATIONS = "NNUNET_EXT_VAL_ITERATIONS"
 SEED = "NNUNET_EXT_SEED"
 SLIM_CHECKPOINTS = "NNUNET_EXT_SLIM_CHECKPOINTS"
+SAM_CHECKPOINT = "NNUNET_EXT_SAM_CHECKPOINT"
 
 
 def integer(name: str, minimum: int = 1) -> int | None:
-    """The value of an environment variable; None where it is not set.
+    """Read the value of an environment variable; None where it is not set.
 
     Raises:
         InputError: not an integer, or below `minimum`.

@@ -17,11 +17,11 @@ from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folde
 
 from nnunet_ext.architectures.samus.promptable import PromptableSegmenter
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import sha256
 from nnunet_ext.inference import prompt_file
 from nnunet_ext.inference.prompted import clicks_from_reference, prompted_logits
-from nnunet_ext.losses.foreground import ForegroundMaps
+from nnunet_ext.losses import ForegroundMaps
 from nnunet_ext.version import __version__
-from nnunet_ext.weights.sam import sha256
 
 RECORD = "prompts_used.json"
 MODEL_FILES = ("plans.json", "dataset.json")

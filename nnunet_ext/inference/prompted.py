@@ -10,7 +10,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 
 from nnunet_ext.architectures.samus.promptable import PromptableSegmenter
 from nnunet_ext.inference.clicks import fixed_clicks
-from nnunet_ext.losses.foreground import ForegroundMaps
+from nnunet_ext.losses import ForegroundMaps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -249,7 +249,7 @@ def high_frequency(subject: Subject) -> list[Picture] | None:
     import torch
 
     from nnunet_ext.architectures.samus.high_frequency import HighFrequencyImage
-    from nnunet_ext.preprocessing.resize import resize_slices
+    from nnunet_ext.preprocessing import resize_slices
 
     image, z, case = example
     size = (256, 256)

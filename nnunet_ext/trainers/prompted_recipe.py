@@ -17,19 +17,20 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_ext import weights
 from nnunet_ext.architectures.samus import checkpoint
 from nnunet_ext.architectures.samus.model import PromptedModel
 from nnunet_ext.architectures.samus.promptable import LearnedPrompts, PromptableSegmenter
 from nnunet_ext.architectures.samus.vit import VIT_B, ViT
+from nnunet_ext.common import environment
 from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
-from nnunet_ext.losses.foreground import ForegroundLoss, ForegroundMaps, dice_bce, dice_mse
+from nnunet_ext.losses import ForegroundLoss, ForegroundMaps, dice_bce, dice_mse
 from nnunet_ext.trainers.augmentation import samus_transforms
 from nnunet_ext.trainers.ordered_validation import ordered_validation
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
 from nnunet_ext.trainers.pass_trainer import CUDA
 from nnunet_ext.trainers.segmentation_transforms import segmentation_transforms
 from nnunet_ext.trainers.slim_checkpoints import SlimCheckpoints
-from nnunet_ext.weights import sam
 
 LOSSES = {"dice_mse": dice_mse, "dice_bce": dice_bce}
 UNIT_RANGE = {"RGBTo01Normalization", "RescaleTo01Normalization"}  # nnU-Net's schemes that end in [0, 1]
@@ -150,11 +151,11 @@ class PromptedRecipe(PaperRecipe):
         if not self.pretrained:
             self.print_to_log_file(f"{type(self).__name__} begins with random weights: there are no pretrained ones.")
             return
-        path = sam.require()
+        path = weights.require()
         if path is None:
             self.print_to_log_file(
-                f"{sam.VARIABLE}={sam.RANDOM}: training begins with a RANDOM image encoder, most of which stays "
-                "frozen. This tries the software; it does not reproduce the paper."
+                f"{environment.SAM_CHECKPOINT}={weights.RANDOM}: training begins with a RANDOM image encoder, most of "
+                "which stays frozen. This tries the software; it does not reproduce the paper."
             )
             return
         checkpoint.load(self.segmenter.model, checkpoint.read(path), path)

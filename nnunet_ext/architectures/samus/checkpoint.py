@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from nnunet_ext.architectures.samus.model import PromptedModel
 from nnunet_ext.architectures.samus.vit import ViT
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.weights.loading import read_state_dict
+from nnunet_ext.weights import read_state_dict
 
 State = Mapping[str, torch.Tensor]
 Source = str | Path | State

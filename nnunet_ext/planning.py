@@ -1,20 +1,28 @@
-"""Plans for the RA-U-Net paper: whole axial slices at native resolution, batch 2."""
+"""nnU-Net experiment planners that give the papers' plans."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
-from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import (
+    CTNormalization,
+    NoNormalization,
+    RescaleTo01Normalization,
+    RGBTo01Normalization,
+)
 from nnunetv2.preprocessing.resampling.no_resampling import no_resampling_hack
+from PIL import Image
 
 from nnunet_ext.architectures.memory import training_memory
 from nnunet_ext.architectures.raunet import UNet, UNet3D
-from nnunet_ext.preprocessing.liver_window import LiverWindowCLAHENormalization
+from nnunet_ext.preprocessing import LiverWindowCLAHENormalization, resize_slices
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +45,11 @@ class RAUNetPlanner(ExperimentPlanner):
 
     def __init__(self, *args, plans_name: str = "nnUNetRAUNetPlans", **kwargs) -> None:
         super().__init__(*args, plans_name=plans_name, **kwargs)
+        self.suppress_transpose = True  # axial slices: nnU-Net would turn thin-slice CT to another plane
         self.lowres_creation_threshold = 0  # the paper has no low resolution stage
 
-    def determine_transpose(self) -> tuple[list[int], list[int]]:
-        """Axial slices whatever the spacing: nnU-Net would turn thin-slice CT to another plane."""
-        return [0, 1, 2], [0, 1, 2]
-
     def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
-        """The paper's chain in place of nnU-Net's CT scheme."""
+        """Put the paper's chain in the place of nnU-Net's CT scheme."""
         schemes, use_mask = super().determine_normalization_scheme_and_whether_mask_is_used_for_norm()
         ours = {CTNormalization.__name__: LiverWindowCLAHENormalization.__name__}
         return [ours.get(s, s) for s in schemes], use_mask
@@ -57,7 +62,7 @@ class RAUNetPlanner(ExperimentPlanner):
         approximate_n_voxels_dataset: float,
         _cache: dict,
     ) -> dict:
-        """nnU-Net's plan with the paper's patch, batch and (2d) native resolution."""
+        """Return nnU-Net's plan with the paper's patch, batch and (2d) native resolution."""
         dim = len(spacing)
         whole = np.max(self.dataset_fingerprint["shapes_after_crop"], axis=0)[1:] if dim == 2 else median_shape
         wanted = [min(int(np.ceil(i)), p) for i, p in zip(whole, PAPER_PATCH_SIZE[dim], strict=True)]
@@ -74,7 +79,7 @@ class RAUNetPlanner(ExperimentPlanner):
         return plan
 
     def _fit_to_memory(self, spacing: Sequence[float], wanted: Sequence[int]) -> tuple[int, tuple]:
-        """Batch size and nnU-Net's topology of the largest step within the memory target, at most the paper's."""
+        """Return batch size and topology of the largest step within the memory target, at most the paper's."""
         dim, batch, size = len(spacing), PAPER_BATCH_SIZE, list(wanted)
         topology = self._topology(spacing, size)
         needed = paper = self._training_memory(batch, topology[3])
@@ -100,16 +105,16 @@ class RAUNetPlanner(ExperimentPlanner):
         return batch, topology
 
     def _topology(self, spacing: Sequence[float], size: Sequence[int]) -> tuple:
-        """nnU-Net's (pools per axis, strides, kernel sizes, padded patch size, divisors) for a patch of `size`."""
+        """Return (pools per axis, strides, kernel sizes, padded patch size, divisors) of a patch of `size`."""
         return get_pool_and_conv_props(spacing, size, self.UNet_featuremap_min_edge_length, 999999)
 
     def _training_memory(self, batch: int, patch: Sequence[int]) -> int:
-        """Bytes of a training step of the hungriest network of the paper."""
+        """Return the bytes of a training step of the hungriest network of the paper."""
         channels = len(self.dataset_json.get("channel_names", self.dataset_json.get("modality")))
         return training_memory(lambda: HUNGRIEST[len(patch)](in_channels=channels), (batch, channels, *patch))
 
     def _set_topology(self, plan: dict, topology: tuple, dim: int) -> None:
-        """Patch size, and nnU-Net's own network for it: stock trainers train on these plans too."""
+        """Set the patch size and nnU-Net's own network for it: stock trainers train on these plans too."""
         _, strides, kernel_sizes, patch, _ = topology
         plan["patch_size"] = patch
         n = len(strides)
@@ -123,3 +128,76 @@ class RAUNetPlanner(ExperimentPlanner):
             n_conv_per_stage=self.UNet_blocks_per_stage_encoder[:n],
             n_conv_per_stage_decoder=self.UNet_blocks_per_stage_decoder[: n - 1],
         )
+
+
+UNLIMITED_GB = 2.0**20  # nnU-Net shrinks patches to its memory target; infinity it cannot round
+MODES_OF_8_BIT = {"L", "P", "RGB", "RGBA"}  # Pillow's names
+# what channel names can ask for and SAMUS can take as it is
+KEPT = {s.__name__ for s in (NoNormalization, RescaleTo01Normalization, RGBTo01Normalization)}
+
+
+class SAMUSPlanner(ExperimentPlanner):
+    """``nnUNetSAMUSPlans``: what SAMUS is trained on, for its family and for stock trainers alike.
+
+    * Only ``2d``: patches of 256x256 that hold the whole image, batch 4; slices are always axial.
+    * Every slice is resized to that size; probabilities are resampled by nnU-Net's own function to the shape that
+      the image had, so that predictions, ``--npz`` included, come back at native size.
+    * 8-bit images are divided by 255. Others are rescaled to [0, 1] by their extremes, unless the name of a channel
+      asks for no normalisation.
+
+    ``-gpu_memory_target`` changes nothing: the size is the network's, the batch part of the recipe. Another size is a
+    subclass with its own `image_size` and `default_plans_name`.
+    """
+
+    default_plans_name = "nnUNetSAMUSPlans"
+    image_size = 256  # pixels
+    batch_size = 4
+
+    def __init__(self, *args, plans_name: str | None = None, **kwargs) -> None:
+        super().__init__(*args, plans_name=plans_name or self.default_plans_name, **kwargs)
+        self.suppress_transpose = True  # axial slices whatever the spacing
+        self.lowres_creation_threshold = 0  # nothing 3D is kept, see save_plans
+        self.UNet_vram_target_GB = UNLIMITED_GB
+
+    def determine_resampling(self, *args, **kwargs) -> tuple[Callable, dict, Callable, dict]:
+        """Return the resize, for images and for segmentations."""
+        size = [self.image_size] * 2
+        return resize_slices, {"size": size, "is_seg": False}, resize_slices, {"size": size, "is_seg": True}
+
+    def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
+        """Bring every channel to [0, 1]; the mask of nnU-Net's crop plays no part in it."""
+        schemes, _ = super().determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        ours = (RGBTo01Normalization if self._images_are_8_bit() else RescaleTo01Normalization).__name__
+        return [s if s in KEPT else ours for s in schemes], [False] * len(schemes)
+
+    def _images_are_8_bit(self) -> bool:
+        """Return whether the first training image has 8 bits per channel, by its header.
+
+        The fingerprint's intensities cannot tell: they are those of the foreground alone.
+        """
+        file = Path(next(iter(self.dataset.values()))["images"][0])
+        if file.suffix.lower() not in NaturalImage2DIO.supported_file_endings:
+            return False
+        with Image.open(file) as image:
+            return image.mode in MODES_OF_8_BIT
+
+    def get_plans_for_configuration(
+        self,
+        spacing: np.ndarray | Sequence[float],
+        median_shape: np.ndarray | Sequence[int],
+        data_identifier: str,
+        approximate_n_voxels_dataset: float,
+        _cache: dict,
+    ) -> dict:
+        """Return nnU-Net's plan, and network, for a square image of square pixels, whatever the spacing was."""
+        if len(spacing) == 2:
+            median_shape = [self.image_size] * 2
+        plan = super().get_plans_for_configuration(
+            np.ones(len(spacing)), median_shape, data_identifier, approximate_n_voxels_dataset, _cache
+        )
+        return {**plan, "spacing": spacing, "batch_size": self.batch_size}
+
+    def save_plans(self, plans: dict) -> None:
+        """Keep only the 2d configuration: SAMUS has no third dimension."""
+        plans["configurations"] = {"2d": plans["configurations"]["2d"]}
+        super().save_plans(plans)

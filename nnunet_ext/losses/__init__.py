@@ -1,1 +1,0 @@
-"""Losses that nnU-Net does not have."""

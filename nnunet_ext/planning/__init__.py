@@ -1,1 +1,0 @@
-"""nnU-Net experiment planners that give the papers' plans."""

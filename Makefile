@@ -1,9 +1,12 @@
 # Two commands for a fresh machine with Python and nothing else: `make demo` and `make test`.
+# For those who work on it: `make check` is short, `make lint` shorter, `make coverage` runs all tests and counts lines.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint benchmarks clean
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+.PHONY: setup demo check lint fast test coverage benchmarks clean
 
 setup: $(VENV)/.ready
 
@@ -16,12 +19,29 @@ $(VENV)/.ready: pyproject.toml setup.py constraints-cpu.txt
 demo: setup
 	$(BIN)/nnunet_ext demo --out demo
 
+# lint, types and the fast tests, in two minutes
+check: lint fast
+
+# everything
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/deptry .
+	$(BIN)/sp-repo-review .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+
+fast: setup
+	$(PYTEST) -m "not slow and not browser and not slurm"
+
+coverage: setup
+	$(PYTEST) --cov --cov-report=term
 
 # every figure in benchmarks/results, side by side on this machine
 benchmarks: setup

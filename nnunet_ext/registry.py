@@ -261,9 +261,11 @@ def _entries_of_others() -> tuple[Entry, ...]:
     return tuple(found)
 
 
-def _checked(values: Iterable[Entry]) -> list[Entry]:
-    values = list(values)
+def _checked(values: Iterable[object]) -> list[Entry]:
+    """Return what another package offers, if all of it are entries of a known kind; raise TypeError if not."""
+    checked: list[Entry] = []
     for value in values:
         if not isinstance(value, Entry) or value.kind not in ROOTS.values():
             raise TypeError(f"{value!r} is not an nnunet_ext.registry.Entry of kind {', '.join(ROOTS.values())}")
-    return values
+        checked.append(value)
+    return checked

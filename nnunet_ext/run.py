@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
 
 import nnunet_ext  # noqa: F401  (importing it is what activates the hook)
 from nnunet_ext.common.errors import InputError
 
 
-def main(argv: list[str] | None = None) -> object:
+def main(argv: list[str] | None = None) -> Any:
     """Run the console command `argv[0]` of nnunetv2 with the other arguments.
 
     Raises:

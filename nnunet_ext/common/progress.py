@@ -23,4 +23,5 @@ def progress_bar(items: Iterable[T], *, total: int, what: str, unit: str = "file
     """Hand the items on with a bar on standard error, where that is a terminal and there is anything to do."""
     from tqdm import tqdm
 
-    return tqdm(items, total=total, desc=what, unit=unit, disable=None if total else True)
+    bar: Iterable[T] = tqdm(items, total=total, desc=what, unit=unit, disable=None if total else True)
+    return bar

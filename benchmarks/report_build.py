@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from common import interleaved, machine, medians, save
 
-from nnunet_ext.comparison import Model, compare
+from nnunet_ext.comparison import compare
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.metrics.definitions import COUNTS, METRICS, PHYSICAL
-from nnunet_ext.report import build
+from nnunet_ext.report import build_report
 
 DRAWN = {"ratio": (0.0, 1.0), "length": (0.0, 40.0), "volume": (0.1, 60.0), "count": (0.0, 9.0)}
 
@@ -47,14 +47,13 @@ def main() -> None:
     args, where = parser.parse_args(), machine()
     cases, runs = (20, 1) if args.quick else (200, args.runs)
     models = {f"model {i}": [evaluation(f"model {i}", cases, seed=i)] for i in range(1, 6)}
-    pooled = [Model(name=name, runs=evaluations) for name, evaluations in models.items()]
-    comparison = compare(pooled)
+    comparison = compare(models)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.html"
         variants = {
-            "report of one model": lambda: build({"model 1": models["model 1"]}, file),
-            "comparison of five models": lambda: compare(pooled),
-            "report of five models, compared before": lambda: build(models, file, comparison=comparison),
+            "report of one model": lambda: build_report({"model 1": models["model 1"]}, file),
+            "comparison of five models": lambda: compare(models),
+            "report of five models, compared before": lambda: build_report(models, file, comparison=comparison),
         }
         seconds = medians(interleaved(variants, runs))
         variants["report of five models, compared before"]()

@@ -179,7 +179,7 @@ def test_costs_are_of_the_device_of_the_training(nnunet_folders: Path, monkeypat
 def test_runs_know_where_they_come_from(benchmark: Benchmark) -> None:
     two_models(benchmark)
     results = collect.collect(benchmark, benchmark.matrix.datasets[0])
-    assert [(m.name, m.repeats) for m in results.models] == [("RA-U-Net", 2), ("U-Net", 1)]
+    assert [(name, len(runs)) for name, runs in results.models.items()] == [("RA-U-Net", 2), ("U-Net", 1)]
     info = results.runs["RA-U-Net"][1].evaluation.info
     assert (info["name"], info["seed"], info["trainer"], info["prompts"]) == (
         "RA-U-Net", 1, "nnUNetTrainerRAUNet", "none",

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from evaluations import evaluation
 
-import nnunet_ext.evaluation
 from nnunet_ext.cli import main
 from nnunet_ext.comparison import FILES
 
@@ -55,9 +52,7 @@ def test_options(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_report_gets_the_comparison(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[Any] = []
-    report = SimpleNamespace(build=lambda *args, **options: calls.append((args, options)))
-    monkeypatch.setitem(sys.modules, "nnunet_ext.report", report)
-    monkeypatch.setattr(nnunet_ext.evaluation, "report", report, raising=False)
+    monkeypatch.setattr("nnunet_ext.report.build_report", lambda *args, **options: calls.append((args, options)))
     Path("images").mkdir()
     assert main(["compare", "A=a", "B=b", "--report", "report.html", "--images", "images"]) == 0
     ((models, out), options) = calls[0]
@@ -74,11 +69,11 @@ def test_the_report_gets_the_comparison(monkeypatch: pytest.MonkeyPatch, capsys:
         (["A=a", "B=c"], ["A lacks other_0, other_1, other_2 and 7 more of 20 cases.", "B lacks case_00"]),
         (["A=a"], ["two models or more"]),
         (["A=a", "B=nowhere", "C=elsewhere"], ["nowhere has no metrics.json", "elsewhere has no metrics.json"]),
-        (["A=a", "B=b", "--images", "nowhere"], ["nowhere is no folder"]),
+        (["A=a", "B=b", "--images", "nowhere"], ["nowhere is not a directory"]),
         (["A=a", "B=b", "--out", "a/metrics.csv"], ["is a file"]),
-        (["A=a", "B=b", "--out", "a/metrics.csv/below"], ["metrics.csv is no folder to write to"]),
-        (["A=a", "B=b", "--report", "a/metrics.csv/report.html"], ["metrics.csv is no folder to write to"]),
-        (["A=a", "B=b", "--report", "a"], ["a is a folder"]),
+        (["A=a", "B=b", "--out", "a/metrics.csv/below"], ["metrics.csv is not a writable directory"]),
+        (["A=a", "B=b", "--report", "a/metrics.csv/report.html"], ["metrics.csv is not a writable directory"]),
+        (["A=a", "B=b", "--report", "a"], ["a is a directory"]),
         (["A=a", "B=broken.json"], ["broken.json"]),
     ],
 )

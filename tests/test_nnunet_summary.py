@@ -13,7 +13,7 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.comparison import read_models
+from nnunet_ext.comparison import ModelRuns, read_models
 from nnunet_ext.evaluation.nnunet_summary import is_summary, load_summary
 from nnunet_ext.metrics.definitions import PHYSICAL, PIXELS
 
@@ -98,7 +98,7 @@ def test_a_trained_model_is_all_its_folds(nnunet_summary: Path) -> None:
         (model / folder / "validation").mkdir(parents=True)
         other = nnunet_summary.read_text().replace("case.", f"{change}.").replace("empty", f"{change}_empty")
         (model / folder / "validation" / "summary.json").write_text(other)
-    (read,) = read_models([("A", model)])
+    read = ModelRuns(name="A", runs=read_models([("A", model)])["A"])
     assert len(read.folds) == 2
     assert read.cases == sorted([*MASKS, "other.0", "other.1", "other.2", "other_empty"])
 

@@ -18,15 +18,15 @@ import pytest
 import report_data
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.comparison import Model, compare, to_latex
+from nnunet_ext.common.progress import untracked
+from nnunet_ext.comparison import ModelRuns, compare, to_latex
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY
-from nnunet_ext.report import Cost, Extras, Published, build
+from nnunet_ext.report import Cost, Extras, Published, build_report
 from nnunet_ext.report.context import deviations_text
-from nnunet_ext.report.costs import duration
-from nnunet_ext.report.curves import read_logs, training_curves
+from nnunet_ext.report.curves import training_curves
+from nnunet_ext.report.data import ReportData
 from nnunet_ext.report.panels import chosen_cases, qualitative
-from nnunet_ext.report.subject import Subject
 from nnunet_ext.report.svg import Scale, line, tag
 from nnunet_ext.report.tables import cases, summary
 
@@ -79,13 +79,13 @@ def models(root: Path) -> dict[str, list[Evaluation]]:
     return report_data.study(root / "study")
 
 
-def subject_of(models: dict[str, list[Evaluation]], **more: object) -> Subject:
-    pooled = {name: Model(name=name, runs=runs) for name, runs in models.items()}
-    return Subject(**{"models": pooled, "comparison": None, "images": None, "extras": Extras(), **more})
+def data_of(models: dict[str, list[Evaluation]], **more: object) -> ReportData:
+    pooled = {name: ModelRuns(name=name, runs=runs) for name, runs in models.items()}
+    return ReportData(**{"models": pooled, "comparison": None, "images": None, "extras": Extras(), **more})
 
 
 def compared(models: dict[str, list[Evaluation]]):
-    return compare([Model(name=name, runs=runs) for name, runs in models.items()])
+    return compare(models)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def extras(root: Path) -> Extras:
 @pytest.fixture(scope="module")
 def text(root: Path, models: dict[str, list[Evaluation]], extras: Extras) -> str:
     file = root / "out" / "report.html"
-    build(models, file, comparison=compared(models), extras=extras, title="A <b>title</b> & more")
+    build_report(models, file, comparison=compared(models), extras=extras, title="A <b>title</b> & more")
     return file.read_text(encoding="utf-8")
 
 
@@ -119,7 +119,7 @@ def page(text: str) -> Page:
 @pytest.fixture(scope="module")
 def alone(root: Path, models: dict[str, list[Evaluation]]) -> Page:
     file = root / "one.html"
-    build({FIRST: models[FIRST]}, file)
+    build_report({FIRST: models[FIRST]}, file)
     return Page(file.read_text(encoding="utf-8"))
 
 
@@ -143,7 +143,7 @@ class TestPage:
     def test_data_of_the_script_cannot_end_it(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         nasty = "</script><script>alert(1)//"
         table = models[FIRST][0].table.replace({"case": {"normal_1": nasty}})
-        build({nasty: [replace(models[FIRST][0], table=table)]}, tmp_path / "r.html")
+        build_report({nasty: [replace(models[FIRST][0], table=table)]}, tmp_path / "r.html")
         page = Page((tmp_path / "r.html").read_text())
         assert len(page.all("script")) == 2
         assert nasty in page.texts["cases"]
@@ -164,7 +164,9 @@ class TestPage:
         assert all(a.get("aria-label") for _, a in page.tags if a.get("role") == "region")
 
     def test_the_same_again(self, root: Path, models: dict[str, list[Evaluation]], extras: Extras, text: str) -> None:
-        build(models, root / "again.html", comparison=compared(models), extras=extras, title="A <b>title</b> & more")
+        build_report(
+            models, root / "again.html", comparison=compared(models), extras=extras, title="A <b>title</b> & more"
+        )
         assert (root / "again.html").read_text(encoding="utf-8") == text
 
     def test_nothing_half_written_remains(self, root: Path) -> None:
@@ -232,7 +234,7 @@ class TestSections:
             table=run.table[run.table["case"].isin(run.cases[:4])],
             info={**run.info, "prompts": "reference"},
         )
-        build({"clicked": [few]}, tmp_path / "few.html")
+        build_report({"clicked": [few]}, tmp_path / "few.html")
         head = Page((tmp_path / "few.html").read_text()).texts[""]
         assert "Only 4 cases" in head
         assert "clicked: clicks from the reference, an upper bound" in head
@@ -240,7 +242,7 @@ class TestSections:
 
 class TestSummary:
     def test_best_follows_the_direction(self, models: dict[str, list[Evaluation]]) -> None:
-        rows = summary(subject_of(models))[0]
+        rows = summary(data_of(models))[0]
         for row in rows["ranked"]:
             means = [float(c["mean"]) for c in row["cells"]]
             best = max(means) if row["better"] == 1 else min(means)
@@ -248,32 +250,32 @@ class TestSummary:
         assert {r["label"] for r in rows["ranked"]} >= {"Dice", "HD95 (px)"}
 
     def test_descriptions_have_no_best(self, models: dict[str, list[Evaluation]]) -> None:
-        rows = summary(subject_of(models))[0]["described"]
+        rows = summary(data_of(models))[0]["described"]
         assert "hd_rows" in {r["label"] for r in rows}
         assert not any(c["best"] for r in rows for c in r["cells"])
 
     def test_prompts_are_not_ranked_together(self, models: dict[str, list[Evaluation]]) -> None:
         clicked = replace(models[FIRST][0], info={**models[FIRST][0].info, "prompts": "reference"})
-        rows = summary(subject_of({FIRST: [clicked], SECOND: models[SECOND]}))[0]["ranked"]
+        rows = summary(data_of({FIRST: [clicked], SECOND: models[SECOND]}))[0]["ranked"]
         assert not any(c["best"] for r in rows for c in r["cells"])
 
     def test_undefined_is_counted(self, models: dict[str, list[Evaluation]]) -> None:
-        row = next(r for r in summary(subject_of(models))[0]["ranked"] if r["label"] == "Dice")
+        row = next(r for r in summary(data_of(models))[0]["ranked"] if r["label"] == "Dice")
         undefined = int(models[FIRST][0].of("lesion")["dice"].isna().sum())
         assert undefined == 2
         assert row["cells"][0]["counts"] == "n 8, 2 undefined"
 
     def test_pooled_values_come_from_summed_counts(self, models: dict[str, list[Evaluation]]) -> None:
         tp, fp, fn = models[FIRST][0].of("lesion")[["tp", "fp", "fn"]].sum()
-        row = next(r for r in summary(subject_of(models))[0]["ranked"] if r["label"] == "Dice")
+        row = next(r for r in summary(data_of(models))[0]["ranked"] if r["label"] == "Dice")
         assert f"pooled {2 * tp / (2 * tp + fp + fn):.3f}" in row["cells"][0]["more"]
 
     def test_a_metric_that_one_model_lacks(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         poor = replace(models[SECOND][0], table=models[SECOND][0].table.drop(columns=["hd95_px", "precision"]))
-        rows = summary(subject_of({FIRST: models[FIRST], SECOND: [poor]}))[0]["ranked"]
+        rows = summary(data_of({FIRST: models[FIRST], SECOND: [poor]}))[0]["ranked"]
         cell = next(r for r in rows if r["label"] == "HD95 (px)")["cells"][1]
         assert cell == {"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": []}
-        build({FIRST: models[FIRST], SECOND: [poor]}, tmp_path / "r.html")
+        build_report({FIRST: models[FIRST], SECOND: [poor]}, tmp_path / "r.html")
         Page((tmp_path / "r.html").read_text())
 
 
@@ -299,7 +301,7 @@ class TestCases:
             assert row[0] == (None if np.isnan(own[case]) else pytest.approx(own[case], rel=1e-4))
 
     def test_cases_without_the_structure_stand_apart(self, models: dict[str, list[Evaluation]]) -> None:
-        absent = cases(subject_of(models))["absent"][0]
+        absent = cases(data_of(models))["absent"][0]
         assert [case for case, _ in absent["rows"]] == ["normal_1", "normal_2"]
         volumes = models[SECOND][0].of("lesion").loc[["normal_1", "normal_2"], "volume_prediction"]
         assert absent["found"] == (volumes > 0).sum() > 0
@@ -328,30 +330,30 @@ class TestPooling:
     def test_folds_are_one_model(
         self, models: dict[str, list[Evaluation]], folds: list[Evaluation], tmp_path: Path
     ) -> None:
-        split, whole = (subject_of({FIRST: runs}) for runs in (folds, models[FIRST]))
+        split, whole = (data_of({FIRST: runs}) for runs in (folds, models[FIRST]))
         assert summary(split) == summary(whole)
         assert chosen_cases(split, "lesion") == chosen_cases(whole, "lesion")
-        build({FIRST: folds}, tmp_path / "r.html")
+        build_report({FIRST: folds}, tmp_path / "r.html")
         assert "2 folds" in Page((tmp_path / "r.html").read_text()).texts[""]
 
     def test_repeats_are_averaged_by_case(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         runs = [models[FIRST][0], models[SECOND][0]]
-        values = subject_of({"both": runs}).values("lesion", "dice")["both"]
+        values = data_of({"both": runs}).values("lesion", "dice")["both"]
         expected = np.mean([r.of("lesion")["dice"] for r in runs], axis=0)
         np.testing.assert_array_equal(values[runs[0].cases], expected)
-        build({"both": runs}, tmp_path / "r.html")
+        build_report({"both": runs}, tmp_path / "r.html")
         assert "sd of repeats" in (tmp_path / "r.html").read_text()
 
 
 class TestPictures:
     def test_rule(self, models: dict[str, list[Evaluation]]) -> None:
-        subject = subject_of(models)
+        data = data_of(models)
         mean = (
             pd.concat([runs[0].of("lesion")["dice"] for runs in models.values()], axis=1)
             .drop(["normal_1", "normal_2"])
             .mean(axis=1)
         )
-        found = {why: case for case, why in chosen_cases(subject, "lesion")}
+        found = {why: case for case, why in chosen_cases(data, "lesion")}
         assert mean[found["best case"]] == mean.max()
         assert mean[found["worst case"]] == mean.min()
         assert (mean < mean[found["median case"]]).sum() == 3  # of eight, the lower of the two in the middle
@@ -360,7 +362,7 @@ class TestPictures:
     def test_contour_encloses_the_mask(self, models: dict[str, list[Evaluation]], root: Path) -> None:
         import SimpleITK as sitk  # noqa: N813
 
-        rows = qualitative(subject_of(models), lambda items, **_: items).rows["lesion"]
+        rows = qualitative(data_of(models), untracked).rows["lesion"]
         row = next(r for r in rows if r.why == "best case")
         path = re.search(r'<path d="([^"]+)" class="outline reference"', row.pictures[1].drawing)[1]
         x, y = np.array(re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path), dtype=float).T
@@ -369,27 +371,27 @@ class TestPictures:
         assert area == pytest.approx(mask.sum(), rel=0.03)
 
     def test_columns(self, models: dict[str, list[Evaluation]]) -> None:
-        for row in qualitative(subject_of(models), lambda items, **_: items).rows["lesion"]:
+        for row in qualitative(data_of(models), untracked).rows["lesion"]:
             assert [p.title for p in row.pictures] == ["input", "reference", f"A  {FIRST}", f"B  {SECOND}"]
 
     def test_images_that_cannot_be_read(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         (tmp_path / "broken").mkdir()
         for case in models[FIRST][0].cases:
             (tmp_path / "broken" / f"{case}_0000.png").write_bytes(b"no image")
-        assert qualitative(subject_of(models, images=tmp_path / "broken"), lambda items, **_: items) is None
+        assert qualitative(data_of(models, images=tmp_path / "broken"), untracked) is None
 
     def test_an_image_that_is_missing_is_named(
         self, models: dict[str, list[Evaluation]], root: Path, tmp_path: Path
     ) -> None:
         images = Path(shutil.copytree(root / "study" / "imagesTs", tmp_path / "images"))
-        case, why = chosen_cases(subject_of(models), "lesion")[0]
+        case, why = chosen_cases(data_of(models), "lesion")[0]
         (images / f"{case}_0000.png").unlink()
         (tmp_path / "truth").symlink_to(root / "study" / "labelsTs")  # no imagesTs beside it
         places = {"images": str(images), "references": str(tmp_path / "truth")}
         runs = {name: [replace(r, info={**r.info, **places}) for r in own] for name, own in models.items()}
-        gallery = qualitative(subject_of(runs), lambda items, **_: items)
+        gallery = qualitative(data_of(runs), untracked)
         assert gallery.missing == [f"{case} (lesion, {why})"]
-        build(runs, tmp_path / "r.html")
+        build_report(runs, tmp_path / "r.html")
         assert f"has another shape: {case}" in Page((tmp_path / "r.html").read_text()).texts["qualitative"]
 
     def test_scans_show_the_slice_of_the_largest_reference(self, tmp_path: Path) -> None:
@@ -400,38 +402,20 @@ class TestPictures:
         out = report_data.predict(root, folder, error=0.2, seed=2, ending=".nii.gz")
         models = {"RA": [report_data.evaluation(root, out, trainer="nnUNetTrainerRAUNet")]}
         extras = Extras(model_folders={"RA": [report_data.fold_folder(tmp_path / "results", folder)]})
-        rows = qualitative(subject_of(models), lambda items, **_: items).rows
+        rows = qualitative(data_of(models), untracked).rows
         assert set(rows) == {"liver", "tumour"}
         for structure, wanted in (("liver", (1, 2)), ("tumour", (2,))):
             for row in rows[structure]:
                 file = root / "labelsTs" / f"{row.case}.nii.gz"
                 mask = np.isin(sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(file), "LPS")), wanted)
                 assert row.about.startswith(f"slice {int(np.argmax(mask.sum((1, 2)))) + 1} of 8")
-        build(models, tmp_path / "r.html", extras=extras)
+        build_report(models, tmp_path / "r.html", extras=extras)
         page = Page((tmp_path / "r.html").read_text())
         assert "median and CLAHE" in page.texts["preprocessing"]
         assert "Bottleneck" in page.texts["deviations"]
 
 
 class TestCurves:
-    def test_values(self, tmp_path: Path) -> None:
-        fold = report_data.fold_folder(tmp_path, "nnUNetTrainerX__P__2d", epochs=3)
-        training = read_logs(fold)
-        assert list(training.train) == list(training.val) == list(training.dice) == [0, 1, 2]
-        log = next(fold.glob("*.txt")).read_text()
-        assert training.train[1] == float(re.findall(r"train_loss (\S+)", log)[1])
-        assert training.dice[2] == float(re.findall(r"float32\((\S+)\)", log)[2])
-
-    def test_a_continued_training(self, tmp_path: Path) -> None:
-        stamp = "2026-01-01 00:00:00.000000:"
-        first = [f"{stamp} Epoch 0", f"{stamp} train_loss 1.0", f"{stamp} Epoch 1", f"{stamp} train_loss 0.5"]
-        second = [f"{stamp} Epoch 1", f"{stamp} train_loss 0.4", f"{stamp} Pseudo dice [0.5, nan, 0.7]"]
-        (tmp_path / "training_log_2026_1_9_0_0_0.txt").write_text("\n".join(first))
-        (tmp_path / "training_log_2026_1_10_0_0_0.txt").write_text("\n".join(second))
-        training = read_logs(tmp_path)
-        assert training.train == {0: 1.0, 1: 0.4}
-        assert training.dice == {1: pytest.approx(0.6)}
-
     @pytest.mark.parametrize("record", ["validation", "clicks"])
     def test_found_from_the_predictions(self, models: dict[str, list[Evaluation]], tmp_path: Path, record: str) -> None:
         fold = report_data.fold_folder(tmp_path, "nnUNetTrainerRAUNet__nnUNetRAUNetPlans__2d", epochs=3)
@@ -441,14 +425,11 @@ class TestCurves:
             content = {"model": str(fold.parent), "checkpoints": [{"file": "fold_0/checkpoint_best.pth"}]}
             (predictions / "prompts_used.json").write_text(json.dumps(content))
         run = replace(models[FIRST][0], info={"predictions": str(predictions)})
-        subject = subject_of({"model": [run]})
-        assert [f.resolve() for f in subject.fold_folders("model")] == [fold.resolve()]
-        assert subject.trainer("model") == "nnUNetTrainerRAUNet"
-        assert subject.plans("model")["configurations"]["2d"]["normalization_schemes"]
-        assert training_curves(subject)
-
-    def test_nothing_there(self, tmp_path: Path) -> None:
-        assert read_logs(tmp_path).train == {}
+        data = data_of({"model": [run]})
+        assert [f.resolve() for f in data.fold_folders("model")] == [fold.resolve()]
+        assert data.trainer("model") == "nnUNetTrainerRAUNet"
+        assert data.plans("model")["configurations"]["2d"]["normalization_schemes"]
+        assert training_curves(data)
 
 
 class TestDrawing:
@@ -464,32 +445,26 @@ class TestDrawing:
     def test_escapes(self) -> None:
         assert tag("text", "<&>", aria_label='"x"') == '<text aria-label="&#34;x&#34;">&lt;&amp;&gt;</text>'
 
-    @pytest.mark.parametrize(
-        ("seconds", "shown"), [(None, ""), (0.421, "0.42 s"), (45, "45 s"), (300, "5.0 min"), (9000, "2.5 h")]
-    )
-    def test_duration(self, seconds: float | None, shown: str) -> None:
-        assert duration(seconds) == shown
-
 
 class TestErrors:
     def test_nothing_to_report(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="at least one evaluation"):
-            build({"model": []}, tmp_path / "r.html")
+            build_report({"model": []}, tmp_path / "r.html")
 
     def test_not_one_model(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         run = models[FIRST][0]
         part = replace(run, table=run.table[run.table["case"].isin(run.cases[:4])])
         with pytest.raises(InputError, match="folds have no case in common"):
-            build({"model": [run, part]}, tmp_path / "r.html")
+            build_report({"model": [run, part]}, tmp_path / "r.html")
         assert not (tmp_path / "r.html").exists()
 
     def test_nothing_in_common(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         table = models[SECOND][0].table.assign(structure="cyst")
         other = replace(models[SECOND][0], structures={"cyst": (2,)}, table=table)
         with pytest.raises(InputError, match="no structure in common"):
-            build({FIRST: models[FIRST], SECOND: [other]}, tmp_path / "r.html")
+            build_report({FIRST: models[FIRST], SECOND: [other]}, tmp_path / "r.html")
 
     def test_no_place(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(InputError, match="cannot be written"):
-            build({FIRST: models[FIRST]}, tmp_path / "file" / "r.html")
+            build_report({FIRST: models[FIRST]}, tmp_path / "file" / "r.html")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import report_data
 
-from nnunet_ext.comparison import Model, compare
+from nnunet_ext.comparison import compare
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.report import Extras, Published, build
+from nnunet_ext.report import Extras, Published, build_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to show reports in")
@@ -54,8 +54,8 @@ def report(root: Path, models: dict[str, list[Evaluation]]) -> Path:
         commands=["nnUNetv2_train " + "--a-long-option " * 30],
         notes=["averylongwordwithoutanyspace" * 6],
     )
-    comparison = compare([Model(name=name, runs=runs) for name, runs in models.items()])
-    build(models, root / "report.html", comparison=comparison, extras=extras, title="averylongtitle" * 8)
+    comparison = compare(models)
+    build_report(models, root / "report.html", comparison=comparison, extras=extras, title="averylongtitle" * 8)
     return root / "report.html"
 
 
@@ -126,14 +126,14 @@ def test_pdf(report: Path, tmp_path: Path) -> None:
 
 def test_one_model(models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
     name = next(iter(models))
-    build({name: models[name]}, tmp_path / "one.html")
+    build_report({name: models[name]}, tmp_path / "one.html")
     sound(probe(tmp_path / "one.html", tmp_path, PHONE))
 
 
 def test_many_models(models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
     runs = next(iter(models.values()))
     many = {f"a model with a long name, number {i}": runs for i in range(9)}
-    build(many, tmp_path / "many.html", comparison=compare([Model(name=n, runs=r) for n, r in many.items()]))
+    build_report(many, tmp_path / "many.html", comparison=compare(many))
     for width in (PHONE, DESKTOP):
         sound(probe(tmp_path / "many.html", tmp_path, width))
 

@@ -8,9 +8,9 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from evaluations import evaluation
 
-from nnunet_ext.comparison import Model
+from nnunet_ext.comparison import ModelRuns
+from nnunet_ext.report.data import ReportData
 from nnunet_ext.report.extras import Extras
-from nnunet_ext.report.subject import Subject
 from nnunet_ext.report.volumes import mask_file, read, telling_slice
 
 
@@ -45,7 +45,7 @@ def test_the_prediction_that_was_measured_is_shown(tmp_path: Path) -> None:
         file.parent.mkdir(parents=True)
         file.touch()
     info = {"predictions": str(tmp_path), "file_ending": ".nii.gz", "prediction_files": {"a": str(files[1])}}
-    model = Model(name="A", runs=[evaluation([0.5], cases=["a"], **info)])
-    subject = Subject(models={"A": model}, comparison=None, images=None, extras=Extras())
-    assert mask_file(subject, "A", "a", "predictions") == files[1]
-    assert mask_file(subject, "A", "a", "references") is None
+    model = ModelRuns(name="A", runs=[evaluation([0.5], cases=["a"], **info)])
+    data = ReportData(models={"A": model}, comparison=None, images=None, extras=Extras())
+    assert mask_file(data, "A", "a", "predictions") == files[1]
+    assert mask_file(data, "A", "a", "references") is None

@@ -15,7 +15,6 @@ from nnunet_ext.benchmark.jobs import Job
 from nnunet_ext.benchmark.matrix import Dataset
 from nnunet_ext.benchmark.progress import recorded
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.comparison import Model
 from nnunet_ext.evaluation.evaluation import Evaluation
 
 SPLITS, HELD_OUT = "splits_final.json", "labelsTs"
@@ -65,9 +64,9 @@ class Results:
     missing: list[str]
 
     @property
-    def models(self) -> list[Model]:
-        """For `comparison.compare`."""
-        return [Model(name=row, runs=[r.evaluation for r in runs]) for row, runs in self.runs.items()]
+    def models(self) -> dict[str, list[Evaluation]]:
+        """The evaluations by row, for `comparison.compare`."""
+        return {row: [r.evaluation for r in runs] for row, runs in self.runs.items()}
 
     @property
     def manifests(self) -> dict[str, list[dict[str, Any]]]:

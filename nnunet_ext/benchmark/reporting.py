@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nnunet_ext import comparison, registry, report
@@ -12,8 +12,9 @@ from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.collect import Results, Run, collect
 from nnunet_ext.benchmark.jobs import Job, script
 from nnunet_ext.benchmark.progress import duration
-from nnunet_ext.comparison import DEFAULT_METRICS, Model
-from nnunet_ext.comparison.summary import summarise
+from nnunet_ext.comparison import DEFAULT_METRICS, ModelRuns
+from nnunet_ext.comparison.compare import summarise
+from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY
 from nnunet_ext.report.network_size import network_size
 
@@ -40,13 +41,13 @@ def write(benchmark: Benchmark, *, track: Track = lambda items, **_: items) -> I
             yield comparison.to_text(compared)
             comparison.save(compared, folder)
         else:
-            yield f"Only {models[0].name} is finished: there is nothing to compare it with yet."
+            yield f"Only {next(iter(models))} is finished: there is nothing to compare it with yet."
         yield from published_lines(benchmark, results)
         yield from cost_lines(benchmark, results)
         yield from note_lines(benchmark, results)
         images = benchmark.folders.raw / name / ("imagesTs" if _held_out(results) else "imagesTr")
-        report.build(
-            {m.name: m.runs for m in models},
+        report.build_report(
+            models,
             folder / "report.html",
             comparison=compared,
             images=images if images.is_dir() else None,
@@ -58,10 +59,10 @@ def write(benchmark: Benchmark, *, track: Track = lambda items, **_: items) -> I
     yield from (f"missing: nothing of {name} is finished" for name in names if name not in finished)
 
 
-def _metrics(benchmark: Benchmark, models: Sequence[Model]) -> list[str]:
+def _metrics(benchmark: Benchmark, models: Mapping[str, Sequence[Evaluation]]) -> list[str]:
     """The usual ones and those that papers state, as far as any model has values of them."""
     wanted = dict.fromkeys((*DEFAULT_METRICS, *(key for p in benchmark.matrix.published for key in p.metrics)))
-    runs = [run for model in models for run in model.runs]
+    runs = [run for own in models.values() for run in own]
     return [key for key in wanted if any(run.table[run.units.column(key)].notna().any() for run in runs)]
 
 
@@ -70,7 +71,7 @@ def published_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
     stated = benchmark.matrix.published_of(results.dataset)
     if not stated:
         return
-    models = {m.name: m for m in results.models}
+    models = {name: ModelRuns(name=name, runs=runs) for name, runs in results.models.items()}
     width = max(len(p.row) for p in stated)
     yield ""
     yield f"{'published':<{width}}  {'metric':<10} {'paper':>8}  {'here':>8}  "
@@ -83,7 +84,7 @@ def published_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
     yield from (f"  differs: {text}" for text in benchmark.matrix.differences)
 
 
-def _here(model: Model, key: str) -> str:
+def _here(model: ModelRuns, key: str) -> str:
     """Mean over cases, of the first structure."""
     structure, labels = next(iter(model.runs[0].structures.items()))
     s = summarise(model.tables(labels), key)

@@ -39,13 +39,15 @@ def run(args: argparse.Namespace) -> int:
     """Compare, print, write."""
     from nnunet_ext import comparison
     from nnunet_ext.common.errors import InputError
-    from nnunet_ext.evaluation.files import check_file
+    from nnunet_ext.common.files import check_writable
 
     if args.images is not None and not args.images.is_dir():
-        raise InputError(f"{args.images} is no folder.", hint="Name the folder of the cases' images with --images.")
+        raise InputError(
+            f"{args.images} is not a directory.", hint="Name the folder of the cases' images with --images."
+        )
     comparison.check_folder(args.out)
     if args.report is not None:
-        check_file(args.report, "Name another file with --report.")
+        check_writable(args.report, "Name another file with --report.")
     models = comparison.read_models(args.models)
     result = comparison.compare(
         models, structures=args.structure, metrics=args.metrics, baseline=args.baseline, alpha=args.alpha
@@ -54,10 +56,9 @@ def run(args: argparse.Namespace) -> int:
     comparison.save(result, args.out)
     print(f"{args.out}: {', '.join(comparison.FILES)}")
     if args.report is not None:
-        from nnunet_ext import report
+        from nnunet_ext.report import build_report
 
-        named = {model.name: model.runs for model in models}
-        report.build(named, args.report, comparison=result, images=args.images, track=progress_bar)
+        build_report(models, args.report, comparison=result, images=args.images, track=progress_bar)
         print(args.report)
     return 0
 

@@ -88,9 +88,9 @@ def run(args: argparse.Namespace) -> int:
         print(line)
     print(f"\n{out / CSV}   per case\n{out / JSON}  the same, and all sums")
     if args.report:
-        from nnunet_ext.report import build
+        from nnunet_ext.report import build_report
 
-        build({evaluation.info["name"]: [evaluation]}, args.report, images=args.images, track=progress_bar)
+        build_report({evaluation.info["name"]: [evaluation]}, args.report, images=args.images, track=progress_bar)
         print(args.report)
     return 0
 

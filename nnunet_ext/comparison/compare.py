@@ -1,32 +1,33 @@
-"""Make a comparison: check that the models can be compared, then go through structures and metrics."""
+"""Compare models: check that they can be compared, then sum up, test and rank by structure and metric."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.comparison.compatible import Labels, all_structures, measuring_run, problems
-from nnunet_ext.comparison.model import Model
-from nnunet_ext.comparison.notes import notes
-from nnunet_ext.comparison.pairs import compare_pairs
-from nnunet_ext.comparison.ranking import rank
-from nnunet_ext.comparison.records import Comparison, Result
-from nnunet_ext.comparison.summary import best, mean_over_repeats, summarise
-from nnunet_ext.comparison.wording import label, some, unit
+from nnunet_ext.common.text import some
+from nnunet_ext.comparison import statistics, wording
+from nnunet_ext.comparison.models import Labels, ModelRuns, all_structures, measuring_run, problems
+from nnunet_ext.comparison.records import Comparison, Finding, Friedman, ModelSummary, Pair, Ranking, Result
+from nnunet_ext.evaluation import aggregate
+from nnunet_ext.evaluation.evaluation import Evaluation
+from nnunet_ext.metrics.bootstrap import mean_intervals
 from nnunet_ext.metrics.definitions import BY_KEY, METRICS, Metric, Units
 
 DEFAULT_METRICS = ("dice", "iou", "hd95", "assd", "nsd", "lesion_f1")
-WAY_OUT = "Evaluate all models on the same cases, with the same references and options: nnunet_ext evaluate."
+HINT = "Evaluate all models on the same cases, with the same references and options: nnunet_ext evaluate."
 
 Tables = Mapping[str, list[pd.DataFrame]]  # model -> one table per repeat
 
 
 def compare(
-    models: Sequence[Model],
+    models: Mapping[str, Sequence[Evaluation]],
     *,
     structures: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
@@ -35,23 +36,42 @@ def compare(
 ) -> Comparison:
     """Compare models on the cases that they share.
 
+    Every two models are tested case by case (Wilcoxon's signed-rank test with Holm's correction over all pairs of one
+    structure and metric); models with the same prompts are ranked by their means, and the bootstrap says how firm that
+    order is (Wiesenfarth et al. 2021). `docs/evaluation.md` lists the methods.
+
     Args:
-        structures: names; default all.
-        metrics: keys of `definitions.METRICS`; default: `DEFAULT_METRICS`, as far as all models have them.
-        baseline: compare every other model with this one only, which makes for a smaller correction.
+        models: name -> its evaluations; other cases are folds, the same cases again are repeats (seeds).
+        structures: names of labels or regions; all by default.
+        metrics: keys of `nnunet_ext.metrics.definitions.METRICS`; `DEFAULT_METRICS` by default, as far as all models
+            have them.
+        baseline: the model with which every other one is compared; there are fewer pairs to correct for then.
         alpha: significance level after Holm's correction.
 
     Raises:
-        InputError: fewer than two models, unknown names, or models that do not have the same cases, structures, units
-            and references; everything that is wrong, in one message.
+        InputError: there are fewer than two models, unknown names, or models that do not have the same cases,
+            structures, units and references; everything that is wrong, in one message.
+
+    >>> import pandas as pd
+    >>> from nnunet_ext.evaluation.evaluation import Evaluation
+    >>> from nnunet_ext.metrics.definitions import PIXELS
+    >>> def evaluation(dice):
+    ...     counts = {"tp": 90, "fp": 10, "fn": 10, "tn": 890}
+    ...     rows = [{"case": f"case_{i}", "structure": "lesion", **counts, "dice": d} for i, d in enumerate(dice)]
+    ...     return Evaluation(table=pd.DataFrame(rows), units=PIXELS, structures={"lesion": (1,)})
+    >>> ours, theirs = [0.91, 0.92, 0.93, 0.94, 0.95, 0.96], [0.81, 0.83, 0.82, 0.86, 0.85, 0.87]
+    >>> comparison = compare({"ours": [evaluation(ours)], "theirs": [evaluation(theirs)]}, metrics=["dice"])
+    >>> print(comparison.results["lesion", "dice"].pairs[0].verdict)
+    ours is better than theirs: +0.095 Dice [0.087, 0.103], p = .031.
     """
-    there = all_structures(models)
-    if unknown := list(_unknown(models, there, structures, metrics, baseline)):
+    pooled = [ModelRuns(name=name, runs=runs) for name, runs in models.items()]
+    there = all_structures(pooled)
+    if unknown := list(_unknown(pooled, there, structures, metrics, baseline)):
         raise InputError(*unknown)
     chosen = {name: labels for name, labels in there.items() if structures is None or name in structures}
-    if differing := problems(models, chosen):
-        raise InputError(*differing, hint=WAY_OUT)
-    tables = {name: {model.name: model.tables(labels) for model in models} for name, labels in chosen.items()}
+    if differing := list(problems(pooled, chosen)):
+        raise InputError(*differing, hint=HINT)
+    tables = {name: {model.name: model.tables(labels) for model in pooled} for name, labels in chosen.items()}
     lacking = {key: _lacking(tables, key) for key in metrics or DEFAULT_METRICS}
     if metrics and any(lacking.values()):
         raise InputError(
@@ -61,36 +81,36 @@ def compare(
     keys = [metric.key for metric in METRICS if not lacking.get(metric.key, True)]
     if not keys:
         raise InputError(f"None of {some(lacking, 9)} has a value in any model.", hint="Choose others with --metrics.")
-    names = [model.name for model in models]
-    plan = _Plan(
+    names = list(models)
+    design = _Design(
         pairs=[(name, baseline) for name in names if name != baseline] if baseline else list(combinations(names, 2)),
-        prompts={model.name: model.prompts for model in models},
-        units=measuring_run(models).units,
+        prompts={model.name: model.prompts for model in pooled},
+        units=measuring_run(pooled).units,
         alpha=alpha,
     )
-    results = {(name, key): plan.result(name, BY_KEY[key], tables[name]) for name in chosen for key in keys}
+    results = {(name, key): design.result(name, BY_KEY[key], tables[name]) for name in chosen for key in keys}
     return Comparison(
-        models=tuple(models),
-        cases=tuple(models[0].cases),
+        models=tuple(pooled),
+        cases=tuple(pooled[0].cases),
         structures=chosen,
-        units=plan.units,
-        nsd_tolerance=measuring_run(models).info.get("nsd_tolerance"),
-        prompts={source: tuple(group) for source, group in plan.groups.items()},
+        units=design.units,
+        nsd_tolerance=measuring_run(pooled).info.get("nsd_tolerance"),
+        prompts={source: tuple(group) for source, group in design.groups.items()},
         results=results,
         baseline=baseline,
         alpha=alpha,
-        notes=tuple(notes(models, results, left_out={key: lacking[key] for key in lacking if key not in keys})),
+        notes=tuple(wording.notes(pooled, results, {key: lacking[key] for key in lacking if key not in keys})),
     )
 
 
 def _unknown(
-    models: Sequence[Model],
+    models: Sequence[ModelRuns],
     there: Mapping[str, Labels],
     structures: Sequence[str] | None,
     metrics: Sequence[str] | None,
     baseline: str | None,
 ) -> Iterator[str]:
-    """What was asked for and does not exist, a sentence each."""
+    """Yield what was asked for and does not exist, a sentence each."""
     names = [model.name for model in models]
     if len(models) < 2:
         yield "It takes two models or more to compare."
@@ -108,7 +128,7 @@ def _unknown(
 
 
 def _lacking(tables: Mapping[str, Tables], key: str) -> list[str]:
-    """Models without the metric: those whose files do not hold it, or all where nobody has a value."""
+    """Return the models without the metric: those whose files do not hold it, or all where nobody has a value."""
     by_model = {name: [t for of in tables.values() for t in of[name]] for name in next(iter(tables.values()))}
     lacking = [name for name, own in by_model.items() if any(key not in table for table in own)]
     valued = any(table[key].notna().any() for own in by_model.values() for table in own if key in table)
@@ -116,7 +136,7 @@ def _lacking(tables: Mapping[str, Tables], key: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
+class _Design:
     """What all structures and metrics have in common."""
 
     pairs: list[tuple[str, str]]
@@ -126,28 +146,158 @@ class _Plan:
 
     @property
     def groups(self) -> dict[str, list[str]]:
-        """Prompt source -> models."""
+        """The models by prompt source."""
         groups: dict[str, list[str]] = {}
         for name, source in self.prompts.items():
             groups.setdefault(source, []).append(name)
         return groups
 
     def result(self, structure: str, metric: Metric, tables: Tables) -> Result:
-        """One structure and metric; a metric without a better direction is summarised only."""
+        """Compare by one structure and metric; a metric without a better direction is summed up only."""
         index = next(iter(tables.values()))[0].index
         values = pd.DataFrame({name: mean_over_repeats(own, metric.key) for name, own in tables.items()}, index=index)
-        summaries = {name: summarise(own, metric.key) for name, own in tables.items()}
-        compared = {"units": self.units, "prompts": self.prompts, "alpha": self.alpha}
         groups = {s: g for s, g in self.groups.items() if len(g) > 1} if metric.ranked and metric.better else {}
-        rankings = [rank(values, g, metric.better, prompts=s, alpha=self.alpha) for s, g in groups.items()]
+        rankings = [_rank(values[group], metric, source, self.alpha) for source, group in groups.items()]
         return Result(
             structure=structure,
             metric=metric,
-            unit=unit(metric, self.units),
-            label=label(metric, self.units),
+            unit=wording.unit(metric, self.units),
+            label=wording.label(metric, self.units),
             values=values,
-            summaries=summaries,
-            pairs=compare_pairs(values, self.pairs, metric, **compared) if metric.better else (),
+            summaries={name: summarise(own, metric.key) for name, own in tables.items()},
+            pairs=tuple(self._pairs(values, metric)) if metric.better else (),
             rankings=tuple(filter(None, rankings)),
             best=frozenset(name for group in groups.values() for name in best(values[group], metric)),
         )
+
+    def _pairs(self, values: pd.DataFrame, metric: Metric) -> Iterator[Pair]:
+        """Compare the pairs of models case by case; together they are the family of Holm's correction.
+
+        Args:
+            values: cases x models, NaN where undefined.
+        """
+        differences = np.column_stack([statistics.differences(values[a], values[b]) for a, b in self.pairs])
+        defined = [column[~np.isnan(column)] for column in differences.T]
+        p = [statistics.signed_rank_p(d) if d.size else math.nan for d in defined]
+        smallest = [statistics.smallest_p(np.count_nonzero(d)) if d.size else math.nan for d in defined]
+        p_holm, attainable = statistics.holm(p), statistics.holm(smallest)
+        family = sum(d.size > 0 for d in defined)
+        low, high = mean_intervals(differences)
+        for i, ((a, b), d) in enumerate(zip(self.pairs, defined, strict=True)):
+            advantage = metric.better * d
+            wins, losses = (int(np.count_nonzero(sign * advantage > 0)) for sign in (1, -1))
+            pair = Pair(
+                a=a,
+                b=b,
+                n=d.size,
+                undefined=len(values) - d.size,
+                differing=wins + losses,
+                difference=float(d.mean()) if d.size else math.nan,
+                low=float(low[i]),
+                high=float(high[i]),
+                p=p[i],
+                p_holm=float(p_holm[i]),
+                attainable=float(attainable[i]),
+                effect=statistics.rank_biserial(advantage) if d.size else math.nan,
+                wins=wins,
+                ties=d.size - wins - losses,
+                losses=losses,
+                same_prompts=self.prompts[a] == self.prompts[b],
+                finding="none",
+                verdict="",
+            )
+            pair = replace(pair, finding=_finding(pair, metric.better, self.alpha))
+            verdict = wording.pair_verdict(pair, metric, self.units, self.prompts, family=family, alpha=self.alpha)
+            yield replace(pair, verdict=verdict)
+
+
+def mean_over_repeats(tables: Sequence[pd.DataFrame], metric: str) -> np.ndarray:
+    """Return a metric's values of all cases, shape (cases,); NaN where a repeat is undefined."""
+    return np.mean([table[metric].to_numpy(dtype=float) for table in tables], axis=0)
+
+
+def summarise(tables: Sequence[pd.DataFrame], metric: str) -> ModelSummary:
+    """Sum up a model's values of one metric over the cases where every repeat is defined.
+
+    Args:
+        tables: one per repeat; their rows are the same cases.
+    """
+    values = mean_over_repeats(tables, metric)
+    defined = ~np.isnan(values)
+    repeats = [table[metric].to_numpy(dtype=float)[defined] for table in tables]
+    means = [float(repeat.mean()) if repeat.size else math.nan for repeat in repeats]
+    pooled = [aggregate.pooled(table).get(metric, math.nan) for table in tables]
+    return ModelSummary(
+        **asdict(aggregate.summarise(values, float(np.mean(pooled)))),
+        repeat_means=tuple(means),
+        repeat_sd=float(np.std(means, ddof=1)) if len(means) > 1 else math.nan,
+    )
+
+
+def best(values: pd.DataFrame, metric: Metric) -> set[str]:
+    """Return the models to mark: those whose mean reads the same as the best; none without a rival.
+
+    Means are over the cases where all have a value, as in ranks: a model must not win by finding nothing in hard cases.
+
+    Args:
+        values: cases x models of one prompt source, NaN where undefined.
+    """
+    complete = values.dropna()
+    if not (metric.ranked and metric.better) or values.shape[1] < 2 or complete.empty:
+        return set()
+    means = complete.mean()
+    top = wording.number(means.max() if metric.better > 0 else means.min(), metric)
+    return {name for name, mean in means.items() if wording.number(mean, metric) == top}
+
+
+def _finding(pair: Pair, better: int, alpha: float) -> Finding:
+    if not pair.n:
+        return "undefined"
+    if not pair.differing:
+        return "equal"
+    if pair.attainable >= alpha:
+        return "too few"
+    if pair.p_holm >= alpha:
+        return "none"
+    if pair.effect * better * pair.difference <= 0:
+        return "mixed"
+    return "better" if pair.effect > 0 else "worse"
+
+
+def _rank(values: pd.DataFrame, metric: Metric, prompts: str, alpha: float) -> Ranking | None:
+    """Rank models by their means over the cases where all of them have a value; None where there is no such case.
+
+    Args:
+        values: cases x models of one prompt source, NaN where undefined.
+    """
+    complete = values.dropna().to_numpy()
+    cases, models = complete.shape
+    if not cases:
+        return None
+    stability = statistics.RankStability.of(complete, metric.better)
+    firm = cases > 1  # one case is its own only bootstrap sample
+    tau = stability.tau[~np.isnan(stability.tau)] if firm else np.empty(0)
+    order = np.argsort(stability.ranks, kind="stable")
+    names = [values.columns[i] for i in order]
+    friedman = None
+    if models > 2:
+        statistic, p = statistics.friedman(complete)
+        friedman = Friedman(statistic=statistic, p=p, verdict=wording.friedman_verdict(p, cases, models, alpha))
+    ranking = Ranking(
+        prompts=prompts,
+        n=cases,
+        undefined=len(values) - cases,
+        ranks={name: int(stability.ranks[i]) for name, i in zip(names, order, strict=True)},
+        shares=pd.DataFrame(
+            stability.shares[order] if firm else np.nan, index=names, columns=list(range(1, models + 1))
+        ),
+        mean_rank={
+            name: float(stability.mean_rank[i]) if firm else math.nan for name, i in zip(names, order, strict=True)
+        },
+        tau=float(tau.mean()) if tau.size else math.nan,
+        tau_low=float(np.quantile(tau, 0.025)) if tau.size else math.nan,
+        tau_high=float(np.quantile(tau, 0.975)) if tau.size else math.nan,
+        friedman=friedman,
+        verdict="",
+    )
+    return replace(ranking, verdict=wording.ranking_verdict(ranking))

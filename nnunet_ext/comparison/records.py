@@ -1,40 +1,30 @@
-"""Models compared on the same cases: what each reached, what sets two of them apart, how firm their order is."""
+"""What a comparison consists of: what each model reached, what sets two of them apart, how firm their order is."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 
-from nnunet_ext.comparison.model import Model
+from nnunet_ext.comparison.models import ModelRuns
+from nnunet_ext.evaluation.aggregate import Summary
 from nnunet_ext.metrics.definitions import Metric, Units
 
 Finding = Literal["better", "worse", "mixed", "none", "equal", "too few", "undefined"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    """One model's values of one metric on one structure, over the cases where it is defined.
+class ModelSummary(Summary):
+    """One model's values of one metric on one structure, over the cases where all of its repeats are defined.
+
+    `pooled` is the mean over repeats.
 
     Args:
-        n, undefined: cases with a value, and without; together all cases.
-        mean, sd, median: over the n cases; sd with n - 1.
-        low, high: 95 % bootstrap interval of the mean.
-        pooled: the metric of the summed voxel counts (micro average), the mean over repeats; NaN where the metric is
-            not made of counts.
         repeat_means: the mean over cases, of each repeat; one number without repeats.
         repeat_sd: their standard deviation, with n - 1; NaN without repeats.
     """
 
-    n: int
-    undefined: int
-    mean: float
-    sd: float
-    median: float
-    low: float
-    high: float
-    pooled: float
     repeat_means: tuple[float, ...]
     repeat_sd: float
 
@@ -80,7 +70,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Friedman:
-    """Friedman's test of no difference between three or more models; chi-squared approximation."""
+    """Friedman's test of no difference between three or more models, by the chi-squared approximation."""
 
     statistic: float
     p: float
@@ -119,7 +109,7 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """All about one structure and metric.
+    """Everything about one structure and metric.
 
     Args:
         unit: of the values; empty for ratios and counts.
@@ -138,7 +128,7 @@ class Result:
     unit: str
     label: str
     values: pd.DataFrame
-    summaries: dict[str, Summary]
+    summaries: dict[str, ModelSummary]
     pairs: tuple[Pair, ...]
     rankings: tuple[Ranking, ...]
     best: frozenset[str]
@@ -157,7 +147,7 @@ class Comparison:
         notes: what a reader must know, a sentence each.
     """
 
-    models: tuple[Model, ...]
+    models: tuple[ModelRuns, ...]
     cases: tuple[str, ...]
     structures: dict[str, tuple[int, ...]]
     units: Units
@@ -166,8 +156,8 @@ class Comparison:
     results: dict[tuple[str, str], Result]
     baseline: str | None = None
     alpha: float = 0.05
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def of(self, structure: str) -> dict[str, Result]:
-        """The results of one structure by metric key."""
+        """Return the results of one structure by metric key."""
         return {metric: result for (name, metric), result in self.results.items() if name == structure}

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
-from nnunet_ext.metrics.definitions import Metric, Units
+from nnunet_ext.common.text import some
+from nnunet_ext.comparison import statistics
+from nnunet_ext.comparison.models import ModelRuns
+from nnunet_ext.comparison.records import Comparison, Pair, Ranking, Result
+from nnunet_ext.metrics.bootstrap import SAMPLES
+from nnunet_ext.metrics.definitions import BY_KEY, Metric, Units
 
 PROMPTS = {"none": "no prompts", "file": "prompts from a file", "reference": "clicks from the reference"}
-
-
-def some(names: Iterable[str], shown: int = 3) -> str:
-    """The first few of them, and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+FEW = 10  # cases: below, a bootstrap sample is one of few
 
 
 def unit(metric: Metric, units: Units) -> str:
-    """Of a metric's values; empty for ratios and counts."""
+    """Return the unit of a metric's values; "" for ratios and counts."""
     return {"length": units.length, "volume": units.volume}.get(metric.quantity, "")
 
 
 def label(metric: Metric, units: Units) -> str:
-    """A metric's name with its unit, for the head of a column: "HD95 (mm)"."""
+    """Return a metric's name with its unit, for the head of a column: "HD95 (mm)"."""
     name = unit(metric, units)
     return f"{metric.label} ({name})" if name else metric.label
 
 
 def number(value: float, metric: Metric, *, sign: bool = False) -> str:
-    """Three decimals for a ratio, one for all else; "n/a" where undefined."""
+    """Return a value with three decimals for a ratio and one for all else; "n/a" where it is undefined."""
     if not math.isfinite(value):
         return "n/a"
     decimals = 3 if metric.quantity == "ratio" else 1
@@ -37,12 +38,20 @@ def number(value: float, metric: Metric, *, sign: bool = False) -> str:
 
 
 def interval(low: float, high: float, metric: Metric) -> str:
-    """ "[0.012, 0.050]"; "n/a" where undefined."""
+    """Return an interval as "[0.012, 0.050]"; "n/a" where it is undefined."""
     return f"[{number(low, metric)}, {number(high, metric)}]" if math.isfinite(low) else "n/a"
 
 
-def p_value(p: float, alpha: float = 0.05) -> str:
-    """ "p < .001", "p = .004", "p = .41"; one digit more where rounding would hide on which side of alpha it is."""
+def effect(value: float) -> str:
+    """Return an effect as "+0.42"; "n/a" where it is undefined."""
+    return f"{value:+.2f}" if math.isfinite(value) else "n/a"
+
+
+def p_value(p: float, alpha: float) -> str:
+    """Return "p < .001", "p = .004" or "p = .41".
+
+    There is one digit more where rounding would hide on which side of alpha it is.
+    """
     if not math.isfinite(p):
         return "p n/a"
     if p < 0.001:
@@ -53,15 +62,150 @@ def p_value(p: float, alpha: float = 0.05) -> str:
     return f"p = {p:.{decimals}f}".replace(" 0.", " .")
 
 
-def threshold(alpha: float) -> str:
-    """ "p < .05"."""
-    return f"p < {alpha:g}".replace(" 0.", " .")
-
-
 def percent(share: float) -> str:
-    """Whole percent; "over 99 %" and "under 1 %" rather than a certainty that is none."""
+    """Return whole percent; "over 99 %" and "under 1 %" rather than a certainty that is none."""
     if 0.99 < share < 1:
         return "over 99 %"
     if 0 < share < 0.01:
         return "under 1 %"
     return f"{100 * share:.0f} %"
+
+
+def _threshold(alpha: float) -> str:
+    return f"p < {alpha:g}".replace(" 0.", " .")
+
+
+def pair_verdict(
+    pair: Pair, metric: Metric, units: Units, prompts: Mapping[str, str], *, family: int, alpha: float
+) -> str:
+    """Return the finding on two models: "A is better than B: +0.031 Dice [0.012, 0.050], p = .004."
+
+    The model that is ahead comes first, and the difference is its own value minus the other's. Models with different
+    prompts, and metrics that are not to be ranked by, get no "better".
+
+    Args:
+        prompts: model -> where its prompts come from.
+        family: the number of tests that Holm's correction is for.
+    """
+    ahead, behind, sign = (pair.b, pair.a, -1) if pair.effect < 0 else (pair.a, pair.b, 1)
+    if pair.finding == "undefined":
+        return f"{pair.a} and {pair.b}: no case in which both have a value."
+    if pair.finding == "equal":
+        return f"{pair.a} and {pair.b} are equal in all {pair.n} cases."
+    if pair.finding == "too few":
+        return _too_few(pair, family, alpha)
+    name = f"{unit(metric, units)} {metric.label}".strip()
+    low, high = sorted((sign * pair.low, sign * pair.high))
+    figures = (
+        f"{number(sign * pair.difference, metric, sign=True)} {name} {interval(low, high, metric)}, "
+        f"{p_value(pair.p_holm, alpha)}"
+    )
+    if pair.undefined:
+        figures += f" (undefined in {pair.undefined} of {pair.n + pair.undefined} cases)"
+    if pair.finding == "none":
+        return f"No difference between {ahead} and {behind} shown: {figures}."
+    if not pair.same_prompts:
+        sources = ", ".join(f"{model}: {PROMPTS[prompts[model]]}" for model in (ahead, behind))
+        return f"{ahead} and {behind} differ: {figures}. Different prompts, not ranked ({sources})."
+    if not metric.ranked:
+        return f"{ahead} and {behind} differ: {figures}. Not a metric to rank by."
+    if pair.finding == "mixed":
+        return f"{ahead} is better than {behind} by the signed ranks of the cases, but not by the mean: {figures}."
+    return f"{ahead} is better than {behind}: {figures}."
+
+
+def _too_few(pair: Pair, family: int, alpha: float) -> str:
+    few = f"n = {pair.n} is too small"
+    if pair.differing < pair.n:
+        few = f"only {pair.differing} of {pair.n} cases differ, too few"
+    corrected = f" after correction for {family} pairs" if family > 1 else ""
+    needed = statistics.pairs_needed(family, alpha)
+    return f"{pair.a} and {pair.b}: {few}, no data could reach {_threshold(alpha)}{corrected}; it takes {needed}."
+
+
+def friedman_verdict(p: float, cases: int, models: int, alpha: float) -> str:
+    """Return whether the models differ at all, as a sentence."""
+    if statistics.smallest_friedman_p(cases, models) >= alpha:
+        return (
+            f"n = {cases} is too small for Friedman's test of {models} models, no data could reach {_threshold(alpha)}."
+        )
+    if p < alpha:
+        return f"Not all {models} models are alike (Friedman, n = {cases}, {p_value(p, alpha)})."
+    return f"No difference among the {models} models shown (Friedman, n = {cases}, {p_value(p, alpha)})."
+
+
+def ranking_verdict(ranking: Ranking) -> str:
+    """Return how firm the order is, as a sentence."""
+    first = [model for model, rank in ranking.ranks.items() if rank == 1]
+    if len(first) == len(ranking.ranks):
+        return f"All means are equal (n = {ranking.n})."
+    if ranking.n < 2:
+        return f"n = {ranking.n} is too small to say how firm the order is."
+    shares = " and ".join(f"{model} is first in {percent(float(ranking.shares.loc[model, 1]))}" for model in first)
+    agreement = f"; the order of all models agrees with theirs with tau = {ranking.tau:.2f} on average"
+    caution = " So few cases make the bootstrap look firmer than it is." if ranking.n < FEW else ""
+    return f"{shares} of bootstrap samples of {ranking.n} cases{agreement if len(ranking.ranks) > 2 else ''}.{caution}"
+
+
+def notes(
+    models: Sequence[ModelRuns], results: Mapping[tuple[str, str], Result], left_out: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """Yield what a reader of a comparison must know, a sentence each, in the order of weight.
+
+    Args:
+        left_out: metric key -> the models that lack it.
+    """
+    sources = dict.fromkeys(model.prompts for model in models)
+    if len(sources) > 1:
+        groups = [f"{PROMPTS[s]}: {', '.join(m.name for m in models if m.prompts == s)}" for s in sources]
+        yield f"Prompts differ ({'; '.join(groups)}): models are ranked only among those with the same."
+    yield from _undefined_notes(results)
+    yield from _run_notes(models)
+    for names in dict.fromkeys(tuple(names) for names in left_out.values() if len(names) < len(models)):
+        labels = ", ".join(BY_KEY[key].label for key, own in left_out.items() if tuple(own) == names)
+        yield f"Left out, since {some(names)} lacks it: {labels}."
+    for metric in dict.fromkeys(result.metric for result in results.values()):
+        if not metric.ranked:
+            yield f"{metric.label} is not ranked by: {metric.definition}."
+
+
+def _undefined_notes(results: Mapping[tuple[str, str], Result]) -> Iterator[str]:
+    """Yield where only some models are undefined: leaving out such cases may flatter these."""
+    labels: dict[tuple[str, str, str], list[str]] = {}
+    for result in results.values():
+        undefined = result.values.isna()
+        if (undefined.any(axis=1) & ~undefined.all(axis=1)).any():
+            counts = ", ".join(f"{name} in {n}" for name, n in undefined.sum().items() if n)
+            of = f"{counts} of {len(undefined)} cases"
+            labels.setdefault((result.structure, result.metric.undefined, of), []).append(result.metric.label)
+    for (structure, reason, of), names in labels.items():
+        yield (
+            f"{structure}, {', '.join(names)}: undefined ({reason}) for {of}. Such cases are left out in pairs, which "
+            "flatters a model that finds nothing."
+        )
+
+
+def _run_notes(models: Sequence[ModelRuns]) -> Iterator[str]:
+    for model in models:
+        if len(model.folds) > 1:
+            yield f"{model.name}: {len(model.folds)} folds pooled by case."
+        if model.repeats > 1:
+            yield f"{model.name}: {model.repeats} repeats; a case's value is their mean, and a case counts once."
+            if any(a.table.equals(b.table) for repeats in model.folds for a, b in combinations(repeats, 2)):
+                yield f"{model.name}: two repeats are equal in every number; is one named twice?"
+    if len({model.repeats for model in models}) > 1:
+        yield "Models have different numbers of repeats: a mean over several is steadier than a single run."
+
+
+def method(comparison: Comparison) -> list[str]:
+    """Return how the numbers came about, a sentence each."""
+    family = "every model against the baseline" if comparison.baseline else "all pairs of models"
+    return [
+        "Cases are the unit: folds are pooled by case, repeats averaged by case.",
+        "p: two-sided Wilcoxon signed-rank test, cases without a difference left out; exact up to "
+        f"{statistics.EXACT_UP_TO} others, beyond by the normal approximation.",
+        f"Corrected by Holm for {family} of one structure and metric, not across structures or metrics.",
+        f"Intervals: 95 %, percentile bootstrap of cases, {SAMPLES:,} samples; not corrected.",
+        "Effect: matched-pairs rank-biserial correlation.",
+        "Ranks: by the mean over the cases where all models have a value; their stability by the same bootstrap.",
+    ]

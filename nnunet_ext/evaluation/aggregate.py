@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ INTERVAL = f"bootstrap {LEVEL:.0%} interval of the mean: percentiles of {SAMPLES
 _OVERLAPS = ("dice", "iou", "precision", "recall", "specificity")
 
 
-class Summary(NamedTuple):
+@dataclass(frozen=True)
+class Summary:
     """One metric over the cases where it is defined; NaN where it cannot be said.
 
     Args:
@@ -59,7 +61,7 @@ class StructureSummary(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**self._asdict(), "metrics": {key: summary._asdict() for key, summary in self.metrics.items()}}
+        return {**self._asdict(), "metrics": {key: asdict(summary) for key, summary in self.metrics.items()}}
 
 
 def aggregate(evaluation: Evaluation) -> dict[str, StructureSummary]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jinja2
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.comparison.model import Model
+from nnunet_ext.common.files import write_text
+from nnunet_ext.common.progress import Track, untracked
+from nnunet_ext.comparison.models import ModelRuns
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.evaluation.files import write_text
 from nnunet_ext.report import context, costs, curves, panels, plots, profiles, svg, tables
+from nnunet_ext.report.data import ReportData
 from nnunet_ext.report.extras import Extras
-from nnunet_ext.report.subject import Subject
 
 if TYPE_CHECKING:
     from nnunet_ext.comparison import Comparison
 
-Track = Callable[..., Iterable]
 TITLE = "Segmentation report"
 
 
@@ -29,17 +29,17 @@ class Section(NamedTuple):
 
     Args:
         id: its address, and the name of its macro in sections.html.j2.
-        make: subject -> what the macro shows; nothing where the data is missing.
+        make: data -> what the macro shows; nothing where the data is missing.
         how: what it takes to have it.
     """
 
     id: str
     title: str
-    make: Callable[[Subject], Any]
+    make: Callable[[ReportData], Any]
     how: str = ""
 
 
-def build(
+def build_report(
     models: Mapping[str, Sequence[Evaluation]],
     out: Path,
     *,
@@ -47,7 +47,7 @@ def build(
     images: Path | None = None,
     extras: Extras | None = None,
     title: str = TITLE,
-    track: Track = lambda items, **_: items,
+    track: Track = untracked,
 ) -> None:
     """Write one self-contained HTML file.
 
@@ -66,13 +66,13 @@ def build(
     """
     if not models or not all(models.values()):
         raise InputError("There is nothing to report: a model needs at least one evaluation.")
-    pooled = {name: Model(name=name, runs=list(runs)) for name, runs in models.items()}
+    pooled = {name: ModelRuns(name=name, runs=runs) for name, runs in models.items()}
     if problems := [problem for model in pooled.values() for problem in model.problems()]:
         raise InputError(*problems)
-    subject = Subject(models=pooled, comparison=comparison, images=images, extras=extras or Extras())
-    if not subject.structures:
+    data = ReportData(models=pooled, comparison=comparison, images=images, extras=extras or Extras())
+    if not data.structures:
         raise InputError("The models have no structure in common.", hint="Report models of one dataset.")
-    page = _render(subject, title, _sections(track))
+    page = _render(data, title, _sections(track))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, page)
@@ -111,19 +111,19 @@ def _sections(track: Track) -> tuple[Section, ...]:
     )  # fmt: skip
 
 
-def _render(subject: Subject, title: str, sections: Sequence[Section]) -> str:
-    made = [(section, section.make(subject)) for section in sections]
-    models = [{**m, "colour": i % svg.COLOURS} for i, m in enumerate(context.models(subject))]
+def _render(data: ReportData, title: str, sections: Sequence[Section]) -> str:
+    made = [(section, section.make(data)) for section in sections]
+    models = [{**m, "colour": i % svg.COLOURS} for i, m in enumerate(context.models(data))]
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             title=title,
             models=models,
-            facts=context.facts(subject),
-            warnings=context.warnings(subject),
-            headlines=context.headlines(subject),
-            several=len(subject.structures) > 1,
+            facts=context.facts(data),
+            warnings=context.warnings(data),
+            headlines=context.headlines(data),
+            several=len(data.structures) > 1,
             sections=[{"id": s.id, "title": s.title, "data": data} for s, data in made if data],
             left_out=[s for s, data in made if not data],
         )

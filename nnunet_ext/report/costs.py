@@ -6,15 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from nnunet_ext import registry
+from nnunet_ext.common.text import duration
 from nnunet_ext.report.curves import trainings_of
+from nnunet_ext.report.data import ReportData
 from nnunet_ext.report.extras import Cost
 from nnunet_ext.report.network_size import network_size
-from nnunet_ext.report.subject import Subject
 
 
-def costs(subject: Subject) -> dict[str, Any] | None:
+def costs(data: ReportData) -> dict[str, Any] | None:
     """Parameters, operations, time and memory of every model; only columns in which something is known."""
-    rows = {name: cost_of(subject, name) for name in subject.names}
+    rows = {name: cost_of(data, name) for name in data.names}
     columns = [
         ("parameters", lambda c: f"{c.parameters:,}" if c.parameters else ""),
         ("of these trained", lambda c: f"{c.trained:,}" if c.trained else ""),
@@ -33,17 +34,17 @@ def costs(subject: Subject) -> dict[str, Any] | None:
     }
 
 
-def cost_of(subject: Subject, name: str) -> Cost:
+def cost_of(data: ReportData, name: str) -> Cost:
     """What was told; where it was not, from the model's folder, the registry, manifests and training logs."""
-    cost = subject.extras.costs.get(name, Cost())
-    entry = registry.get("trainer", subject.trainer(name))
-    steps = [s for m in subject.extras.manifests.get(name, ()) for s in dict(m.get("steps") or {}).values()]
+    cost = data.extras.costs.get(name, Cost())
+    entry = registry.get("trainer", data.trainer(name))
+    steps = [s for m in data.extras.manifests.get(name, ()) for s in dict(m.get("steps") or {}).values()]
     trained = [s for s in steps if s.get("kind") == "train"]
-    times = [sum(t.seconds.values()) for t in trainings_of(subject, name)] or [
+    times = [sum(t.seconds.values()) for t in trainings_of(data, name)] or [
         s["seconds"] for s in trained if s.get("seconds")
     ]
     peaks = [s.get("gpu_bytes_seen") or s.get("peak_bytes_of_largest_process") for s in trained]
-    size = next((s for fold in subject.fold_folders(name) if (s := network_size(fold.parent))), None)
+    size = next((s for fold in data.fold_folders(name) if (s := network_size(fold.parent))), None)
     found = {
         "parameters": size.parameters if size else entry.parameters if entry else None,
         "trained": size.trained if size else None,
@@ -53,12 +54,3 @@ def cost_of(subject: Subject, name: str) -> Cost:
     }
     gaps = {key: value for key, value in found.items() if getattr(cost, key) is None and value}
     return replace(cost, **gaps)
-
-
-def duration(seconds: float | None) -> str:
-    """For people: "0.42 s", "12 s", "3.5 min", "14.2 h"; empty if unknown."""
-    if not seconds:
-        return ""
-    if seconds < 120:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,10 +15,11 @@ import numpy as np
 from markupsafe import Markup
 
 from nnunet_ext import registry
+from nnunet_ext.common.progress import Track
 from nnunet_ext.comparison.wording import number
 from nnunet_ext.metrics.definitions import BY_KEY
 from nnunet_ext.report import svg
-from nnunet_ext.report.subject import Subject, defined
+from nnunet_ext.report.data import ReportData, defined
 from nnunet_ext.report.volumes import Volume, image_file, mask_file, read, telling_slice
 
 LIVER_WINDOW = (-20.0, 140.0)  # HU; the liver paper's
@@ -27,7 +28,6 @@ AIR = -300.0  # HU; no other modality has values below
 LARGEST = 360  # pixels of an embedded image
 CHAIN = "LiverWindowCLAHENormalization"
 HF_TRAINER, HF_CONTROL = "nnUNetTrainerSAMUSHF", "Control"
-Track = Callable[..., Iterable]
 
 
 class Picture(NamedTuple):
@@ -64,50 +64,50 @@ class Box:
     width: int
 
 
-def qualitative(subject: Subject, track: Track) -> Gallery | None:
+def qualitative(data: ReportData, track: Track) -> Gallery | None:
     """The best, the median and the worst case, and the largest false alarm, of every structure; None without images."""
-    chosen = [(s, case, why) for s in subject.structures for case, why in chosen_cases(subject, s)]
+    chosen = [(s, case, why) for s in data.structures for case, why in chosen_cases(data, s)]
     rows: dict[str, list[Row]] = {}
     missing = []
     numbered = enumerate(chosen)
     for i, (structure, case, why) in track(numbered, total=len(chosen), what="pictures", unit="case"):
-        if row := _row(subject, structure, case, why, f"picture-{i}"):
+        if row := _row(data, structure, case, why, f"picture-{i}"):
             rows.setdefault(structure, []).append(row)
         else:
             missing.append(f"{case} ({structure}, {why})")
     return Gallery(rows, missing) if rows else None
 
 
-def chosen_cases(subject: Subject, structure: str) -> list[tuple[str, str]]:
+def chosen_cases(data: ReportData, structure: str) -> list[tuple[str, str]]:
     """Case and reason, by rule: by the mean Dice over models, of cases with the structure; ties go by name."""
-    has = subject.has_structure(structure)
-    mean = defined(subject.values(structure, "dice")[has.to_numpy()]).mean(axis=1).sort_values(kind="stable")
+    has = data.has_structure(structure)
+    mean = defined(data.values(structure, "dice")[has.to_numpy()]).mean(axis=1).sort_values(kind="stable")
     wanted = [("best case", -1), ("median case", (len(mean) - 1) // 2), ("worst case", 0)] if len(mean) else []
     found: dict[str, str] = {}
     for why, place in wanted:
         found.setdefault(str(mean.index[place]), why)
-    alarm = subject.values(structure, "volume_prediction")[~has.to_numpy()].mean(axis=1)
+    alarm = data.values(structure, "volume_prediction")[~has.to_numpy()].mean(axis=1)
     if alarm.max() > 0:
         found[str(alarm.idxmax())] = "largest false alarm: the reference is empty"
     return list(found.items())
 
 
-def _row(subject: Subject, structure: str, case: str, why: str, key: str) -> Row | None:
+def _row(data: ReportData, structure: str, case: str, why: str, key: str) -> Row | None:
     """None where image or reference cannot be read."""
-    image = read(image_file(subject, case))
-    reference = read(mask_file(subject, subject.names[0], case, "references"))
+    image = read(image_file(data, case))
+    reference = read(mask_file(data, data.names[0], case, "references"))
     if image is None or reference is None or image.slices.shape != reference.slices.shape:
         return None
-    labels = subject.structures[structure]
+    labels = data.structures[structure]
     truth = np.isin(reference.slices, labels)
     masks = {}
-    for name in subject.names:
-        predicted = read(mask_file(subject, name, case, "predictions"))
+    for name in data.names:
+        predicted = read(mask_file(data, name, case, "predictions"))
         if predicted is not None and predicted.slices.shape == truth.shape:
             masks[name] = np.isin(predicted.slices, labels)
     z = telling_slice(truth, np.any(list(masks.values()), axis=0) if masks else truth)
     plane, aspect = image.slices[z], image.aspect
-    window = _window(subject, image.slices)
+    window = _window(data, image.slices)
     whole = Box(top=0, left=0, height=plane.shape[0], width=plane.shape[1])
     box = _around([truth[z], *(m[z] for m in masks.values())], whole)
     shared = Markup(f'<use href="#{key}"/>')
@@ -118,34 +118,32 @@ def _row(subject: Subject, structure: str, case: str, why: str, key: str) -> Row
         ),
         Picture("reference", _picture(_image(plane, box, window, key), box, aspect, [outline], f"reference of {case}")),
     ]
-    for name in subject.names:
+    for name in data.names:
         if name in masks:
             lines = [outline, _outline(masks[name][z], box, "prediction")]
             drawing = _picture(shared, box, aspect, lines, f"{name} on {case}")
-            pictures.append(Picture(f"{subject.letter(name)}  {name}", drawing, _score(subject, structure, case, name)))
+            pictures.append(Picture(f"{data.letter(name)}  {name}", drawing, _score(data, structure, case, name)))
     largest = "reference" if truth.any() else "prediction"
     about = f"slice {z + 1} of {len(image.slices)}, the one with the largest {largest}" if len(image.slices) > 1 else ""
     return Row(case, why, about, pictures)
 
 
-def _score(subject: Subject, structure: str, case: str, name: str) -> str:
+def _score(data: ReportData, structure: str, case: str, name: str) -> str:
     shown = []
-    for key in ("dice", "hd95") if subject.has_structure(structure)[case] else ():
-        value = float(subject.values(structure, key).loc[case, name])
+    for key in ("dice", "hd95") if data.has_structure(structure)[case] else ():
+        value = float(data.values(structure, key).loc[case, name])
         if np.isfinite(value):
-            unit = f" {subject.units.length}" if key == "hd95" else ""
+            unit = f" {data.units.length}" if key == "hd95" else ""
             shown.append(f"{BY_KEY[key].label} {number(value, BY_KEY[key])}{unit}")
     if not shown:
-        volume = float(subject.values(structure, "volume_prediction").loc[case, name])
-        shown = [f"{volume:.3g} {subject.units.volume} predicted" if volume else "nothing predicted"]
+        volume = float(data.values(structure, "volume_prediction").loc[case, name])
+        shown = [f"{volume:.3g} {data.units.volume} predicted" if volume else "nothing predicted"]
     return ", ".join(shown)
 
 
-def _window(subject: Subject, image: np.ndarray) -> tuple[float, float]:
+def _window(data: ReportData, image: np.ndarray) -> tuple[float, float]:
     """The liver paper's window for CT, else the 1st and 99th percentile."""
-    channels = [
-        str(c).lower() for name in subject.names for c in subject.dataset(name).get("channel_names", {}).values()
-    ]
+    channels = [str(c).lower() for name in data.names for c in data.dataset(name).get("channel_names", {}).values()]
     if "ct" in channels[:1] or float(image.min()) < AIR:
         return LIVER_WINDOW
     low, high = np.percentile(image, (1, 99))
@@ -211,10 +209,10 @@ def _closed(points: np.ndarray) -> str:
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points[:-1][corner]) + "Z"
 
 
-def preprocessing(subject: Subject) -> list[Picture] | None:
+def preprocessing(data: ReportData) -> list[Picture] | None:
     """A slice before and after the liver paper's intensity chain; None where no plans name it."""
-    chained = [name for name in subject.names if CHAIN in _schemes(subject, name)]
-    example = _example(subject) if chained else None
+    chained = [name for name in data.names if CHAIN in _schemes(data, name)]
+    example = _example(data) if chained else None
     if example is None:
         return None
     image, z, case = example
@@ -232,18 +230,18 @@ def preprocessing(subject: Subject) -> list[Picture] | None:
     ]
 
 
-def _schemes(subject: Subject, name: str) -> set[str]:
+def _schemes(data: ReportData, name: str) -> set[str]:
     """Names of normalisations in a model's plans."""
-    plans = subject.plans(name).get("configurations", {})
-    wanted = subject.info(name, "configuration")
+    plans = data.plans(name).get("configurations", {})
+    wanted = data.info(name, "configuration")
     chosen = [plans[wanted]] if wanted in plans else plans.values()
     return {scheme for c in chosen for scheme in c.get("normalization_schemes", ())}
 
 
-def high_frequency(subject: Subject) -> list[Picture] | None:
+def high_frequency(data: ReportData) -> list[Picture] | None:
     """What SAMUS-HF's second branch sees; None without such a model."""
-    ours = [n for n in subject.names if (t := subject.trainer(n)).startswith(HF_TRAINER) and HF_CONTROL not in t]
-    example = _example(subject) if ours else None
+    ours = [n for n in data.names if (t := data.trainer(n)).startswith(HF_TRAINER) and HF_CONTROL not in t]
+    example = _example(data) if ours else None
     if example is None:
         return None
     import torch
@@ -259,7 +257,7 @@ def high_frequency(subject: Subject) -> list[Picture] | None:
         high = HighFrequencyImage()(torch.from_numpy(small))[0, 0].numpy()
     whole = Box(top=0, left=0, height=256, width=256)
     shown = (
-        ("input, 256x256", small[0, 0], _window(subject, small)),
+        ("input, 256x256", small[0, 0], _window(data, small)),
         ("high frequencies", high, tuple(np.percentile(high, (1, 99)))),
     )
     return [
@@ -268,15 +266,15 @@ def high_frequency(subject: Subject) -> list[Picture] | None:
     ]
 
 
-def _example(subject: Subject) -> tuple[Volume, int, str] | None:
+def _example(data: ReportData) -> tuple[Volume, int, str] | None:
     """The median case of the first structure that has an image: image, slice, name."""
-    for structure in subject.structures:
-        cases = sorted(chosen_cases(subject, structure), key=lambda c: c[1] != "median case")
+    for structure in data.structures:
+        cases = sorted(chosen_cases(data, structure), key=lambda c: c[1] != "median case")
         for case, _ in cases:
-            image = read(image_file(subject, case))
-            reference = read(mask_file(subject, subject.names[0], case, "references"))
+            image = read(image_file(data, case))
+            reference = read(mask_file(data, data.names[0], case, "references"))
             if image is not None:
                 same = reference is not None and reference.slices.shape == image.slices.shape
-                truth = np.isin(reference.slices, subject.structures[structure]) if same else image.slices < np.inf
+                truth = np.isin(reference.slices, data.structures[structure]) if same else image.slices < np.inf
                 return image, telling_slice(truth, truth), case
     return None

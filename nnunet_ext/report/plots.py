@@ -13,7 +13,7 @@ from markupsafe import Markup
 from nnunet_ext.comparison.wording import interval, number
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.report import svg
-from nnunet_ext.report.subject import Subject, defined
+from nnunet_ext.report.data import ReportData, defined
 
 DOT_PLOTS = ("dice", "hd95", "nsd", "assd", "precision", "recall", "lesion_f1", "relative_volume_error")
 PAIRED = ("dice", "hd95")
@@ -23,45 +23,43 @@ MINUS = "\N{MINUS SIGN}"
 ROW, LEFT, RIGHT = 58, 18, 402  # room for the numbers below the ends of an axis
 
 
-def distributions(subject: Subject) -> dict[str, list[Markup]] | None:
+def distributions(data: ReportData) -> dict[str, list[Markup]] | None:
     """Dot and box plots by structure."""
     figures = {
         structure: [
-            _distribution(subject, structure, metric)
-            for metric in subject.metrics(structure)
-            if metric.key in DOT_PLOTS
+            _distribution(data, structure, metric) for metric in data.metrics(structure) if metric.key in DOT_PLOTS
         ]
-        for structure in subject.structures
+        for structure in data.structures
     }
     return {structure: own for structure, own in figures.items() if own} or None
 
 
-def _distribution(subject: Subject, structure: str, metric: Metric) -> Markup:
-    values = subject.values(structure, metric.key)
+def _distribution(data: ReportData, structure: str, metric: Metric) -> Markup:
+    values = data.values(structure, metric.key)
     scale = svg.Scale(domain(values, metric), (LEFT, RIGHT))
-    rows = [_row(subject, structure, metric, values[name], scale, i) for i, name in enumerate(subject.names)]
+    rows = [_row(data, structure, metric, values[name], scale, i) for i, name in enumerate(data.names)]
     height = 26 + ROW * len(rows)
-    title = f"{subject.label(metric)} of {structure}"
+    title = f"{data.label(metric)} of {structure}"
     return svg.figure(
         [
-            svg.text(_titled(subject, metric), 0, 14, "t title"),
+            svg.text(_titled(data, metric), 0, 14, "t title"),
             svg.x_axis(scale, 24, height),
             *rows,
         ],
         height + 22,
-        f"{title}: {'; '.join(_spoken(subject, structure, metric, name) for name in subject.names)}",
+        f"{title}: {'; '.join(_spoken(data, structure, metric, name) for name in data.names)}",
         data_s=structure,
         data_k=metric.key,
     )
 
 
-def _titled(subject: Subject, metric: Metric) -> str:
+def _titled(data: ReportData, metric: Metric) -> str:
     better = {1: "higher is better", -1: "lower is better", 0: ""}[metric.better]
-    return f"{subject.label(metric)}{', ' if better else ''}{better}"
+    return f"{data.label(metric)}{', ' if better else ''}{better}"
 
 
-def _spoken(subject: Subject, structure: str, metric: Metric, name: str) -> str:
-    summary = subject.summary(structure, metric.key, name)
+def _spoken(data: ReportData, structure: str, metric: Metric, name: str) -> str:
+    summary = data.summary(structure, metric.key, name)
     return f"{name} mean {number(summary.mean, metric)}, n {summary.n}" if summary else f"{name} no values"
 
 
@@ -73,13 +71,13 @@ def domain(values: pd.DataFrame, metric: Metric) -> tuple[float, float]:
     return svg.outer(values.to_numpy().ravel())
 
 
-def _row(subject: Subject, structure: str, metric: Metric, values: pd.Series, scale: svg.Scale, row: int) -> Markup:
+def _row(data: ReportData, structure: str, metric: Metric, values: pd.Series, scale: svg.Scale, row: int) -> Markup:
     """One model: name and numbers above, dots and box below."""
     name, top = str(values.name), 24 + ROW * row
-    summary = subject.summary(structure, metric.key, name)
+    summary = data.summary(structure, metric.key, name)
     finite = [(i, v) for i, v in enumerate(values.to_numpy(dtype=float)) if math.isfinite(v)]
     middle = top + 38
-    marks = [svg.text(svg.clipped(f"{subject.letter(name)} {name}", 30), 0, top + 17, "t name")]
+    marks = [svg.text(svg.clipped(f"{data.letter(name)} {name}", 30), 0, top + 17, "t name")]
     if summary and finite:
         x = np.array([v for _, v in finite])
         low, median, high = np.quantile(x, [0.25, 0.5, 0.75])
@@ -113,29 +111,29 @@ def _mean(scale: svg.Scale, mean: float, ends: tuple[float, float], middle: floa
     return svg.tag("g", marks)
 
 
-def paired(subject: Subject) -> dict[str, list[Markup]] | None:
+def paired(data: ReportData) -> dict[str, list[Markup]] | None:
     """Lines joining each case's values, and histograms of the differences; None for one model."""
-    if len(subject.names) < 2:
+    if len(data.names) < 2:
         return None
     figures = {}
-    for structure in subject.structures:
-        own = [_lines(subject, structure, BY_KEY[key]) for key in PAIRED if _pairs_of(subject, structure, key)]
-        own += list(_histograms(subject, structure))
+    for structure in data.structures:
+        own = [_lines(data, structure, BY_KEY[key]) for key in PAIRED if _pairs_of(data, structure, key)]
+        own += list(_histograms(data, structure))
         if own:
             figures[structure] = own
     return figures or None
 
 
-def _pairs_of(subject: Subject, structure: str, key: str) -> int:
+def _pairs_of(data: ReportData, structure: str, key: str) -> int:
     """Cases in which all models have a value."""
-    return len(defined(subject.values(structure, key)))
+    return len(defined(data.values(structure, key)))
 
 
-def _lines(subject: Subject, structure: str, metric: Metric) -> Markup:
-    values = subject.values(structure, metric.key)
+def _lines(data: ReportData, structure: str, metric: Metric) -> Markup:
+    values = data.values(structure, metric.key)
     complete = defined(values)
-    number_of = {case: i for i, case in enumerate(subject.cases)}
-    x = svg.Scale((0, len(subject.names) - 1), (64, 396))
+    number_of = {case: i for i, case in enumerate(data.cases)}
+    x = svg.Scale((0, len(data.names) - 1), (64, 396))
     y = svg.Scale(domain(values, metric), (290, 44))
     means = complete.mean()
     lines = [
@@ -146,50 +144,48 @@ def _lines(subject: Subject, structure: str, metric: Metric) -> Markup:
         svg.tag(
             "g",
             [
-                svg.text(subject.letter(name), x(i), 312, "t name", "middle"),
+                svg.text(data.letter(name), x(i), 312, "t name", "middle"),
                 svg.text(number(means[name], metric), x(i), 328, "t number", "middle"),
                 svg.tag("circle", cx=x(i), cy=y(means[name]), r=5, class_="meandot"),
             ],
             class_=svg.colour(i),
         )
-        for i, name in enumerate(subject.names)
+        for i, name in enumerate(data.names)
     ]
     return svg.figure(
         [
-            svg.text(f"{_titled(subject, metric)}: each line is a case", 0, 14, "t title"),
+            svg.text(f"{_titled(data, metric)}: each line is a case", 0, 14, "t title"),
             svg.y_axis(y, 48, 404),
             svg.tag("g", lines, class_="lines", style=f"stroke-opacity: {min(0.4, 12 / max(len(lines), 1)):.2f}"),
-            svg.tag("path", d=svg.line((x(i), y(means[n])) for i, n in enumerate(subject.names)), class_="meanline"),
+            svg.tag("path", d=svg.line((x(i), y(means[n])) for i, n in enumerate(data.names)), class_="meanline"),
             *heads,
         ],
         336,
-        f"{subject.label(metric)} of {structure}, {len(complete)} cases joined between models; means "
-        + ", ".join(f"{n} {number(means[n], metric)}" for n in subject.names),
+        f"{data.label(metric)} of {structure}, {len(complete)} cases joined between models; means "
+        + ", ".join(f"{n} {number(means[n], metric)}" for n in data.names),
         data_s=structure,
         data_k=metric.key,
     )
 
 
-def _histograms(subject: Subject, structure: str) -> Iterator[Markup]:
+def _histograms(data: ReportData, structure: str) -> Iterator[Markup]:
     """Of the differences in Dice."""
     metric = BY_KEY["dice"]
-    values = subject.values(structure, metric.key)
+    values = data.values(structure, metric.key)
     chosen = (
-        [(p.a, p.b) for p in subject.comparison.results[structure, "dice"].pairs]
-        if _compared(subject, structure)
-        else []
+        [(p.a, p.b) for p in data.comparison.results[structure, "dice"].pairs] if _compared(data, structure) else []
     )
-    for a, b in (chosen or list(combinations(subject.names, 2)))[:MOST_PAIRS]:
+    for a, b in (chosen or list(combinations(data.names, 2)))[:MOST_PAIRS]:
         difference = (values[a] - values[b]).dropna().to_numpy()
         if difference.size > 1:
-            yield _histogram(subject, structure, (a, b), difference)
+            yield _histogram(data, structure, (a, b), difference)
 
 
-def _compared(subject: Subject, structure: str) -> bool:
-    return subject.comparison is not None and (structure, "dice") in subject.comparison.results
+def _compared(data: ReportData, structure: str) -> bool:
+    return data.comparison is not None and (structure, "dice") in data.comparison.results
 
 
-def _histogram(subject: Subject, structure: str, names: tuple[str, str], difference: np.ndarray) -> Markup:
+def _histogram(data: ReportData, structure: str, names: tuple[str, str], difference: np.ndarray) -> Markup:
     metric = BY_KEY["dice"]
     mean, equal = float(difference.mean()), int((difference == 0).sum())
     reach = max(0.05, math.ceil(20 * float(np.abs(difference).max())) / 20)
@@ -203,12 +199,12 @@ def _histogram(subject: Subject, structure: str, names: tuple[str, str], differe
             y=y(count),
             width=x(right) - x(left) - 1.4,
             height=128 - y(count),
-            class_=svg.colour(subject.names.index(names[int(left + right < 0)])),
+            class_=svg.colour(data.names.index(names[int(left + right < 0)])),
         )
         for left, right, count in zip(edges[:-1], edges[1:], counts.astype(float), strict=True)
         if count
     ]
-    a, b = (subject.letter(name) for name in names)
+    a, b = (data.letter(name) for name in names)
     said = f"mean {number(mean, metric, sign=True)}, n {difference.size}{f', {equal} equal' if equal else ''}"
     return svg.figure(
         [

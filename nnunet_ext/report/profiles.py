@@ -11,22 +11,22 @@ from markupsafe import Markup
 
 from nnunet_ext.metrics.definitions import BY_KEY
 from nnunet_ext.report import svg
+from nnunet_ext.report.data import ReportData
 from nnunet_ext.report.plots import domain
-from nnunet_ext.report.subject import Subject
 
 
-def profiles(subject: Subject) -> dict[str, list[Markup]] | None:
+def profiles(data: ReportData) -> dict[str, list[Markup]] | None:
     """By structure: precision against recall, and Dice against size."""
-    figures = {s: [f for f in (_operating(subject, s), _size(subject, s)) if f] for s in subject.structures}
+    figures = {s: [f for f in (_operating(data, s), _size(data, s)) if f] for s in data.structures}
     return {s: own for s, own in figures.items() if own} or None
 
 
-def _operating(subject: Subject, structure: str) -> Markup | None:
+def _operating(data: ReportData, structure: str) -> Markup | None:
     """Mean precision against mean recall, with intervals, over curves of equal Dice; None without the two."""
     points = {
         name: pair
-        for name in subject.names
-        if all(pair := tuple(subject.summary(structure, key, name) for key in ("recall", "precision")))
+        for name in data.names
+        if all(pair := tuple(data.summary(structure, key, name) for key in ("recall", "precision")))
         and all(s.n for s in pair)
     }
     if not points:
@@ -47,9 +47,9 @@ def _operating(subject: Subject, structure: str) -> Markup | None:
                 [
                     svg.tag("path", d=cross, class_="cross"),
                     svg.tag("circle", cx=cx, cy=cy, r=9, class_="point"),
-                    svg.text(subject.letter(name), cx, cy + 4, "t inside", "middle"),
+                    svg.text(data.letter(name), cx, cy + 4, "t inside", "middle"),
                 ],
-                class_=svg.colour(subject.names.index(name)),
+                class_=svg.colour(data.names.index(name)),
             )
         )
     spoken = "; ".join(f"{n} recall {r.mean:.3f}, precision {p.mean:.3f}" for n, (r, p) in points.items())
@@ -78,17 +78,17 @@ def _equal_dice(x: svg.Scale, y: svg.Scale, low: float) -> Iterator[Markup]:
             yield svg.text(f"Dice {dice:.1f}", end[0] - 4, end[1] - 4, "t faint", "end")
 
 
-def _size(subject: Subject, structure: str) -> Markup | None:
+def _size(data: ReportData, structure: str) -> Markup | None:
     """Dice against the size of the reference, with a running median; None for fewer than three sizes."""
-    size = subject.values(structure, "volume_reference").median(axis=1)
-    values, there = subject.values(structure, "dice"), size > 0
+    size = data.values(structure, "volume_reference").median(axis=1)
+    values, there = data.values(structure, "dice"), size > 0
     if there.sum() < 3:
         return None
     x = svg.Scale((float(size[there].min()) / 1.15, float(size[there].max()) * 1.15), (40, 404), log=True)
     y = svg.Scale(domain(values[there], BY_KEY["dice"]), (344, 32))
-    number_of = {case: i for i, case in enumerate(subject.cases)}
+    number_of = {case: i for i, case in enumerate(data.cases)}
     marks = []
-    for i, name in enumerate(subject.names):
+    for i, name in enumerate(data.names):
         own = values.loc[there, name].dropna()
         order = size[own.index].sort_values(kind="stable").index
         points = [(number_of[c], x(size[c]), y(own[c])) for c in order]
@@ -102,7 +102,7 @@ def _size(subject: Subject, structure: str) -> Markup | None:
                 class_=svg.colour(i),
             )
         )
-    unit = subject.units.volume
+    unit = data.units.volume
     ticks = _log_ticks(x)
     return svg.figure(
         [

@@ -5,19 +5,17 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from nnunet_ext.comparison.export import method, pair_rows, to_csv
-from nnunet_ext.comparison.latex import to_latex
+from nnunet_ext.comparison.compare import best
+from nnunet_ext.comparison.export import pair_rows, summary_cells, to_csv, to_latex
 from nnunet_ext.comparison.records import Pair, Ranking, Result
-from nnunet_ext.comparison.summary import best
-from nnunet_ext.comparison.wording import PROMPTS, interval, number, p_value, percent
+from nnunet_ext.comparison.wording import PROMPTS, interval, method, number, p_value, percent
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
+from nnunet_ext.report.data import ReportData
 from nnunet_ext.report.extras import Published
-from nnunet_ext.report.subject import Subject
 
 SILENT = ("volume_reference", "volume_prediction", "lesions_reference", "lesions_prediction")  # in the tables of cases
 SYMBOLS = {
@@ -32,24 +30,24 @@ SYMBOLS = {
 MIRRORED = {"better": "worse", "worse": "better"}
 
 
-def summary(subject: Subject) -> list[dict[str, Any]]:
+def summary(data: ReportData) -> list[dict[str, Any]]:
     """By structure: a row per metric, a cell per model."""
     return [
         {
             "structure": structure,
-            "ranked": [_summary_row(subject, structure, m) for m in own if m.ranked],
-            "described": [_summary_row(subject, structure, m) for m in own if not m.ranked],
+            "ranked": [_summary_row(data, structure, m) for m in own if m.ranked],
+            "described": [_summary_row(data, structure, m) for m in own if not m.ranked],
         }
-        for structure in subject.structures
-        if (own := [m for m in subject.metrics(structure) if m.key not in SILENT])
+        for structure in data.structures
+        if (own := [m for m in data.metrics(structure) if m.key not in SILENT])
     ]
 
 
-def _summary_row(subject: Subject, structure: str, metric: Metric) -> dict[str, Any]:
-    marked = _best(subject, structure, metric)
+def _summary_row(data: ReportData, structure: str, metric: Metric) -> dict[str, Any]:
+    marked = _best(data, structure, metric)
     cells = []
-    for name in subject.names:
-        s = subject.summary(structure, metric.key, name)
+    for name in data.names:
+        s = data.summary(structure, metric.key, name)
         if s is None:
             cells.append({"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": []})
             continue
@@ -64,60 +62,60 @@ def _summary_row(subject: Subject, structure: str, metric: Metric) -> dict[str, 
                 "more": [f"{what} {number(v, metric)}" for what, v in more if math.isfinite(v)],
             }
         )
-    return {"label": subject.label(metric), "better": metric.better, "cells": cells}
+    return {"label": data.label(metric), "better": metric.better, "cells": cells}
 
 
-def _best(subject: Subject, structure: str, metric: Metric) -> set[str]:
+def _best(data: ReportData, structure: str, metric: Metric) -> set[str]:
     """Of every prompt source."""
-    values, prompts = subject.values(structure, metric.key), subject.prompts
-    groups = ([name for name in subject.names if prompts[name] == s] for s in dict.fromkeys(prompts.values()))
+    values, prompts = data.values(structure, metric.key), data.prompts
+    groups = ([name for name in data.names if prompts[name] == s] for s in dict.fromkeys(prompts.values()))
     return set().union(*(best(values[group], metric) for group in groups))
 
 
-def significance(subject: Subject) -> dict[str, Any] | None:
+def significance(data: ReportData) -> dict[str, Any] | None:
     """By structure and metric: every pair, its verdict, and how firm the order is."""
-    comparison = subject.comparison
+    comparison = data.comparison
     if comparison is None:
         return None
     structures = [
         {
             "structure": structure,
-            "results": [_result(subject, r) for r in comparison.of(structure).values() if r.pairs],
+            "results": [_result(data, r, comparison.alpha) for r in comparison.of(structure).values() if r.pairs],
         }
         for structure in comparison.structures
     ]
     return {"method": method(comparison), "alpha": comparison.alpha, "structures": structures}
 
 
-def _result(subject: Subject, result: Result) -> dict[str, Any]:
+def _result(data: ReportData, result: Result, alpha: float) -> dict[str, Any]:
     cells: dict[tuple[str, str], dict[str, Any]] = {}
     for pair in result.pairs:
-        cells[pair.a, pair.b] = _cell(pair, result, mirrored=False)
-        cells[pair.b, pair.a] = _cell(pair, result, mirrored=True)
+        cells[pair.a, pair.b] = _cell(pair, result, alpha, mirrored=False)
+        cells[pair.b, pair.a] = _cell(pair, result, alpha, mirrored=True)
     return {
         "label": result.label,
-        "matrix": [(a, [cells.get((a, b)) for b in subject.names]) for a in subject.names],
+        "matrix": [(a, [cells.get((a, b)) for b in data.names]) for a in data.names],
         "verdicts": [pair.verdict for pair in result.pairs],
-        "pairs": [_pair(pair, result) for pair in result.pairs],
+        "pairs": [_pair(pair, result, alpha) for pair in result.pairs],
         "rankings": [_ranking(ranking) for ranking in result.rankings],
     }
 
 
-def _cell(pair: Pair, result: Result, *, mirrored: bool) -> dict[str, Any]:
+def _cell(pair: Pair, result: Result, alpha: float, *, mirrored: bool) -> dict[str, Any]:
     finding = MIRRORED.get(pair.finding, pair.finding) if mirrored else pair.finding
     comparable = pair.same_prompts and result.metric.ranked
     difference, effect = ((-v if mirrored else v) for v in (pair.difference, pair.effect))
     return {
         "symbol": SYMBOLS[finding] if comparable or finding not in MIRRORED else "≠",
         "finding": (finding if comparable or finding not in MIRRORED else "apart").replace(" ", "-"),
-        "p": p_value(pair.p_holm),
+        "p": p_value(pair.p_holm, alpha),
         "effect": f"{effect:+.2f}" if math.isfinite(effect) else "",
         "difference": number(difference, result.metric, sign=True),
         "verdict": pair.verdict,
     }
 
 
-def _pair(pair: Pair, result: Result) -> dict[str, Any]:
+def _pair(pair: Pair, result: Result, alpha: float) -> dict[str, Any]:
     return {
         "a": pair.a,
         "b": pair.b,
@@ -126,8 +124,8 @@ def _pair(pair: Pair, result: Result) -> dict[str, Any]:
         "interval": interval(pair.low, pair.high, result.metric),
         "record": f"{pair.wins} / {pair.ties} / {pair.losses}",
         "effect": f"{pair.effect:+.2f}" if math.isfinite(pair.effect) else "n/a",
-        "p": p_value(pair.p),
-        "p_holm": p_value(pair.p_holm),
+        "p": p_value(pair.p, alpha),
+        "p_holm": p_value(pair.p_holm, alpha),
     }
 
 
@@ -151,27 +149,26 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
     }
 
 
-def cases(subject: Subject) -> dict[str, Any]:
+def cases(data: ReportData) -> dict[str, Any]:
     """The table of cases, what the page's script needs to sort it, and the cases without the structure."""
     values, absent = {}, []
-    for structure in subject.structures:
-        has = subject.has_structure(structure)
-        keys = [m.key for m in subject.metrics(structure) if m.key not in SILENT]
-        size = subject.values(structure, "volume_reference").median(axis=1)
+    for structure in data.structures:
+        has = data.has_structure(structure)
+        keys = [m.key for m in data.metrics(structure) if m.key not in SILENT]
+        size = data.values(structure, "volume_reference").median(axis=1)
         values[structure] = {
             "has": [int(v) for v in has],
             "size": [_number(v) for v in size],
             "metrics": {
-                k: [[_number(v) for v in row] for row in subject.values(structure, k).to_numpy(dtype=float)]
-                for k in keys
+                k: [[_number(v) for v in row] for row in data.values(structure, k).to_numpy(dtype=float)] for k in keys
             },
-            "labels": {k: subject.label(BY_KEY[k]) for k in keys},
+            "labels": {k: data.label(BY_KEY[k]) for k in keys},
         }
         if not has.all():
-            wrong = subject.values(structure, "volume_prediction")[~has.to_numpy()]
+            wrong = data.values(structure, "volume_prediction")[~has.to_numpy()]
             absent.append({"structure": structure, "rows": _absent(wrong), "found": int((wrong > 0).sum().sum())})
-    data = {"cases": subject.cases, "models": subject.names, "structures": values, "unit": subject.units.volume}
-    return {"data": data, "absent": absent, "unit": subject.units.volume}
+    script = {"cases": data.cases, "models": data.names, "structures": values, "unit": data.units.volume}
+    return {"data": script, "absent": absent, "unit": data.units.volume}
 
 
 def _absent(volumes: pd.DataFrame) -> list[tuple[str, list[str]]]:
@@ -186,13 +183,13 @@ def _number(value: float) -> float | None:
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
-def definitions(subject: Subject) -> list[dict[str, str]]:
+def definitions(data: ReportData) -> list[dict[str, str]]:
     """Of every metric that is shown."""
-    shown = dict.fromkeys(m for structure in subject.structures for m in subject.metrics(structure))
+    shown = dict.fromkeys(m for structure in data.structures for m in data.metrics(structure))
     directions = {1: "higher", -1: "lower", 0: "—"}
     return [
         {
-            "label": subject.label(m),
+            "label": data.label(m),
             "better": directions[m.better],
             "definition": m.definition,
             "undefined": m.undefined or "nowhere",
@@ -202,21 +199,19 @@ def definitions(subject: Subject) -> list[dict[str, str]]:
     ]
 
 
-def published(subject: Subject) -> dict[str, Any] | None:
+def published(data: ReportData) -> dict[str, Any] | None:
     """What papers state, next to ours."""
-    rows = [
-        row for entry in subject.extras.published if entry.model in subject.names for row in _published(subject, entry)
-    ]
-    return {"rows": rows, "differences": list(subject.extras.differences)} if rows else None
+    rows = [row for entry in data.extras.published if entry.model in data.names for row in _published(data, entry)]
+    return {"rows": rows, "differences": list(data.extras.differences)} if rows else None
 
 
-def _published(subject: Subject, entry: Published) -> Iterator[dict[str, Any]]:
-    structure = entry.structure if entry.structure in subject.structures else next(iter(subject.structures))
+def _published(data: ReportData, entry: Published) -> Iterator[dict[str, Any]]:
+    structure = entry.structure if entry.structure in data.structures else next(iter(data.structures))
     for key, value in entry.metrics.items():
-        ours = subject.summary(structure, key, entry.model)
+        ours = data.summary(structure, key, entry.model)
         yield {
             "model": entry.model,
-            "metric": subject.label(BY_KEY[key]),
+            "metric": data.label(BY_KEY[key]),
             "structure": structure,
             "ours": number(ours.mean, BY_KEY[key]) if ours else "n/a",
             "interval": interval(ours.low, ours.high, BY_KEY[key]) if ours and ours.n > 1 else "",
@@ -226,12 +221,10 @@ def _published(subject: Subject, entry: Published) -> Iterator[dict[str, Any]]:
         }
 
 
-def _files(subject: Subject) -> list[dict[str, str]]:
+def _files(data: ReportData) -> list[dict[str, str]]:
     """Files inside the page: name, what is in it, and its data: address."""
     runs = [
-        run.table.assign(model=name, run=i)
-        for name, model in subject.models.items()
-        for i, run in enumerate(model.runs)
+        run.table.assign(model=name, run=i) for name, model in data.models.items() for i, run in enumerate(model.runs)
     ]
     every = pd.concat(runs, ignore_index=True)
     every.insert(0, "run", every.pop("run"))
@@ -242,22 +235,22 @@ def _files(subject: Subject) -> list[dict[str, str]]:
             "every case, run and metric",
             every.to_csv(index=False, lineterminator="\n", float_format="%.7g"),
         ),
-        ("models.csv", "means, intervals, counts", to_csv(_model_rows(subject))),
+        ("models.csv", "means, intervals, counts", to_csv(_model_rows(data))),
     ]
-    if subject.comparison:
-        files.append(("pairs.csv", "every pair of models", to_csv(pair_rows(subject.comparison))))
+    if data.comparison:
+        files.append(("pairs.csv", "every pair of models", to_csv(pair_rows(data.comparison))))
     return [{"name": n, "about": about, "href": _data_link(content)} for n, about, content in files]
 
 
-def _model_rows(subject: Subject) -> pd.DataFrame:
+def _model_rows(data: ReportData) -> pd.DataFrame:
     rows = []
-    for structure in subject.structures:
-        for metric in subject.metrics(structure):
-            for name in subject.names:
-                if s := subject.summary(structure, metric.key, name):
-                    values = {**asdict(s), "repeat_means": " ".join(f"{mean:.6g}" for mean in s.repeat_means)}
-                    head = {"structure": structure, "metric": subject.units.column(metric.key), "model": name}
-                    rows.append({**head, "prompts": subject.prompts[name], **values})
+    for structure in data.structures:
+        for metric in data.metrics(structure):
+            for name in data.names:
+                if s := data.summary(structure, metric.key, name):
+                    values = summary_cells(s)
+                    head = {"structure": structure, "metric": data.units.column(metric.key), "model": name}
+                    rows.append({**head, "prompts": data.prompts[name], **values})
     return pd.DataFrame(rows)
 
 
@@ -265,9 +258,9 @@ def _data_link(content: str) -> str:
     return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(content.encode()).decode()}"
 
 
-def take_away(subject: Subject) -> dict[str, Any]:
+def take_away(data: ReportData) -> dict[str, Any]:
     """Files, and the comparison as LaTeX."""
-    return {"files": _files(subject), "latex": to_latex(subject.comparison) if subject.comparison else ""}
+    return {"files": _files(data), "latex": to_latex(data.comparison) if data.comparison else ""}
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from nnunet_ext.report.subject import Subject
+from nnunet_ext.report.data import ReportData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,20 +21,20 @@ class Volume:
     aspect: float
 
 
-def image_file(subject: Subject, case: str) -> Path | None:
+def image_file(data: ReportData, case: str) -> Path | None:
     """The first channel of a case: in the folder that was named, else where the runs' folders suggest."""
-    for folder in _image_folders(subject, case):
+    for folder in _image_folders(data, case):
         found = next(iter(sorted(folder.glob(f"{_plain(case)}_0000.*"))), None)
         if found:
             return found
     return None
 
 
-def _image_folders(subject: Subject, case: str) -> Iterator[Path]:
-    if subject.images:
-        yield subject.images
-    for name in subject.names:
-        info = run.info if (run := subject.run_of(name, case)) else {}
+def _image_folders(data: ReportData, case: str) -> Iterator[Path]:
+    if data.images:
+        yield data.images
+    for name in data.names:
+        info = run.info if (run := data.run_of(name, case)) else {}
         if info.get("images"):
             yield Path(info["images"])
         if info.get("references"):
@@ -50,9 +50,9 @@ def _plain(case: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in case)
 
 
-def mask_file(subject: Subject, name: str, case: str, what: Literal["predictions", "references"]) -> Path | None:
+def mask_file(data: ReportData, name: str, case: str, what: Literal["predictions", "references"]) -> Path | None:
     """A model's file of a case, in its folder of predictions or references, or in the validation of its folds."""
-    run = subject.run_of(name, case)
+    run = data.run_of(name, case)
     if run is None or not run.info.get(what):
         return None
     if (known := run.file(what, case)).is_file():

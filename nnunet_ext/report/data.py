@@ -12,24 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nnunet_ext.comparison.compatible import all_structures, measuring_run
-from nnunet_ext.comparison.model import Model
-from nnunet_ext.comparison.summary import mean_over_repeats, summarise
+from nnunet_ext.comparison.compare import mean_over_repeats, summarise
+from nnunet_ext.comparison.models import ModelRuns, all_structures, measuring_run
 from nnunet_ext.comparison.wording import label
 from nnunet_ext.evaluation.source import PROMPTS
 from nnunet_ext.metrics.definitions import METRICS, Metric, Units
 from nnunet_ext.report.extras import Extras
 
 if TYPE_CHECKING:
-    from nnunet_ext.comparison import Comparison, Summary
+    from nnunet_ext.comparison import Comparison, ModelSummary
     from nnunet_ext.evaluation.evaluation import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ReportData:
     """Everything that is known about the models; tables are made once."""
 
-    models: Mapping[str, Model]
+    models: Mapping[str, ModelRuns]
     comparison: Comparison | None
     images: Path | None
     extras: Extras
@@ -107,10 +106,10 @@ class Subject:
         return (first["tp"] + first["fn"] > 0).reindex(self.cases, fill_value=False)
 
     @cached_property
-    def _summaries(self) -> dict[tuple[str, str, str], Summary]:
+    def _summaries(self) -> dict[tuple[str, str, str], ModelSummary]:
         return {}  # filled by `summary`
 
-    def summary(self, structure: str, key: str, name: str) -> Summary | None:
+    def summary(self, structure: str, key: str, name: str) -> ModelSummary | None:
         """Of a model; None where it lacks the metric."""
         if self.comparison and (result := self.comparison.results.get((structure, key))):
             return result.summaries[name]

@@ -53,7 +53,7 @@ class ModelRuns:
 
     @property
     def prompts(self) -> str:
-        """The source of its prompts, "none", "file" or "reference"; nothing said is "none", as stock nnU-Net has none."""
+        """The source of its prompts, "none", "file" or "reference"; if nothing is said, "none", as in stock nnU-Net."""
         return _prompts(self.runs[0])
 
     def tables(self, labels: Labels) -> list[pd.DataFrame]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
-from nnunet_ext.cli import VERBS
+import pytest
+
+from nnunet_ext.cli import VERBS, build_parser
 from nnunet_ext.metrics.definitions import METRICS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 README = DOCS.parent / "README.md"
+PAGES = (README, *sorted(DOCS.glob("*.md")))
 UNITS = {"length": "mm, px", "volume": "ml, mm2, px"}
 BETTER = {1: "larger", -1: "smaller", 0: ""}
 
@@ -24,11 +28,28 @@ def test_definitions_of_metrics() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for file in (README, *DOCS.glob("*.md")):
+    for file in PAGES:
         for target in re.findall(r"\]\(([^)#]+)", file.read_text()):
             assert target.startswith("http") or (file.parent / target).exists(), f"{file.name}: {target}"
 
 
-def test_every_verb_is_in_the_readme() -> None:
+def test_the_readme_is_short_and_leads_everywhere() -> None:
     text = README.read_text()
+    assert len(text.splitlines()) <= 120
+    assert not [page.name for page in DOCS.glob("*.md") if f"(docs/{page.name})" not in text]
     assert not [verb for verb in VERBS if f"nnunet_ext {verb}" not in text]
+
+
+def commands() -> list[str]:
+    """Return every command of ours in the code blocks of the pages."""
+    found = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        lines = re.findall(r"^ {4}(nnunet_ext .*)$", text, re.MULTILINE)
+        found += [re.split(r"\s[#>]\s|\s{2,}#", line)[0].strip() for line in lines]
+    return sorted({line for line in found if "|" not in line})  # less lists of verbs
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command: str) -> None:
+    build_parser().parse_args(shlex.split(command)[1:])

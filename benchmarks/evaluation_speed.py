@@ -28,7 +28,6 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunet_ext.evaluation.aggregate import aggregate
 from nnunet_ext.evaluation.folder import evaluate
 from nnunet_ext.evaluation.source import from_folders
-from nnunet_ext.evaluation.structures import Structures
 from nnunet_ext.metrics.definitions import PHYSICAL
 from nnunet_ext.metrics.measure import Scale, measure_segmentations
 
@@ -85,10 +84,10 @@ class InMemory(BaseReaderWriter):
 def of_masks(shape: tuple[int, ...], axes: tuple[int, ...], runs: int, loop: int) -> dict[str, float]:
     """Median seconds of one case; short ones are measured `loop` at a time."""
     prediction, reference = lump(shape, axes, 1), lump(shape, axes, 2)
-    structures, scale = Structures.of(DATASET), Scale(SPACING, PHYSICAL, TOLERANCE)
+    scale = Scale(SPACING, PHYSICAL, TOLERANCE)
     arrays = {name: m[None].astype(np.float32) for name, m in (("p", prediction), ("r", reference))}
     variants: dict[str, Callable[[], object]] = {
-        "nnunet_ext": lambda: measure_segmentations(prediction, reference, structures, scale)["lesion"],
+        "nnunet_ext": lambda: measure_segmentations(prediction, reference, {"lesion": (1,)}, scale)["lesion"],
         "MONAI": lambda: with_monai(prediction, reference),
         "nnU-Net": lambda: compute_metrics("r", "p", InMemory(arrays), [1])["metrics"][1],
     }

@@ -385,7 +385,7 @@ class TestErrors:
         assert run(pred, ref, "--out", pred / "own") == run(pred, ref, "--out", pred / "own") == 0
 
     def test_interrupted(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-        def stop(*_: object) -> None:
+        def stop(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
         pred, ref = make()

@@ -69,7 +69,6 @@ def test_the_table_lists_every_room() -> None:
     assert len(rooms()) == len(found)
 
 
-@MOVING
 def test_a_room_imports_only_from_rooms_above_it() -> None:
     order = {name: place for place, name in enumerate(rooms())}
     wrong = [

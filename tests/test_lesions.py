@@ -7,32 +7,57 @@ import math
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from nnunet_ext.metrics.lesions import Lesions
-from nnunet_ext.metrics.metrics import Overlap
-from nnunet_ext.metrics.slices import SliceMeans
+from nnunet_ext.metrics import lesions as lesions_module
+from nnunet_ext.metrics.lesions import Lesions, components
+from nnunet_ext.metrics.overlap import Overlap, SliceMeans
 
 volumes = npst.array_shapes(min_dims=3, max_dims=3, max_side=7).flatmap(
     lambda shape: st.tuples(npst.arrays(bool, shape), npst.arrays(bool, shape))
 )
 
 
-def components(mask: np.ndarray) -> np.ndarray:
-    """By SimpleITK."""
+any_masks = st.integers(1, 4).flatmap(
+    lambda dims: npst.array_shapes(min_dims=dims, max_dims=dims, min_side=0, max_side=6).flatmap(
+        lambda shape: npst.arrays(bool, (2, *shape))
+    )
+)
+
+
+def by_simpleitk(mask: np.ndarray) -> np.ndarray:
+    """Components by a third library."""
     return sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True))
 
 
-@given(volumes)
-def test_equal_to_simpleitk(pair: tuple[np.ndarray, np.ndarray]) -> None:
+@pytest.mark.parametrize("library", ["connected-components-3d", "scipy"])
+@given(pair=volumes)
+def test_equal_to_simpleitk(library: str, pair: tuple[np.ndarray, np.ndarray]) -> None:
     prediction, reference = pair
-    lesions = Lesions.of(prediction, reference)
-    p, r = components(prediction), components(reference)
+    with pytest.MonkeyPatch.context() as patch:
+        assert lesions_module.CC3D
+        patch.setattr(lesions_module, "CC3D", library != "scipy")
+        lesions = Lesions.of(prediction, reference)
+    p, r = by_simpleitk(prediction), by_simpleitk(reference)
     assert (lesions.prediction, lesions.reference) == (p.max(), r.max())
     assert lesions.prediction_found == sum(reference[p == k].any() for k in range(1, p.max() + 1))
     assert lesions.reference_found == sum(prediction[r == k].any() for k in range(1, r.max() + 1))
+
+
+@settings(deadline=None, max_examples=400)
+@given(any_masks)
+def test_both_libraries_agree(masks: np.ndarray) -> None:
+    """In any number of axes, on empty arrays, lines and views; labels may have another order."""
+    for p, r in (masks, masks[..., ::2], masks.swapaxes(1, -1)):
+        with pytest.MonkeyPatch.context() as patch:
+            found, (labels, number) = Lesions.of(p, r), components(p)
+            patch.setattr(lesions_module, "CC3D", False)
+            assert Lesions.of(p, r) == found
+            other, other_number = components(p)
+        assert ((labels > 0) == p).all()
+        assert len(set(zip(labels[p], other[p], strict=True))) == number == other_number
 
 
 @given(volumes)

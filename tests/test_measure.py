@@ -8,14 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from nnunet_ext.evaluation.structures import Structures
 from nnunet_ext.metrics.definitions import COUNTS, METRICS, PHYSICAL, PIXELS, PLANAR
-from nnunet_ext.metrics.mask_pair import MaskPair
+from nnunet_ext.metrics.masks import MaskPair
 from nnunet_ext.metrics.measure import Scale, measure, measure_segmentations
 
-CLASSES = Structures.of({"labels": {"background": 0, "liver": 1, "tumour": 2}})
-REGIONS = Structures.of({"labels": {"background": 0, "liver": [1, 2], "tumour": 2}, "regions_class_order": [1, 2]})
-IGNORE = Structures.of({"labels": {"background": 0, "liver": 1, "tumour": 2, "ignore": 3}})
+CLASSES = {"liver": (1,), "tumour": (2,)}
+REGIONS = {"liver": (1, 2), "tumour": (2,)}
 SCALE = Scale((3.0, 0.8, 0.7), PHYSICAL, 1.0)
 
 
@@ -34,8 +32,8 @@ def assert_equal(one: dict[str, float], other: dict[str, float]) -> None:
 def test_every_key_and_each_structure_by_itself(pair: np.ndarray) -> None:
     for structures in (CLASSES, REGIONS):
         found = measure_segmentations(*pair, structures, SCALE)
-        assert list(found) == list(structures.labels)
-        for name, labels in structures.labels.items():
+        assert list(found) == list(structures)
+        for name, labels in structures.items():
             assert set(found[name]) == {*COUNTS, *(m.key for m in METRICS)}
             masks = [np.isin(segmentation, labels) for segmentation in pair]
             assert_equal(found[name], measure(MaskPair.of(*masks, SCALE.spacing), SCALE))
@@ -47,8 +45,8 @@ def test_what_is_ignored_may_be_anything(pair: np.ndarray, seed: int) -> None:
     prediction, reference = np.minimum(pair[0], 2), pair[1]
     noise = np.random.default_rng(seed).integers(0, 3, reference.shape, np.uint8)
     other = np.where(reference == 3, noise, prediction)
-    one, two = (measure_segmentations(p, reference, IGNORE, SCALE) for p in (prediction, other))
-    for name in IGNORE.labels:
+    one, two = (measure_segmentations(p, reference, CLASSES, SCALE, ignore=3) for p in (prediction, other))
+    for name in CLASSES:
         assert_equal(one[name], two[name])
         assert sum(one[name][key] for key in COUNTS) == np.count_nonzero(reference != 3)
 

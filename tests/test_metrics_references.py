@@ -16,9 +16,9 @@ import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from scipy import ndimage
 
 from nnunet_ext.metrics.definitions import PHYSICAL
-from nnunet_ext.metrics.distances import Distances
-from nnunet_ext.metrics.mask_pair import MaskPair
+from nnunet_ext.metrics.masks import MaskPair
 from nnunet_ext.metrics.measure import Scale, measure
+from nnunet_ext.metrics.surface import surface_distances
 
 Sample = tuple[np.ndarray, np.ndarray, tuple[float, ...]]
 SHAPES = [
@@ -127,7 +127,7 @@ def test_surface_distance() -> None:
             continue
         assert ours(p, r, spacing)["dice"] == pytest.approx(library.compute_dice_coefficient(r, p))
         found = library.compute_surface_distances(r, p, spacing)
-        mine = Distances.of(p, r, spacing)
+        mine = surface_distances(p, r, spacing)
         diagonal = np.linalg.norm(spacing)  # its surface lies between voxels, half a diagonal from ours at most
         theirs = library.compute_robust_hausdorff(found, 100)
         assert max(mine.prediction.max(), mine.reference.max()) == pytest.approx(theirs, abs=diagonal + 1e-9)
@@ -136,7 +136,7 @@ def test_surface_distance() -> None:
             # between two parallel walls, both kinds of surface are equally far apart, everywhere
             walls = np.zeros((2, *p.shape), bool)
             walls[0, compared % p.shape[0]] = walls[1, compared // 3 % p.shape[0]] = True
-            found, mine = library.compute_surface_distances(*walls, spacing), Distances.of(*walls, spacing)
+            found, mine = library.compute_surface_distances(*walls, spacing), surface_distances(*walls, spacing)
             assert mine.hd == pytest.approx(library.compute_robust_hausdorff(found, 100))
             assert mine.hd95 == pytest.approx(library.compute_robust_hausdorff(found, 95))
     assert compared > 900

@@ -13,7 +13,7 @@ from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.bootstrap import LEVEL, SAMPLES, mean_intervals
 from nnunet_ext.metrics.definitions import COUNTS, METRICS
 from nnunet_ext.metrics.lesions import Lesions
-from nnunet_ext.metrics.metrics import Overlap, ratio
+from nnunet_ext.metrics.overlap import Overlap, ratio
 
 INTERVAL = f"bootstrap {LEVEL:.0%} interval of the mean: percentiles of {SAMPLES:,} resamples of cases"
 _OVERLAPS = ("dice", "iou", "precision", "recall", "specificity")

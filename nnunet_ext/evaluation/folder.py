@@ -24,7 +24,7 @@ from nnunet_ext.evaluation.headers import Header, header_reader
 from nnunet_ext.evaluation.source import Source
 from nnunet_ext.evaluation.structures import Structures
 from nnunet_ext.metrics.definitions import COUNTS, PHYSICAL, PIXELS, PLANAR, Units
-from nnunet_ext.metrics.mask_pair import foreground_box
+from nnunet_ext.metrics.masks import foreground_box
 from nnunet_ext.metrics.measure import Scale, measure_segmentations
 
 TOLERANCE = 2.0
@@ -198,7 +198,11 @@ def _measure(pair: _Pair, work: _Work) -> _Result:
         return _Result(pair.case, problems=problems)
     units = _units(work.reader, segmentations[1].shape, spacing, pair.reference)
     scale = Scale(spacing, units, work.tolerance)
-    return _Result(pair.case, units, measure_segmentations(*segmentations, work.structures, scale))
+    return _Result(
+        pair.case,
+        units,
+        measure_segmentations(*segmentations, work.structures.labels, scale, ignore=work.structures.ignore),
+    )
 
 
 def _check_whole(file: Path) -> None:

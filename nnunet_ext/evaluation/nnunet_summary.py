@@ -12,7 +12,7 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.evaluation import EXTENSION, Evaluation
 from nnunet_ext.evaluation.source import provenance
 from nnunet_ext.metrics.definitions import PHYSICAL, PIXELS
-from nnunet_ext.metrics.metrics import Overlap
+from nnunet_ext.metrics.overlap import Overlap
 
 SUMMARY = "summary.json"
 PICTURES = (".png", ".bmp", ".tif", ".tiff")  # without a spacing that nnU-Net would read

@@ -16,9 +16,9 @@ class Metric(NamedTuple):
     """One number per case and structure.
 
     Args:
-        key: name in code, and the column's name up to the unit.
-        label: name in tables and pictures.
-        quantity: what is measured; says which unit is appended to the column's name.
+        key: the name in code, and the column's name up to the unit.
+        label: the name in tables and pictures.
+        quantity: what is measured, which says the unit that is appended to the column's name.
         better: +1 where larger is better, -1 where smaller is, 0 where the number only describes.
         definition: one sentence.
         undefined: where it is NaN; empty if nowhere.
@@ -91,21 +91,21 @@ COUNTS = ("tp", "fp", "fn", "tn")  # voxels, which stand beside the metrics in e
 
 
 class Units(NamedTuple):
-    """Physical where the spacing is real; pixels for PNG and other pictures."""
+    """What lengths and volumes are measured in: physical where the spacing is real, pixels for pictures such as PNG."""
 
     length: str  # "mm" or "px"
     volume: str  # "ml", "mm2" (an area, in 2D images) or "px" (the number of pixels or voxels)
 
     def column(self, key: str) -> str:
-        """The column of a metric: its key, and its unit if it has one ("hd95_mm", "volume_error_ml", "dice")."""
+        """Return the column of a metric: its key, and its unit if it has one ("hd95_mm", "volume_error_ml", "dice")."""
         unit = {"length": self.length, "volume": self.volume}.get(BY_KEY[key].quantity)
         return f"{key}_{unit}" if unit else key
 
     def voxel(self, spacing: Sequence[float]) -> float:
-        """The volume of one voxel.
+        """Return the volume of one voxel.
 
         Args:
-            spacing: of all three axes; in 2D images, that of the first means nothing.
+            spacing: distance between voxels along each of three axes; in 2D images, that of the first means nothing.
         """
         return {"ml": math.prod(spacing) / 1000, "mm2": math.prod(spacing[1:]), "px": 1.0}[self.volume]
 

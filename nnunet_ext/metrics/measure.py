@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from nnunet_ext.evaluation.structures import Structures
 from nnunet_ext.metrics.definitions import Units
-from nnunet_ext.metrics.distances import ROWS_SIZE, Distances, hd_rows
 from nnunet_ext.metrics.lesions import Lesions
-from nnunet_ext.metrics.mask_pair import MaskPair, foreground_box
-from nnunet_ext.metrics.metrics import Overlap, ratio
-from nnunet_ext.metrics.slices import SliceMeans
-
-UNDEFINED = float("nan")
+from nnunet_ext.metrics.masks import MaskPair, foreground_box, mask_of
+from nnunet_ext.metrics.overlap import Overlap, SliceMeans, ratio
+from nnunet_ext.metrics.surface import ROWS_SIZE, SurfaceDistances, hd_rows
 
 
 class Scale(NamedTuple):
-    """What distances and volumes are measured in, and the tolerance of NSD."""
+    """What distances and volumes are measured in, and the tolerance of NSD.
+
+    Args:
+        spacing: distance between voxels along each of three axes.
+        units: what to call the results.
+        tolerance: of NSD, in the unit of the spacing.
+    """
 
     spacing: Sequence[float]
     units: Units
@@ -27,15 +29,18 @@ class Scale(NamedTuple):
 
 
 def measure(pair: MaskPair, scale: Scale) -> dict[str, float]:
-    """Counts and metrics of two masks by their keys, except `hd_rows`, which needs the whole image."""
+    """Return counts and metrics of two masks by their keys, except `hd_rows`, which needs the whole image."""
     overlap = Overlap.of(pair.prediction, pair.reference, pair.voxels)
-    distances = Distances.between(pair)
+    distances = SurfaceDistances.between(pair)
     lesions = Lesions.of(pair.prediction, pair.reference)
     slices = SliceMeans.of(pair.prediction, pair.reference)
     predicted, referred = overlap.tp + overlap.fp, overlap.tp + overlap.fn
     voxel = scale.units.voxel(scale.spacing)
     return {
-        **{"tp": overlap.tp, "fp": overlap.fp, "fn": overlap.fn, "tn": overlap.tn},
+        "tp": overlap.tp,
+        "fp": overlap.fp,
+        "fn": overlap.fn,
+        "tn": overlap.tn,
         "dice": overlap.dice,
         "iou": overlap.iou,
         "precision": overlap.precision,
@@ -61,36 +66,42 @@ def measure(pair: MaskPair, scale: Scale) -> dict[str, float]:
 
 
 def measure_segmentations(
-    prediction: np.ndarray, reference: np.ndarray, structures: Structures, scale: Scale
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    structures: Mapping[str, Sequence[int]],
+    scale: Scale,
+    *,
+    ignore: int | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Counts and metrics of every structure, by its name.
+    """Return counts and metrics of every structure, by its name and their keys.
+
+    >>> from nnunet_ext.metrics.definitions import PHYSICAL
+    >>> prediction, reference = np.zeros((2, 3, 20, 20), np.uint8)
+    >>> prediction[1, 5:9, 5:9], reference[1, 5:9, 6:10] = 1, 1
+    >>> found = measure_segmentations(prediction, reference, {"tumour": [1]}, Scale((5, 1, 1), PHYSICAL, 2))
+    >>> found["tumour"]["dice"], found["tumour"]["hd95"], found["tumour"]["volume_reference"]
+    (0.75, 1.0, 0.08)
 
     As in nnU-Net, voxels that the reference ignores count nowhere. For distances, lesions and volumes they are
     background in both.
 
-    Shapes: both (slices, height, width), of integers.
+    Args:
+        prediction, reference: whole numbers (slices, height, width).
+        structures: name -> the labels that make it up.
+        ignore: the label of voxels that do not count, if there is one.
     """
     voxels = reference.size
-    if structures.ignore is not None:
-        counted = reference != structures.ignore
+    if ignore is not None:
+        counted = reference != ignore
         voxels = int(np.count_nonzero(counted))
         prediction, reference = prediction * counted, reference * counted
     box = foreground_box((prediction | reference) != 0)
-    cut = prediction[box], reference[box]
     found = {}
-    for name, labels in structures.labels.items():
-        masks = [mask_of(segmentation, labels) for segmentation in cut]
-        pair = MaskPair.of(*masks, scale.spacing, shape=reference.shape, voxels=voxels)
-        rows = UNDEFINED
+    for name, labels in structures.items():
+        p, r = mask_of(prediction[box], labels), mask_of(reference[box], labels)
+        pair = MaskPair.of(p, r, scale.spacing, shape=reference.shape, voxels=voxels)
+        rows = float("nan")
         if reference.shape[0] == 1:
-            rows = hd_rows(*(mask_of(s, labels) for s in (prediction, reference)), size=ROWS_SIZE)
+            rows = hd_rows(mask_of(prediction, labels), mask_of(reference, labels), size=ROWS_SIZE)
         found[name] = {**measure(pair, scale), "hd_rows": rows}
     return found
-
-
-def mask_of(segmentation: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-    """Where a segmentation has one of the labels."""
-    mask = segmentation == labels[0]
-    for label in labels[1:]:
-        mask |= segmentation == label
-    return mask

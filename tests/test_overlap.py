@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
-from nnunet_ext.metrics.metrics import Overlap
+from nnunet_ext.metrics.overlap import Overlap
 
 masks = st.integers(1, 3).flatmap(
     lambda dims: npst.array_shapes(min_dims=dims, max_dims=dims, max_side=6).flatmap(

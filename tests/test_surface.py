@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from nnunet_ext.metrics.distances import Distances, hd_rows
+from nnunet_ext.metrics.surface import SurfaceDistances, hd_rows, surface_distances
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -50,7 +50,7 @@ def directed(a: np.ndarray, b: np.ndarray, spacing: list[float]) -> Pair:
     return d.min(1), d.min(0)
 
 
-def numbers(distances: Distances, tolerance: float = 1.001) -> np.ndarray:
+def numbers(distances: SurfaceDistances, tolerance: float = 1.001) -> np.ndarray:
     return np.array([distances.hd, distances.hd95, distances.assd, distances.nsd(tolerance)])
 
 
@@ -58,7 +58,7 @@ def numbers(distances: Distances, tolerance: float = 1.001) -> np.ndarray:
 @given(pairs)
 def test_equal_to_the_definitions(masks: tuple[np.ndarray, np.ndarray, list[float]]) -> None:
     prediction, reference, spacing = masks
-    distances = Distances.of(prediction, reference, spacing)
+    distances = surface_distances(prediction, reference, spacing)
     if not (prediction.any() and reference.any()):
         assert np.isnan(numbers(distances)).all()
         return
@@ -76,7 +76,7 @@ def test_equal_to_the_definitions(masks: tuple[np.ndarray, np.ndarray, list[floa
 @given(pairs)
 def test_symmetry(masks: tuple[np.ndarray, np.ndarray, list[float]]) -> None:
     p, r, spacing = masks
-    np.testing.assert_allclose(numbers(Distances.of(p, r, spacing)), numbers(Distances.of(r, p, spacing)))
+    np.testing.assert_allclose(numbers(surface_distances(p, r, spacing)), numbers(surface_distances(r, p, spacing)))
 
 
 @settings(deadline=None)
@@ -85,15 +85,15 @@ def test_translation(masks: tuple[np.ndarray, np.ndarray, list[float]], data: st
     """In a larger image, anywhere, touching its border or not."""
     p, r, spacing = masks
     pads = [(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))) if n > 1 else (0, 0) for n in p.shape]
-    moved = Distances.of(np.pad(p, pads), np.pad(r, pads), spacing)
-    np.testing.assert_allclose(numbers(moved), numbers(Distances.of(p, r, spacing)), rtol=1e-9)
+    moved = surface_distances(np.pad(p, pads), np.pad(r, pads), spacing)
+    np.testing.assert_allclose(numbers(moved), numbers(surface_distances(p, r, spacing)), rtol=1e-9)
 
 
 @settings(deadline=None)
 @given(pairs, st.floats(0.1, 10))
 def test_spacing_scales_lengths(masks: tuple[np.ndarray, np.ndarray, list[float]], factor: float) -> None:
     p, r, spacing = masks
-    one, other = Distances.of(p, r, spacing), Distances.of(p, r, [factor * s for s in spacing])
+    one, other = surface_distances(p, r, spacing), surface_distances(p, r, [factor * s for s in spacing])
     np.testing.assert_allclose(numbers(other)[:3], factor * numbers(one)[:3], atol=1e-12)
 
 
@@ -102,8 +102,8 @@ def test_spacing_scales_lengths(masks: tuple[np.ndarray, np.ndarray, list[float]
 def test_axes_are_interchangeable(masks: tuple[np.ndarray, np.ndarray, list[float]], data: st.DataObject) -> None:
     p, r, spacing = masks
     order = data.draw(st.permutations(range(p.ndim)))
-    turned = Distances.of(p.transpose(order), r.transpose(order), [spacing[a] for a in order])
-    np.testing.assert_allclose(numbers(turned), numbers(Distances.of(p, r, spacing)), rtol=1e-9)
+    turned = surface_distances(p.transpose(order), r.transpose(order), [spacing[a] for a in order])
+    np.testing.assert_allclose(numbers(turned), numbers(surface_distances(p, r, spacing)), rtol=1e-9)
 
 
 def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -125,7 +125,7 @@ def test_hausdorff_is_that_of_simpleitk(shape: tuple[int, ...], spacing: tuple[f
         image.SetSpacing(spacing[::-1])
     theirs = sitk.HausdorffDistanceImageFilter()
     theirs.Execute(*images)
-    assert Distances.of(*masks, spacing).hd == pytest.approx(theirs.GetHausdorffDistance(), rel=1e-6)
+    assert surface_distances(*masks, spacing).hd == pytest.approx(theirs.GetHausdorffDistance(), rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -139,18 +139,18 @@ def test_the_farthest_voxel_is_found_inside_too(seed: int, spacing: tuple[float,
     expected = max(
         ndimage.distance_transform_edt(~b, sampling=spacing)[a].max() for a, b in ((solid, shell), (shell, solid))
     )
-    assert Distances.of(solid, shell, spacing).hd == pytest.approx(expected)
+    assert surface_distances(solid, shell, spacing).hd == pytest.approx(expected)
 
 
 def test_known_values() -> None:
     """A square of 10 pixels against itself three pixels lower."""
     p, r = np.zeros((2, 40, 40), bool)
     p[5:15, 5:15] = r[8:18, 5:15] = True
-    distances = Distances.of(p, r)
+    distances = surface_distances(p, r)
     assert (distances.hd, distances.hd95) == (3, 3)
-    assert Distances.of(p, r, (2, 1)).hd == 6
+    assert surface_distances(p, r, (2, 1)).hd == 6
     assert distances.prediction.size == distances.reference.size == 36
-    assert Distances.of(p, p).nsd(0) == 1
+    assert surface_distances(p, p).nsd(0) == 1
 
 
 @pytest.mark.parametrize("spacing", [0.4, float(np.float32(0.4))])
@@ -159,17 +159,17 @@ def test_nsd_at_the_tolerance_does_not_depend_on_rounding(spacing: float) -> Non
     for start in range(40):
         p, r = np.zeros((2, 60), bool)
         p[start], r[start + 5] = True, True
-        assert Distances.of(p, r, [spacing]).nsd(2.0) == 1
+        assert surface_distances(p, r, [spacing]).nsd(2.0) == 1
 
 
 def test_equal_masks_have_no_distance() -> None:
     mask = blobs((20, 20), 0)
-    assert numbers(Distances.of(mask, mask)).tolist() == [0, 0, 0, 1]
+    assert numbers(surface_distances(mask, mask)).tolist() == [0, 0, 0, 1]
 
 
 def test_a_slice_is_compared_like_an_image() -> None:
     p, r = blobs((30, 30), 1), blobs((30, 30), 2)
-    flat, deep = Distances.of(p, r, (1, 2)), Distances.of(p[None], r[None], (9, 1, 2))
+    flat, deep = surface_distances(p, r, (1, 2)), surface_distances(p[None], r[None], (9, 1, 2))
     np.testing.assert_array_equal(numbers(flat), numbers(deep))
 
 
@@ -177,17 +177,17 @@ def test_a_flat_lesion_in_a_volume_is_no_slice() -> None:
     """All of its voxels lie on the surface, as they have background above and below."""
     p = np.zeros((3, 12, 12), bool)
     p[1, 2:10, 2:10] = True
-    assert Distances.of(p, p).prediction.size == 64
-    assert Distances.of(p[1:2], p[1:2]).prediction.size == 28
+    assert surface_distances(p, p).prediction.size == 64
+    assert surface_distances(p[1:2], p[1:2]).prediction.size == 28
 
 
 def test_single_voxels_at_the_border() -> None:
     p, r = np.zeros((2, 3, 5, 4), bool)
     p[0, 0, 0] = r[2, 4, 3] = True
     expected = math.hypot(2 * 3.0, 4 * 1.0, 3 * 0.5)
-    assert numbers(Distances.of(p, r, (3.0, 1.0, 0.5))) == pytest.approx([expected] * 3 + [0])
+    assert numbers(surface_distances(p, r, (3.0, 1.0, 0.5))) == pytest.approx([expected] * 3 + [0])
     one = np.ones((1, 1), bool)
-    assert numbers(Distances.of(one, one)).tolist() == [0, 0, 0, 1]
+    assert numbers(surface_distances(one, one)).tolist() == [0, 0, 0, 1]
 
 
 @settings(deadline=None)
@@ -221,10 +221,10 @@ def test_rows_at_256(shape: tuple[int, int]) -> None:
 
 def test_wrong_shapes() -> None:
     a, b = np.zeros((2, 2)), np.zeros((2, 3))
-    for function in (Distances.of, hd_rows):
+    for function in (surface_distances, hd_rows):
         with pytest.raises(ValueError, match=r"shapes differ: prediction \(2, 2\), reference \(2, 3\)"):
             function(a, b)
     with pytest.raises(ValueError, match="3 spacings for 2 axes"):
-        Distances.of(a, a, (1, 1, 1))
+        surface_distances(a, a, (1, 1, 1))
     with pytest.raises(ValueError, match="2D"):
         hd_rows(np.zeros((2, 3, 4)), np.zeros((2, 3, 4)))

@@ -1,8 +1,8 @@
 """Distances between two binary segmentations.
 
-Two masks are compared by their foreground and their surfaces (`Distances`) or, to compare with a published table, by
-their rows (`hd_rows`). Undefined stays undefined: without foreground in one of the masks there is no distance, and the
-result is NaN, to be counted by whoever averages.
+Two masks are compared by their foreground and their surfaces (`surface_distances`) or, to compare with a published
+table, by their rows (`hd_rows`). Undefined stays undefined: without foreground in one of the masks there is no
+distance, and the result is NaN, to be counted by whoever averages.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import KDTree
 
-from nnunet_ext.metrics.mask_pair import MaskPair
+from nnunet_ext.metrics.masks import MaskPair, boolean
 
 ROWS_SIZE = 256  # of the images that the SAMUS papers evaluate
 _ROUNDING = 1e-6  # relative: NIfTI's spacings have seven digits, and five voxels of 0.4 mm are 2 mm
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distances:
+class SurfaceDistances:
     """The distance from each surface voxel of one mask to the nearest surface voxel of the other, and the farthest.
 
     A surface voxel is a foreground voxel with a face on the background; what lies outside the image is background. An
@@ -41,35 +41,19 @@ class Distances:
     hd: float
 
     @classmethod
-    def of(cls, prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float] | None = None) -> Distances:
-        """Compare two masks.
-
-        Shapes: equal, any number of axes; non-zero is foreground.
-
-        Args:
-            spacing: between voxels along each axis, in the unit of the results; default 1, for results in voxels.
-
-        Raises:
-            ValueError: different shapes.
-        """
-        return cls.between(MaskPair.of(prediction, reference, spacing))
-
-    @classmethod
-    def between(cls, pair: MaskPair) -> Distances:
+    def between(cls, pair: MaskPair) -> SurfaceDistances:
         """Compare the masks of a pair."""
         if pair.empty:
             return cls(prediction=np.empty(0), reference=np.empty(0), hd=float("nan"))
-        p, r, spacing = pair.directions()
-        p_surface, r_surface = (_Surface(mask, spacing) for mask in (p, r))
-        there, back = p_surface.distances_to(r_surface), r_surface.distances_to(p_surface)
-        hd = max(
-            p_surface.farthest_outside(r_surface, there, spacing), r_surface.farthest_outside(p_surface, back, spacing)
-        )
+        p_mask, r_mask, spacing = pair.directions()
+        p, r = _Surface(p_mask, spacing), _Surface(r_mask, spacing)
+        there, back = p.distances_to(r), r.distances_to(p)
+        hd = max(p.farthest_outside(r, there, spacing), r.farthest_outside(p, back, spacing))
         return cls(prediction=there, reference=back, hd=hd)
 
     @property
     def hd95(self) -> float:
-        """The greater of the two 95th percentiles (linear between order statistics), one per direction.
+        """The greater of the two directed 95th percentiles, each linear between order statistics.
 
         Pooling the directions before taking the percentile gives a smaller number where the surfaces differ in size.
         """
@@ -83,12 +67,12 @@ class Distances:
         return self._mean(self.prediction, self.reference)
 
     def nsd(self, tolerance: float) -> float:
-        """Normalised surface distance (surface Dice): the part of both surfaces no farther than `tolerance`.
+        """Return the normalised surface distance (surface Dice): the part of both surfaces within `tolerance`.
 
-        Nikolov et al. 2021, counted in surface voxels rather than in surface area.
+        The definition is that of Nikolov et al. 2021, counted in surface voxels rather than in surface area.
 
         Args:
-            tolerance: in the unit of the spacing.
+            tolerance: greatest distance that is near enough, in the unit of the spacing.
         """
         tolerance *= 1 + _ROUNDING
         return self._mean(self.prediction <= tolerance, self.reference <= tolerance)
@@ -98,8 +82,37 @@ class Distances:
         return float((a.sum() + b.sum()) / (a.size + b.size)) if a.size else float("nan")
 
 
+def surface_distances(
+    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float] | None = None
+) -> SurfaceDistances:
+    """Measure the distances between the surfaces of two masks.
+
+    >>> import numpy as np
+    >>> prediction, reference = np.zeros((2, 40, 40), bool)
+    >>> prediction[5:15, 5:15] = reference[8:18, 5:15] = True
+    >>> distances = surface_distances(prediction, reference, spacing=(0.5, 0.5))
+    >>> distances.hd, distances.hd95, round(distances.assd, 3)
+    (1.5, 1.5, 0.75)
+    >>> round(distances.nsd(tolerance=1), 3)
+    0.611
+
+    Args:
+        prediction, reference: masks of one shape, with any number of axes; non-zero is foreground.
+        spacing: distance between voxels along each axis, in the unit of the results; 1 by default, for results in
+            voxels.
+
+    Returns:
+        Both directions' distances, with the Hausdorff distance (``hd``), its 95th percentile (``hd95``), the average
+        (``assd``) and the normalised surface distance (``nsd(tolerance)``); all NaN where a mask is empty.
+
+    Raises:
+        ValueError: the shapes differ, or the number of spacings is not that of the axes.
+    """
+    return SurfaceDistances.between(MaskPair.of(prediction, reference, spacing))
+
+
 def _percentile_95(values: np.ndarray) -> float:
-    """numpy's percentile, without the time it takes to begin: a tenth of all that a small image costs."""
+    """Return what `numpy.percentile` does, without its overhead: a tenth of all that a small image costs."""
     position = 0.95 * (values.size - 1)
     below = int(position)
     above = min(below + 1, values.size - 1)
@@ -108,7 +121,7 @@ def _percentile_95(values: np.ndarray) -> float:
 
 
 class _Surface:
-    """The surface of a mask with foreground, ready for questions about the nearest voxel of it.
+    """The surface of a mask that has foreground, in a tree that answers which voxel of it is the nearest.
 
     Surfaces have few voxels: a tree is many times faster here than a distance transform of the whole box.
     """
@@ -120,10 +133,11 @@ class _Surface:
         self.tree = KDTree(self.points, balanced_tree=False, compact_nodes=False)
 
     def distances_to(self, other: _Surface) -> np.ndarray:
-        return other.tree.query(self.points)[0]
+        distances: np.ndarray = other.tree.query(self.points)[0]
+        return distances
 
     def farthest_outside(self, other: _Surface, distances: np.ndarray, spacing: np.ndarray) -> float:
-        """The greatest distance from a voxel of this mask to the other mask, given those of this surface."""
+        """Return the greatest distance from a voxel of this mask to the other mask, given those of this surface."""
         outside = self.mask & ~other.mask
         known = float(distances.max(where=outside[self.voxels], initial=0))
         # the farthest voxel is not always on the surface: the other mask may lie around this one
@@ -132,7 +146,7 @@ class _Surface:
 
 
 def _within(mask: np.ndarray, distance: float, spacing: np.ndarray) -> np.ndarray:
-    """Voxels that lie no farther than `distance` from the mask, as far as a cube in the ball of that radius tells."""
+    """Return the voxels no farther from the mask than `distance`, as far as a cube in the ball of that radius tells."""
     steps = (distance / np.sqrt(mask.ndim) / spacing).astype(int)
     for axis, n in enumerate(np.minimum(steps, mask.shape)):
         reached = 0
@@ -148,9 +162,9 @@ def _within(mask: np.ndarray, distance: float, spacing: np.ndarray) -> np.ndarra
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    """Foreground voxels with a face on the background; beyond the array is background.
+    """Return the foreground voxels with a face on the background, of the boolean mask's shape.
 
-    Shapes: any, boolean; the same comes back.
+    What lies beyond the array is background; an axis of length one is no direction.
     """
     inside = mask.copy()
     for axis in range(mask.ndim):
@@ -159,42 +173,41 @@ def surface(mask: np.ndarray) -> np.ndarray:
         inside[tuple(upper)] &= mask[tuple(lower)]
         inside[tuple(lower)] &= mask[tuple(upper)]
         inside[tuple(ends) if mask.shape[axis] > 1 else ...] = False
-    return mask & ~inside
+    outer: np.ndarray = mask & ~inside
+    return outer
 
 
 def hd_rows(prediction: np.ndarray, reference: np.ndarray, size: int | None = None) -> float:
-    """What the SAMUS papers tabulate as "HD": no distance in the image, and never to be printed as one.
+    """Compute what the SAMUS papers tabulate as "HD": no distance in the image, and never to be printed as one.
 
     Their evaluation hands the two 0/1 images, at 256x256, to a package that takes rows for points: the result is the
     Hausdorff distance between the two sets of rows, with the number of differing pixels as the distance of two rows.
     Shifting a lesion up or down changes nothing. An empty mask is a set of empty rows, so the result is always defined.
 
-    Shapes: (H, W), or more axes of length one before them; non-zero is foreground.
-
     Args:
-        size: of a side to which both masks are resized first (nearest pixel centre); default: as they are.
+        prediction, reference: masks (H, W), or with more axes of length one before these; non-zero is foreground.
+        size: side to which both masks are resized first (nearest pixel centre); as they are by default.
 
     Raises:
-        ValueError: different shapes, or not 2D.
+        ValueError: the shapes differ, or are not those of 2D masks.
     """
-    if prediction.shape != reference.shape:
-        raise ValueError(f"shapes differ: prediction {prediction.shape}, reference {reference.shape}")
+    p, r = boolean(prediction, reference)
     *others, height, width = prediction.shape if prediction.ndim > 1 else (0, 0, 0)
     if any(n != 1 for n in others):
         raise ValueError(f"rows need a 2D mask, not shape {prediction.shape}")
-    p, r = (np.asarray(mask, dtype=bool).reshape(height, width) for mask in (prediction, reference))
+    p, r = p.reshape(height, width), r.reshape(height, width)
     if size is not None and (height, width) != (size, size):
         y, x = (((np.arange(size) + 0.5) * n / size).astype(int) for n in (height, width))
         p, r = (mask.take(y, axis=0).take(x, axis=1) for mask in (p, r))
     columns = (p | r).any(axis=0)  # those that are empty in both make no difference
-    p, r = (_distinct_rows(mask, columns) for mask in (p, r))
+    a, b = _distinct_rows(p, columns), _distinct_rows(r, columns)
     # |a - b| = a + b - 2 a b for zeros and ones; whole numbers of this size are exact in float32
-    d = p.sum(1)[:, None] + r.sum(1) - 2 * (p @ r.T)
+    d = a.sum(1)[:, None] + b.sum(1) - 2 * (a @ b.T)
     return float(max(d.min(1).max(), d.min(0).max()))
 
 
 def _distinct_rows(mask: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """All rows that are not empty, and one of those that are, where `columns` is true."""
+    """Return all rows that are not empty, and one of those that are, where `columns` is true."""
     filled = mask.any(axis=1)
     rows = mask[filled] if filled.all() else np.vstack([mask[filled], np.zeros((1, mask.shape[1]), bool)])
     return rows[:, columns].astype(np.float32)

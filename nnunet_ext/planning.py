@@ -19,6 +19,7 @@ from nnunetv2.preprocessing.normalization.default_normalization_schemes import (
 )
 from nnunetv2.preprocessing.resampling.no_resampling import no_resampling_hack
 from PIL import Image
+from torch import nn
 
 from nnunet_ext.architectures.memory import training_memory
 from nnunet_ext.architectures.raunet import UNet, UNet3D
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 PAPER_PATCH_SIZE = {2: (512, 512), 3: (64, 128, 128)}  # table 1's 2D rows; the 3D patch is ours, the paper names none
 PAPER_BATCH_SIZE = 2
 # the networks of table 1 that need most memory, so that one plan serves all rows
-HUNGRIEST = {2: lambda **kw: UNet(block="double", gates=True, **kw), 3: UNet3D}
+HUNGRIEST: dict[int, Callable[..., nn.Module]] = {2: lambda **kw: UNet(block="double", gates=True, **kw), 3: UNet3D}
 
 
 class RAUNetPlanner(ExperimentPlanner):
@@ -78,7 +79,7 @@ class RAUNetPlanner(ExperimentPlanner):
                 plan[f"resampling_fn_{what}_kwargs"] = {}
         return plan
 
-    def _fit_to_memory(self, spacing: Sequence[float], wanted: Sequence[int]) -> tuple[int, tuple]:
+    def _fit_to_memory(self, spacing: np.ndarray | Sequence[float], wanted: Sequence[int]) -> tuple[int, tuple]:
         """Return batch size and topology of the largest step within the memory target, at most the paper's."""
         dim, batch, size = len(spacing), PAPER_BATCH_SIZE, list(wanted)
         topology = self._topology(spacing, size)
@@ -104,7 +105,7 @@ class RAUNetPlanner(ExperimentPlanner):
             )
         return batch, topology
 
-    def _topology(self, spacing: Sequence[float], size: Sequence[int]) -> tuple:
+    def _topology(self, spacing: np.ndarray | Sequence[float], size: Sequence[int]) -> tuple:
         """Return (pools per axis, strides, kernel sizes, padded patch size, divisors) of a patch of `size`."""
         return get_pool_and_conv_props(spacing, size, self.UNet_featuremap_min_edge_length, 999999)
 

@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Iterable
 from importlib.metadata import entry_points
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # the dotted root under which nnU-Net searches a kind of class
 ROOTS = {
@@ -64,7 +64,7 @@ class Entry(NamedTuple):
     best_checkpoint: bool = False
     follows_environment: bool = False
 
-    def load(self) -> object:
+    def load(self) -> Any:
         """Import and return the class."""
         return getattr(importlib.import_module(self.module), self.name)
 

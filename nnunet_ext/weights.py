@@ -218,7 +218,7 @@ class _Watch:
 
 def _reason(error: Exception) -> str:
     """Return one line on a network's fault, without nested representations."""
-    if (response := error.response) is not None and response.status_code >= 400:
+    if (response := getattr(error, "response", None)) is not None and response.status_code >= 400:
         return f"HTTP {response.status_code} {response.reason}"
     text = str(error)
     if "timed out" in text:

@@ -176,10 +176,11 @@ class _Design:
         Args:
             values: cases x models, NaN where undefined.
         """
-        differences = np.column_stack([statistics.differences(values[a], values[b]) for a, b in self.pairs])
+        columns = {name: values[name].to_numpy() for name in values}
+        differences = np.column_stack([statistics.differences(columns[a], columns[b]) for a, b in self.pairs])
         defined = [column[~np.isnan(column)] for column in differences.T]
         p = [statistics.signed_rank_p(d) if d.size else math.nan for d in defined]
-        smallest = [statistics.smallest_p(np.count_nonzero(d)) if d.size else math.nan for d in defined]
+        smallest = [statistics.smallest_p(int(np.count_nonzero(d))) if d.size else math.nan for d in defined]
         p_holm, attainable = statistics.holm(p), statistics.holm(smallest)
         family = sum(d.size > 0 for d in defined)
         low, high = mean_intervals(differences)
@@ -213,7 +214,8 @@ class _Design:
 
 def mean_over_repeats(tables: Sequence[pd.DataFrame], metric: str) -> np.ndarray:
     """Return a metric's values of all cases, shape (cases,); NaN where a repeat is undefined."""
-    return np.mean([table[metric].to_numpy(dtype=float) for table in tables], axis=0)
+    mean: np.ndarray = np.mean([table[metric].to_numpy(dtype=float) for table in tables], axis=0)
+    return mean
 
 
 def summarise(tables: Sequence[pd.DataFrame], metric: str) -> ModelSummary:
@@ -247,7 +249,7 @@ def best(values: pd.DataFrame, metric: Metric) -> set[str]:
         return set()
     means = complete.mean()
     top = wording.number(means.max() if metric.better > 0 else means.min(), metric)
-    return {name for name, mean in means.items() if wording.number(mean, metric) == top}
+    return {str(name) for name, mean in means.items() if wording.number(mean, metric) == top}
 
 
 def _finding(pair: Pair, better: int, alpha: float) -> Finding:

@@ -118,7 +118,7 @@ def to_csv(rows: pd.DataFrame) -> str:
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
     """Return everything but the values of cases, ready for JSON; what is undefined is None."""
-    return without_nan(
+    content: dict[str, Any] = without_nan(
         {
             "models": [
                 {
@@ -141,6 +141,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             "results": [_json_result(result) for result in comparison.results.values()],
         }
     )
+    return content
 
 
 def _head(result: Result) -> dict[str, str]:

@@ -55,7 +55,7 @@ def signed_rank_p(difference: np.ndarray) -> float:
         ways[rank:] += ways[:-rank].copy()
     observed = ranks[d > 0].sum()
     tail = min(ways[: observed + 1].sum(), ways[observed:].sum())
-    return min(1.0, 2 * float(tail) / 2.0**d.size)
+    return float(min(1.0, 2 * tail / 2.0**d.size))
 
 
 def smallest_p(n: int) -> float:
@@ -74,10 +74,10 @@ def holm(p: Sequence[float]) -> np.ndarray:
     Never smaller than what goes in, in the same order, at most 1, and non-decreasing in every p: the correction of the
     smallest attainable p-values is the smallest attainable corrected one.
     """
-    p = np.asarray(p, dtype=float)
-    corrected = np.full(p.shape, np.nan)
-    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN is sorted to the end
-    steps = p[order] * np.arange(order.size, 0, -1)
+    values = np.asarray(p, dtype=float)
+    corrected = np.full(values.shape, np.nan)
+    order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]  # NaN is sorted to the end
+    steps = values[order] * np.arange(order.size, 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return corrected
 
@@ -152,4 +152,5 @@ def _tau(full: np.ndarray, sampled: np.ndarray) -> np.ndarray:
     i, j = np.triu_indices(full.size, 1)
     a, b = np.sign(full[i] - full[j]), np.sign(sampled[:, i] - sampled[:, j])
     untied = np.sqrt(np.count_nonzero(a) * np.count_nonzero(b, axis=1))
-    return np.divide(b @ a, untied, out=np.full(len(b), np.nan), where=untied > 0)
+    tau: np.ndarray = np.divide(b @ a, untied, out=np.full(len(b), np.nan), where=untied > 0)
+    return tau

@@ -141,7 +141,7 @@ def ranking_verdict(ranking: Ranking) -> str:
         return f"All means are equal (n = {ranking.n})."
     if ranking.n < 2:
         return f"n = {ranking.n} is too small to say how firm the order is."
-    shares = " and ".join(f"{model} is first in {percent(float(ranking.shares.loc[model, 1]))}" for model in first)
+    shares = " and ".join(f"{model} is first in {percent(ranking.shares[1][model])}" for model in first)
     agreement = f"; the order of all models agrees with theirs with tau = {ranking.tau:.2f} on average"
     caution = " So few cases make the bootstrap look firmer than it is." if ranking.n < FEW else ""
     return f"{shares} of bootstrap samples of {ranking.n} cases{agreement if len(ranking.ranks) > 2 else ''}.{caution}"

@@ -25,9 +25,7 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunet_ext.evaluation.aggregate import aggregate
-from nnunet_ext.evaluation.folder import evaluate
-from nnunet_ext.evaluation.source import from_folders
+from nnunet_ext.evaluation.evaluator import evaluate
 from nnunet_ext.metrics.definitions import PHYSICAL
 from nnunet_ext.metrics.measure import Scale, measure_segmentations
 
@@ -113,8 +111,7 @@ def of_files(folder: Path, shape: tuple[int, ...], axes: tuple[int, ...], cases:
     (folder / "dataset.json").write_text(json.dumps(DATASET))
 
     def ours() -> None:
-        evaluation = evaluate(from_folders(folder / "pred", folder / "ref"), tolerance=TOLERANCE)
-        evaluation.save(folder / "out", {n: s.as_dict() for n, s in aggregate(evaluation).items()})
+        evaluate(folder / "pred", folder / "ref", tolerance=TOLERANCE).save(folder / "out")
 
     def theirs() -> None:
         for file in sorted((folder / "ref").iterdir()):

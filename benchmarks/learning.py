@@ -203,12 +203,11 @@ def train(name: str, place: Workplace) -> PassTrainer:
 
 def test(name: str, checkpoint: str, place: Workplace) -> tuple[dict[str, float], dict[str, float | None]]:
     """Dice and HD95 of every test case, predicted at its own size."""
-    from nnunet_ext.evaluation.folder import evaluate
-    from nnunet_ext.evaluation.source import from_folders
+    from nnunet_ext.evaluation.evaluator import evaluate
 
     folder = place.predictions(name, checkpoint)
     predict(place.model(name), checkpoint, place, folder)
-    evaluation = evaluate(from_folders(folder, place.raw / "labelsTs", place.raw / "dataset.json"))
+    evaluation = evaluate(folder, place.raw / "labelsTs", dataset_json=place.raw / "dataset.json")
     (structure,) = evaluation.structures
     scores = evaluation.of(structure)
     return scores["dice"].to_dict(), {case: None if np.isnan(v) else v for case, v in scores["hd95"].items()}

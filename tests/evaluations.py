@@ -1,4 +1,4 @@
-"""Evaluations made of numbers, for tests of what comes after them."""
+"""Evaluations made of numbers, for tests of what comes after them, and segmentations to evaluate."""
 
 from __future__ import annotations
 
@@ -40,3 +40,13 @@ def evaluation(
     for key, values in (others or {}).items():
         table[units.column(key)] = np.asarray(values, dtype=float)
     return Evaluation(table=table, units=units, structures={structure: labels}, info=info)
+
+
+def boxes(seed: int, highest: int = 1, shape: tuple[int, ...] = (6, 20, 22)) -> np.ndarray:
+    """A segmentation: boxes of random labels in random places."""
+    rng = np.random.default_rng(seed)
+    out = np.zeros(shape, np.uint8)
+    for _ in range(5):
+        start = [rng.integers(0, n) for n in shape]
+        out[tuple(slice(s, s + rng.integers(1, 9)) for s in start)] = rng.integers(1, highest + 1)
+    return out

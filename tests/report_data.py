@@ -10,8 +10,7 @@ import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from scipy.ndimage import gaussian_filter, shift
 
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.evaluation.folder import evaluate
-from nnunet_ext.evaluation.source import from_folders
+from nnunet_ext.evaluation.evaluator import evaluate
 from nnunet_ext.phantom.busi import write_busi
 from nnunet_ext.phantom.lits import write_lits
 
@@ -99,7 +98,7 @@ def _disturbed(mask: np.ndarray, error: float, rng: np.random.Generator) -> np.n
 
 def evaluation(root: Path, predictions: Path, **info: object) -> Evaluation:
     """Of a folder of predictions against ``labelsTs``; `info` is added to what the evaluation says of itself."""
-    measured = evaluate(from_folders(predictions, root / "labelsTs"), tolerance=2.0, jobs=1)
+    measured = evaluate(predictions, root / "labelsTs")
     measured.info.update({"images": str(root / "imagesTs"), **info})
     return measured
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nnunet_ext.evaluation.aggregate import aggregate, summarise
+from nnunet_ext.evaluation.aggregate import summarise
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.metrics.definitions import METRICS, PHYSICAL
 from nnunet_ext.metrics.masks import MaskPair
@@ -48,7 +48,7 @@ def evaluation(*cases: str) -> Evaluation:
 
 
 def test_every_metric_is_summed_up() -> None:
-    found = aggregate(evaluation(*PAIRS))["tumour"]
+    found = evaluation(*PAIRS).summaries["tumour"]
     assert list(found.metrics) == [m.key for m in METRICS]
     for metric in METRICS:
         values = evaluation(*PAIRS).of("tumour")[metric.key].dropna()
@@ -63,7 +63,7 @@ def test_every_metric_is_summed_up() -> None:
 
 
 def test_empty_masks_are_counted_and_listed_apart() -> None:
-    found = aggregate(evaluation(*PAIRS))["tumour"]
+    found = evaluation(*PAIRS).summaries["tumour"]
     assert (found.cases, found.both_empty, found.missed, found.invented) == (5, 1, 1, 1)
     assert found.without == {"invented": pytest.approx(18 * 10 / 1000), "nothing": 0}
     assert found.metrics["dice"].mean == pytest.approx((2 / 3 + 1 + 0 + 0) / 4)
@@ -71,7 +71,7 @@ def test_empty_masks_are_counted_and_listed_apart() -> None:
 
 
 def test_pooled_values_are_those_of_all_voxels_and_lesions_together() -> None:
-    found = aggregate(evaluation(*PAIRS))["tumour"].metrics
+    found = evaluation(*PAIRS).summaries["tumour"].metrics
     overlap = Overlap.of(*(np.stack(masks) for masks in zip(*PAIRS.values(), strict=True)))
     for key in ("dice", "iou", "precision", "recall", "specificity"):
         assert found[key].pooled == pytest.approx(getattr(overlap, key))
@@ -86,7 +86,7 @@ def test_pooled_values_are_those_of_all_voxels_and_lesions_together() -> None:
     ("case", "dice", "f1"), [("nothing", math.nan, math.nan), ("missed", 0, 0), ("invented", 0, 0)]
 )
 def test_pooled_values_of_one_empty_case(case: str, dice: float, f1: float) -> None:
-    found = aggregate(evaluation(case))["tumour"].metrics
+    found = evaluation(case).summaries["tumour"].metrics
     assert (found["dice"].pooled, found["lesion_f1"].pooled) == pytest.approx((dice, f1), nan_ok=True)
 
 

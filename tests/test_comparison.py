@@ -38,7 +38,6 @@ from nnunet_ext.comparison import (
 )
 from nnunet_ext.comparison.export import escape
 from nnunet_ext.comparison.wording import number, p_value, percent
-from nnunet_ext.evaluation.aggregate import aggregate
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY, PIXELS
 
@@ -631,7 +630,7 @@ class TestFolder:
 
 def test_evaluate_and_compare_say_the_same_of_one_model() -> None:
     run = evaluation([math.nan, *A[1:]], others={"hd95": 30 * (1 - A)})
-    alone = aggregate(run)["tumour"].metrics
+    alone = run.summaries["tumour"].metrics
     comparison = compare([model("A", run), model("B", B, others={"hd95": 30 * (1 - B)})])
     for key in ("dice", "iou", "hd95"):
         together = asdict(comparison.results["tumour", key].summaries["A"])

@@ -14,28 +14,20 @@ import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 import tifffile
 import tiny
+from evaluations import boxes
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder, load_summary_json
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+from nnunet_ext import registry
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation import folder as folder_module
+from nnunet_ext.evaluation import evaluator
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.evaluation.folder import evaluate
+from nnunet_ext.evaluation.evaluator import evaluate, evaluate_source
 from nnunet_ext.evaluation.source import from_folders
 from nnunet_ext.metrics.definitions import PHYSICAL, PIXELS, PLANAR, Units
 
 SHAPE = (6, 20, 22)
-
-
-def segmentation(seed: int, highest: int = 1, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
-    """Boxes of random labels in random places."""
-    rng = np.random.default_rng(seed)
-    out = np.zeros(shape, np.uint8)
-    for _ in range(5):
-        start = [rng.integers(0, n) for n in shape]
-        out[tuple(slice(s, s + rng.integers(1, 9)) for s in start)] = rng.integers(1, highest + 1)
-    return out
 
 
 def write(file: Path, array: np.ndarray, spacing: tuple[float, ...] | None = (0.7, 0.8, 3.0), **geometry: Any) -> None:
@@ -68,8 +60,8 @@ def make(tmp_path: Path) -> Make:
         highest = max(max(v) if isinstance(v, list) else v for v in labels.values())
         most = highest - ("ignore" in labels)
         for k in range(cases):
-            write(pred / f"case_{k}{ending}", segmentation(k, most, shape), **options)
-            write(ref / f"case_{k}{ending}", segmentation(k + 100, highest, shape), **options)
+            write(pred / f"case_{k}{ending}", boxes(k, most, shape), **options)
+            write(ref / f"case_{k}{ending}", boxes(k + 100, highest, shape), **options)
         dataset = {"labels": labels, "file_ending": ending, "channel_names": {"0": "CT"}, "numTraining": cases}
         order = {"regions_class_order": [1, 2]} if labels is tiny.REGIONS else {}
         tiny.save(tmp_path / "raw" / "dataset.json", dataset | order)
@@ -126,7 +118,7 @@ class TestNumbers:
         write(pred / "case_0.nii.gz", np.zeros(SHAPE, np.uint8))
         write(ref / "case_0.nii.gz", np.zeros(SHAPE, np.uint8))
         source = from_folders(pred, ref)
-        evaluate(source).save(tmp_path / "out")
+        evaluate_source(source).save(tmp_path / "out")
         reader = determine_reader_writer_from_dataset_json(source.dataset, verbose=False)()
         keys = [v[0] if len(v) == 1 else v for v in source.structures.labels.values()]
         compute_metrics_on_folder(
@@ -159,13 +151,13 @@ class TestNumbers:
         prediction[0, 18, 3] = 1  # far away, and ignored
         write(ref / "case_0.nii.gz", reference)
         write(pred / "case_0.nii.gz", prediction)
-        row = evaluate(from_folders(pred, ref)).of("tumour").loc["case_0"]
+        row = evaluate(pred, ref).of("tumour").loc["case_0"]
         assert (row["dice"], row["hd"], row["lesions_prediction"], row["volume_error"]) == (1, 0, 1, 0)
         assert row["tn"] == 6 * 15 * 22 - 6 * 25
 
     def test_regions_overlap(self, make: Make) -> None:
         pred, ref = make(tiny.REGIONS)
-        evaluation = evaluate(from_folders(pred, ref))
+        evaluation = evaluate(pred, ref)
         liver, tumour = (evaluation.of(name) for name in ("liver", "tumour"))
         assert evaluation.structures == {"liver": (1, 2), "tumour": (2,)}
         assert (liver["volume_reference"] >= tumour["volume_reference"]).all()
@@ -175,15 +167,15 @@ class TestNumbers:
 
     def test_several_processes(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         pred, ref = make(tiny.CLASSES)
-        alone = evaluate(from_folders(pred, ref))
-        monkeypatch.setattr(folder_module, "_SECONDS_PER_WORKER", 1e-9)
+        alone = evaluate(pred, ref)
+        monkeypatch.setattr(evaluator, "_SECONDS_PER_WORKER", 1e-9)
         seen = []
 
         def track(items: Iterable, *, total: int, what: str, unit: str) -> Iterable:
             seen.append((total, what, unit))
             return items
 
-        together = evaluate(from_folders(pred, ref), jobs=2, track=track)
+        together = evaluate(pred, ref, jobs=2, track=track)
         pd.testing.assert_frame_equal(alone.table, together.table)
         assert seen == [(4, "evaluate", "case")]
 
@@ -191,7 +183,7 @@ class TestNumbers:
         pred, ref = make(cases=1)
         for folder in (pred, ref):
             (folder / "case_0.nii.gz").rename(folder / "007.nii.gz")
-        assert evaluate(from_folders(pred, ref)).cases == ["007"]
+        assert evaluate(pred, ref).cases == ["007"]
 
 
 class TestUnits:
@@ -223,7 +215,7 @@ class TestUnits:
         reference[..., 5, 5], prediction[..., 5, 8] = 1, 1
         write(pred / f"case_0{ending}", prediction, spacing)
         write(ref / f"case_0{ending}", reference, spacing)
-        evaluation = evaluate(from_folders(pred, ref))
+        evaluation = evaluate(pred, ref)
         assert evaluation.units == units
         row = evaluation.of("tumour").loc["case_0"]
         assert row["hd"] == row["hd95"] == row["assd"] == pytest.approx(3 * side)
@@ -234,20 +226,20 @@ class TestUnits:
     def test_tiff_has_its_spacing_beside_it(self, make: Make) -> None:
         pred, ref = make(ending=".tif", cases=0)
         for folder in (pred, ref):
-            tifffile.imwrite(folder / "a.tif", segmentation(1))
-        assert evaluate(from_folders(pred, ref)).units == PIXELS
+            tifffile.imwrite(folder / "a.tif", boxes(1))
+        assert evaluate(pred, ref).units == PIXELS
         tiny.save(ref / "a.json", {"spacing": [3.0, 0.5, 0.5]})
-        evaluation = evaluate(from_folders(pred, ref))
+        evaluation = evaluate(pred, ref)
         assert evaluation.units == PHYSICAL
-        voxels = (segmentation(1) > 0).sum()
+        voxels = (boxes(1) > 0).sum()
         assert evaluation.of("tumour")["volume_reference"].item() == pytest.approx(voxels * 0.75 / 1000)
 
     def test_a_volume_and_an_image_share_no_table(self, make: Make) -> None:
         pred, ref = make(cases=1)
         for folder in (pred, ref):
-            write(folder / "flat.nii.gz", segmentation(3, shape=(20, 22)), (0.5, 0.5))
+            write(folder / "flat.nii.gz", boxes(3, shape=(20, 22)), (0.5, 0.5))
         with pytest.raises(InputError, match="cannot share a table"):
-            evaluate(from_folders(pred, ref))
+            evaluate(pred, ref)
 
 
 class TestErrors:
@@ -264,9 +256,9 @@ class TestErrors:
     def test_size_and_place_and_reading(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
         """All in one message, from the headers."""
         pred, ref = make(cases=5)
-        write(pred / "case_1.nii.gz", segmentation(1, shape=(6, 20, 21)))
-        write(pred / "case_2.nii.gz", segmentation(1), (0.7, 0.8, 4.0))
-        write(pred / "case_3.nii.gz", segmentation(1), Direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
+        write(pred / "case_1.nii.gz", boxes(1, shape=(6, 20, 21)))
+        write(pred / "case_2.nii.gz", boxes(1), (0.7, 0.8, 4.0))
+        write(pred / "case_3.nii.gz", boxes(1), Direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
         (ref / "case_4.nii.gz").write_bytes(b"no image")
         said = refused(capsys, pred, ref)
         assert "4 problems" in said
@@ -278,23 +270,23 @@ class TestErrors:
 
     def test_ignored_geometry(self, make: Make) -> None:
         pred, ref = make(cases=1)
-        write(pred / "case_0.nii.gz", segmentation(0), Origin=(30, 0, 0))
+        write(pred / "case_0.nii.gz", boxes(0), Origin=(30, 0, 0))
         assert run(pred, ref) == 2
         assert run(pred, ref, "--ignore-geometry") == 0
 
     def test_rounded_headers_are_fine(self, make: Make) -> None:
         pred, ref = make(cases=1)
-        write(pred / "case_0.nii.gz", segmentation(0), (0.70001, 0.8, 3.0001), Origin=(0, 1e-4, 0))
+        write(pred / "case_0.nii.gz", boxes(0), (0.70001, 0.8, 3.0001), Origin=(0, 1e-4, 0))
         assert run(pred, ref) == 0
 
     def test_picture_of_another_size(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
         pred, ref = make(ending=".png", shape=(20, 22), spacing=None)
-        write(pred / "case_1.png", segmentation(0, shape=(22, 20)), None)
+        write(pred / "case_1.png", boxes(0, shape=(22, 20)), None)
         assert "case_1: sizes differ, 20x22 and 22x20" in refused(capsys, pred, ref)
 
     def test_unknown_labels_and_colours(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
         pred, ref = make(ending=".png", shape=(20, 22), spacing=None)
-        write(ref / "case_1.png", 255 * segmentation(0, shape=(20, 22)), None)
+        write(ref / "case_1.png", 255 * boxes(0, shape=(20, 22)), None)
         colours = np.zeros((20, 22, 3), np.uint8)
         sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), pred / "case_2.png")
         said = refused(capsys, pred, ref)
@@ -304,7 +296,7 @@ class TestErrors:
     @pytest.mark.parametrize("value", [2, 257, -1, 0.5, np.nan])
     def test_unknown_values(self, make: Make, capsys: pytest.CaptureFixture[str], value: float) -> None:
         pred, ref = make(cases=1, ending=".nrrd")
-        odd = segmentation(0).astype(np.float32)
+        odd = boxes(0).astype(np.float32)
         odd[0, 0, 0] = value
         write(pred / "case_0.nrrd", odd)
         assert f"holds {value:g}, and dataset.json knows the labels 0, 1." in refused(capsys, pred, ref)
@@ -319,19 +311,19 @@ class TestErrors:
 
     def test_other_endings(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
         pred, ref = make(cases=3)
-        write(pred / "case_1.nrrd", segmentation(0))
+        write(pred / "case_1.nrrd", boxes(0))
         (pred / "case_1.nii.gz").unlink()
         said = refused(capsys, pred, ref)
         assert f"{pred}: case_1 with ending .nrrd, and dataset.json says .nii.gz." in said
         for file in (*pred.iterdir(), *ref.iterdir()):
             file.unlink()
-        write(pred / "case_1.nii", segmentation(0))
+        write(pred / "case_1.nii", boxes(0))
         assert "holds no *.nii.gz file, as dataset.json has it, but *.nii." in refused(capsys, pred, ref)
 
     def test_folders_and_dataset_json(self, make: Make, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         said = refused(capsys, tmp_path / "nowhere", tmp_path / "either")
-        assert f"{tmp_path / 'nowhere'} is no folder." in said
-        assert f"{tmp_path / 'either'} is no folder." in said
+        assert f"{tmp_path / 'nowhere'} is not a directory." in said
+        assert f"{tmp_path / 'either'} is not a directory." in said
         pred, ref = make()
         dataset = ref.parent / "dataset.json"
         moved = dataset.rename(tmp_path / "moved.json")
@@ -340,7 +332,7 @@ class TestErrors:
         assert str(dataset) in said
         assert "--dataset-json" in said
         (pred / "dataset.json").write_text("{")
-        assert f"{pred / 'dataset.json'} cannot be read" in refused(capsys, pred, ref)
+        assert f"{pred / 'dataset.json'} is not valid JSON" in refused(capsys, pred, ref)
         tiny.save(pred / "dataset.json", {"labels": tiny.BINARY})
         assert '"file_ending"' in refused(capsys, pred, ref)
         tiny.save(pred / "dataset.json", {"labels": tiny.BINARY, "file_ending": ".jpg"})
@@ -356,7 +348,7 @@ class TestErrors:
             (["--pred", ".", "--ref", ".", "-m", ".", "-f", "0"], "Give --pred and --ref, or -m and -f"),
             (["--pred", ".", "--ref", ".", "--tolerance", "-1"], "--tolerance"),
             (["--pred", ".", "--ref", ".", "--jobs", "0"], "--jobs"),
-            (["--pred", ".", "--ref", ".", "--images", "nowhere"], "--images nowhere is no folder"),
+            (["--pred", ".", "--ref", ".", "--images", "nowhere"], "--images nowhere is not a directory"),
         ],
     )
     def test_options(self, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
@@ -366,10 +358,13 @@ class TestErrors:
     def test_nowhere_to_write(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
         pred, ref = make()
         (pred / "file").touch()
-        assert "file is a file" in refused(capsys, pred, ref, "--out", pred / "file")
-        assert "file is no folder to write to" in refused(capsys, pred, ref, "--out", pred / "file" / "below")
-        assert "file is no folder to write to" in refused(capsys, pred, ref, "--report", pred / "file" / "report.html")
-        assert "is a folder" in refused(capsys, pred, ref, "--report", pred)
+        for option, place, message in (
+            ("--out", pred / "file", "file is not a directory"),
+            ("--out", pred / "file" / "below", "file is not a writable directory"),
+            ("--report", pred / "file" / "report.html", "file is not a writable directory"),
+            ("--report", pred, f"{pred} is a directory"),
+        ):
+            assert message in refused(capsys, pred, ref, option, place)
 
     @pytest.mark.parametrize(
         ("name", "content"), [("metrics.csv", "case,dice\na,1\n"), ("metrics.json", '{"dice": 1}')]
@@ -389,7 +384,7 @@ class TestErrors:
             raise KeyboardInterrupt
 
         pred, ref = make()
-        monkeypatch.setattr(folder_module, "measure_segmentations", stop)
+        monkeypatch.setattr(evaluator, "measure_segmentations", stop)
         assert run(pred, ref) == 130
         assert not list(pred.glob("*metrics*"))
 
@@ -458,11 +453,20 @@ class TestModelFolder:
             assert Path(case["prediction_file"]).is_file()
             assert Path(case["reference_file"]).is_file()
 
-    def test_click_trainers_are_told_apart(self, model: Path) -> None:
-        clicks = model.with_name("nnUNetTrainerSAMUSHFClick__nnUNetSAMUSPlans__2d")
-        model.rename(clicks)
-        assert main(["evaluate", "-m", str(clicks), "-f", "0"]) == 0
-        assert Evaluation.load(clicks / "fold_0" / "validation").info["prompts"] == "reference"
+    def test_the_registry_says_who_needs_clicks(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No name does: another package's trainer is asked for its entry as ours are."""
+        theirs = {"TheirPointer": "click", "TheirClick": "none", "TheirMixed": "mixed"}
+        entries = {name: registry.Entry("trainer", name, "theirs", "", prompts=p) for name, p in theirs.items()}
+        ours = registry.get
+        monkeypatch.setattr(registry, "get", lambda kind, name: entries.get(name) or ours(kind, name))
+        prompts = {}
+        for trainer in (*theirs, "nnUNetTrainerSAMUSHFClick", "nnUNetTrainerSAMUSHF", "NobodysClick"):
+            model = model.rename(model.with_name(f"{trainer}__nnUNetSAMUSPlans__2d"))
+            assert main(["evaluate", "-m", str(model), "-f", "0"]) == 0
+            prompts[trainer] = Evaluation.load(model / "fold_0" / "validation").info["prompts"]
+        clicked = {trainer for trainer, source in prompts.items() if source == "reference"}
+        assert clicked == {"TheirPointer", "nnUNetTrainerSAMUSHFClick"}
+        assert {prompts[trainer] for trainer in set(prompts) - clicked} == {"none"}
 
     def test_what_is_missing(self, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (model / "fold_0" / "validation" / "case_2.nii.gz").unlink()
@@ -472,7 +476,7 @@ class TestModelFolder:
         assert f"{model / 'fold_3' / 'validation'} holds no validation" in said
         (model / "plans.json").unlink()
         assert main(["evaluate", "-m", str(model), "-f", "0"]) == 2
-        assert "no trained model: plans.json missing" in capsys.readouterr().err
+        assert "is not a trained model: plans.json missing" in capsys.readouterr().err
 
     def test_a_case_counts_once(self, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shutil.copytree(model / "fold_0", model / "fold_all")

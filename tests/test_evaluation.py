@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from evaluations import boxes
 
+from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import without_nan
 from nnunet_ext.evaluation.evaluation import Evaluation, columns, table_of
 from nnunet_ext.metrics.definitions import COUNTS, METRICS, PHYSICAL, PIXELS, Units
+from nnunet_ext.metrics.measure import Scale, measure_segmentations
+
+DATA = Path(__file__).resolve().parent / "data"
 
 
 def evaluation(units: Units = PHYSICAL, cases: tuple[str, ...] = ("001", "a b")) -> Evaluation:
@@ -52,7 +60,7 @@ def test_there_and_back(tmp_path: Path, units: Units) -> None:
 
 def test_json_has_nnunets_keys_and_no_nan(tmp_path: Path) -> None:
     there = evaluation()
-    there.save(tmp_path, aggregates={"liver": {"dice": {"mean": float("nan")}}})
+    there.save(tmp_path)
     text = (tmp_path / "metrics.json").read_text()
     assert "NaN" not in text
     content = json.loads(text)
@@ -66,7 +74,9 @@ def test_json_has_nnunets_keys_and_no_nan(tmp_path: Path) -> None:
     definitions = content["nnunet_ext"]["definitions"]
     assert list(definitions) == [m.key for m in METRICS]
     assert definitions["hd95"].endswith("undefined: either mask empty")
-    assert content["nnunet_ext"]["aggregates"] == {"liver": {"dice": {"mean": None}}}
+    aggregates = content["nnunet_ext"]["aggregates"]["liver"]["metrics"]
+    assert aggregates["dice"]["mean"] == pytest.approx(there.of("liver")["dice"].mean())
+    assert aggregates["hd95"]["pooled"] is None
 
 
 def test_means_are_those_of_defined_values(tmp_path: Path) -> None:
@@ -90,8 +100,8 @@ def test_metrics_by_key_whatever_the_unit() -> None:
     ("content", "message"),
     [
         (None, "No such file"),
-        ("{", "no metrics of nnunet_ext"),
-        ("[]", "no metrics of nnunet_ext"),
+        ("{", "not valid JSON"),
+        ("[]", "holds a list, not a dict"),
         ('{"metric_per_case": [], "mean": {}}', "no metrics of nnunet_ext"),
         ('{"nnunet_ext": {"format": 2}}', "has format 2"),
     ],
@@ -106,12 +116,114 @@ def test_other_files_are_refused_by_name(tmp_path: Path, content: str | None, me
     assert "nnunet_ext evaluate" in str(error.value)
 
 
-def test_a_missing_metric_is_named(tmp_path: Path) -> None:
+def edited(file: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Change the metrics of every case and structure in a file."""
+    content = json.loads(file.read_text())
+    for case in content["metric_per_case"]:
+        for metrics in case["metrics"].values():
+            change(metrics)
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_a_metric_that_a_file_lacks_is_undefined(tmp_path: Path) -> None:
+    """As in a file of an earlier version, which did not have it yet."""
+    there = evaluation()
+    there.save(tmp_path)
+
+    def older(metrics: dict[str, Any]) -> None:
+        for key in ("hd95_mm", "Dice", "lesion_recall"):
+            del metrics[key]
+
+    back = Evaluation.load(edited(tmp_path / "metrics.json", older))
+    lacking = ["dice", "hd95", "lesion_recall"]
+    assert [m.key for m in METRICS if back.lacks(m.key)] == lacking
+    for structure in there.structures:
+        rows = back.of(structure)
+        assert rows[lacking].isna().all(axis=None)
+        expected = there.of(structure)
+        pd.testing.assert_frame_equal(rows.drop(columns=lacking), expected.drop(columns=lacking))
+        summary = back.summaries[structure].metrics
+        assert (summary["hd95"].n, summary["hd95"].undefined) == (0, 2)
+        expected = asdict(there.summaries[structure].metrics["iou"])
+        assert asdict(summary["iou"]) == pytest.approx(expected, nan_ok=True)
+        for key in ("lesion_recall", "lesion_f1"):  # not 0
+            assert np.isnan(summary[key].pooled)
+    assert back.notes == ()
+    back.save(tmp_path / "again")
+    again = Evaluation.load(tmp_path / "again")
+    pd.testing.assert_frame_equal(again.table, back.table)
+
+
+def test_a_metric_that_only_some_cases_lack(tmp_path: Path) -> None:
     evaluation().save(tmp_path)
-    file = tmp_path / "metrics.json"
-    file.write_text(file.read_text().replace("hd95_mm", "hd96_mm"))
-    with pytest.raises(InputError, match="hd95_mm"):
-        Evaluation.load(file)
+    cases = iter([True, True, False, False])
+
+    def some_cases(metrics: dict[str, Any]) -> None:
+        if next(cases):
+            del metrics["nsd"]
+
+    back = Evaluation.load(edited(tmp_path / "metrics.json", some_cases))
+    assert not back.lacks("nsd")
+    assert np.isnan(back.of("liver")["nsd"]["001"])
+
+
+def test_unknown_metrics_are_ignored_with_a_note(tmp_path: Path) -> None:
+    """As in a file of a later version."""
+    there = evaluation()
+    there.save(tmp_path)
+    file = edited(tmp_path / "metrics.json", lambda metrics: metrics.update(mcc=0.5, hd95_furlong=1))
+    back = Evaluation.load(file)
+    pd.testing.assert_frame_equal(back.table, there.table)
+    (note,) = back.notes
+    assert str(file) in note
+    assert "does not know: hd95_furlong, mcc; ignored" in note
+
+
+def test_counts_cannot_be_lacking(tmp_path: Path) -> None:
+    evaluation().save(tmp_path)
+    with pytest.raises(InputError, match="holds no metrics of nnunet_ext"):
+        Evaluation.load(edited(tmp_path / "metrics.json", lambda metrics: metrics.pop("FN")))
+
+
+def test_the_command_compares_files_of_other_versions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What one file lacks is left out, what it has too much is ignored, and both are said."""
+    for name in ("new", "old"):
+        evaluation().save(tmp_path / name)
+
+    def other(metrics: dict[str, Any]) -> None:
+        del metrics["hd95_mm"]
+        metrics["mcc"] = 0.5
+
+    file = edited(tmp_path / "old" / "metrics.json", other)
+    assert main(["compare", f"new={tmp_path / 'new'}", f"old={file}", "--out", str(tmp_path / "out")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Left out, since old lacks it: HD95." in printed
+    assert f"{file} holds metrics that this version of nnunet_ext does not know: mcc; ignored." in printed
+
+
+def test_a_file_of_commit_a5e75ff() -> None:
+    """Written by its nnunet_ext evaluate for masks made as below; all numbers are those of today."""
+    file = DATA / "a5e75ff" / "metrics.json"
+    stored = Evaluation.load(file)
+    assert stored.notes == ()
+    assert stored.structures == {"liver": (1, 2), "tumour": (2,)}
+    assert stored.info["name"] == "by a5e75ff"
+    rows = []
+    for k, case in enumerate(stored.cases):
+        prediction, reference = boxes(k, 2), boxes(k + 100, 2)
+        if k == 2:
+            prediction[prediction == 2] = 1
+        scale = Scale((3, 0.8, 0.7), stored.units, stored.info["nsd_tolerance"])
+        for name, metrics in measure_segmentations(prediction, reference, stored.structures, scale).items():
+            named = {key if key in COUNTS else stored.units.column(key): v for key, v in metrics.items()}
+            rows.append({"case": case, "structure": name, **named})
+    pd.testing.assert_frame_equal(table_of(rows, stored.units), stored.table, rtol=1e-6)
+    aggregates = json.loads(file.read_text())["nnunet_ext"]["aggregates"]
+    for name, summary in stored.summaries.items():
+        old = aggregates[name]["metrics"]
+        new = {key: asdict(metric) for key, metric in summary.metrics.items()}
+        assert without_nan(new) == {key: pytest.approx(values) for key, values in old.items()}
 
 
 def test_a_failing_write_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +233,7 @@ def test_a_failing_write_leaves_the_old_files(tmp_path: Path, monkeypatch: pytes
     def full(self: Path, *_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         evaluation(PIXELS).save(tmp_path)
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before

@@ -19,7 +19,7 @@ from nnunet_ext.benchmark.matrix_file import file_of, load
 from nnunet_ext.benchmark.state import Store, write_json
 from nnunet_ext.common.environment import SAM_CHECKPOINT
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.files import check_file, write_text
+from nnunet_ext.common.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from typing import Self
@@ -62,7 +62,7 @@ class Benchmark:
                 be set aside.
         """
         mark = self.folders.root / MARK
-        check_file(mark, "Name another folder with --out.")
+        check_writable(mark, "Name another folder with --out.")
         name = json.loads(mark.read_text())["name"] if mark.is_file() else self.matrix.name
         if name != self.matrix.name:
             raise InputError(

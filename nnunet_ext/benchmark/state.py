@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from nnunet_ext.benchmark import processes, slurm_queue
 from nnunet_ext.benchmark.jobs import Job
-from nnunet_ext.evaluation.files import write_text
+from nnunet_ext.common.files import write_text
 
 State = Literal["waiting", "running", "interrupted", "failed", "done"]
 

@@ -15,7 +15,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.processes import cpus
@@ -24,7 +24,6 @@ from nnunet_ext.common.progress import progress_bar
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.aggregate import StructureSummary, Summary
     from nnunet_ext.evaluation.evaluation import Evaluation
-    from nnunet_ext.evaluation.source import Source
     from nnunet_ext.metrics.definitions import Metric, Units
 
 HELP = "measure predictions against references"
@@ -39,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset-json",
         type=Path,
         metavar="FILE",
-        help="default: beside predictions, references or in the folder above",
+        help="default: next to the predictions, the references, or in the folder above",
     )
     model = parser.add_argument_group("a trained model's validation")
     model.add_argument("-m", type=Path, metavar="DIR", help="model: TRAINER__PLANS__CONFIGURATION")
     model.add_argument("-f", nargs="+", metavar="FOLD", help="folds whose validation counts")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="for metrics.csv and metrics.json; default: predictions"
+        "--out", type=Path, metavar="DIR", help="for metrics.csv and metrics.json; default: that of the predictions"
     )
     parser.add_argument("--name", help="of the model, for tables; default: its trainer, else the folder")
     parser.add_argument(
@@ -55,36 +54,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, metavar="DIR", help="images, for the report's pictures")
     parser.add_argument("--ignore-geometry", action="store_true", help="compare files whatever their place in space")
     parser.add_argument(
-        "--jobs", type=int, default=cpus(), metavar="N", help="processes at most (default: %(default)s)"
+        "--jobs", type=int, default=cpus(), metavar="N", help="greatest number of processes (default: %(default)s)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write, print."""
     _check(args)
-    from nnunet_ext.evaluation.aggregate import aggregate
+    from nnunet_ext.common.files import check_writable
     from nnunet_ext.evaluation.evaluation import CSV, JSON, check_folder
-    from nnunet_ext.evaluation.files import check_file
-    from nnunet_ext.evaluation.folder import evaluate
+    from nnunet_ext.evaluation.evaluator import evaluate_source
+    from nnunet_ext.evaluation.source import from_folders, from_model
 
-    source, out = _source(args), args.out or _default_out(args)
+    source = from_model(args.m, args.f) if args.m else from_folders(args.pred, args.ref, args.dataset_json)
+    out = args.out or _default_out(args)
     check_folder(out)
     if args.report:
-        check_file(args.report, "Name another file with --report.")
-    source.info.update(_info(args, source))
-    evaluation = evaluate(
+        check_writable(args.report, "Name another file with --report.")
+    if args.name:
+        source.info["name"] = args.name
+    if args.images:
+        source.info["images"] = str(args.images.resolve())
+    source.info["command"] = shlex.join(["nnunet_ext", *sys.argv[1:]]) if sys.argv[1:2] == ["evaluate"] else ""
+    evaluation = evaluate_source(
         source,
         tolerance=args.tolerance,
         jobs=args.jobs,
         check_geometry=not args.ignore_geometry,
         track=progress_bar,
     )
-    summaries = aggregate(evaluation)
     try:
-        evaluation.save(out, {name: summary.as_dict() for name, summary in summaries.items()})
+        evaluation.save(out)
     except OSError as e:
         raise InputError(f"{out} cannot be written: {e.strerror or e}.", hint="Name another with --out.") from e
-    for line in table(evaluation, summaries):
+    for line in table(evaluation):
         print(line)
     print(f"\n{out / CSV}   per case\n{out / JSON}  the same, and all sums")
     if args.report:
@@ -101,17 +104,11 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(
             "Either two folders or a trained model is evaluated.", hint="Give --pred and --ref, or -m and -f."
         )
-    problems = [f"--tolerance {args.tolerance:g} is no distance."] if not args.tolerance >= 0 else []
-    problems += ["--jobs must be 1 at least."] if args.jobs < 1 else []
-    problems += [f"--images {args.images} is no folder."] if args.images and not args.images.is_dir() else []
+    problems = [f"--tolerance {args.tolerance:g} is not a distance."] if not args.tolerance >= 0 else []
+    problems += ["--jobs must be at least 1."] if args.jobs < 1 else []
+    problems += [f"--images {args.images} is not a directory."] if args.images and not args.images.is_dir() else []
     if problems:
         raise InputError(*problems)
-
-
-def _source(args: argparse.Namespace) -> Source:
-    from nnunet_ext.evaluation.source import from_folders, from_model
-
-    return from_model(args.m, args.f) if args.m else from_folders(args.pred, args.ref, args.dataset_json)
 
 
 def _default_out(args: argparse.Namespace) -> Path:
@@ -120,26 +117,8 @@ def _default_out(args: argparse.Namespace) -> Path:
     return args.m / (f"fold_{args.f[0]}/validation" if len(args.f) == 1 else f"validation_folds_{'_'.join(args.f)}")
 
 
-def _info(args: argparse.Namespace, source: Source) -> dict[str, Any]:
-    """Beside what the source knows: name, images, and how this was made."""
-    from importlib.metadata import version
-
-    from nnunet_ext.evaluation.source import images_of
-    from nnunet_ext.version import __version__
-
-    trainer, configuration = (source.info.get(key) for key in ("trainer", "configuration"))
-    default = " ".join(filter(None, (trainer, configuration))) or (args.pred or args.m).resolve().name
-    images = args.images or images_of(source)
-    return {
-        "name": args.name or default,
-        **({"images": str(images.resolve())} if images else {}),
-        "command": shlex.join(["nnunet_ext", *sys.argv[1:]]) if sys.argv[1:2] == ["evaluate"] else "",
-        "versions": {"nnunet_ext": __version__, **{p: version(p) for p in ("nnunetv2", "numpy", "scipy")}},
-    }
-
-
-def table(evaluation: Evaluation, summaries: dict[str, StructureSummary]) -> list[str]:
-    """The sums as lines of text."""
+def table(evaluation: Evaluation) -> list[str]:
+    """Return the sums as lines of text."""
     from nnunet_ext.evaluation.aggregate import INTERVAL
     from nnunet_ext.metrics.definitions import METRICS
 
@@ -149,7 +128,7 @@ def table(evaluation: Evaluation, summaries: dict[str, StructureSummary]) -> lis
     if prompts != "none":
         lines.append(f"Prompts came from: {prompts}. Not comparable with methods that got none.")
     header = f"  {'':<26} {'n':>5}  {'mean':>9}  {'[95 % interval]':>20}  {'median':>9}  {'pooled':>9}  undefined"
-    for structure, summary in summaries.items():
+    for structure, summary in evaluation.summaries.items():
         labels = evaluation.structures[structure]
         which = f"label{'s' * (len(labels) > 1)} {', '.join(map(str, labels))}"
         lines += ["", f"{structure} ({which}): {_emptiness(summary, evaluation.units)}", header]
@@ -165,18 +144,18 @@ def table(evaluation: Evaluation, summaries: dict[str, StructureSummary]) -> lis
 
 
 def _line(metric: Metric, s: Summary, units: Units) -> str:
-    unit = {"length": units.length, "volume": units.volume}.get(metric.quantity)
-    label = f"{metric.label} ({unit})" if unit else metric.label
+    from nnunet_ext.comparison.wording import label
+
     interval = f"[{_number(s.low)}, {_number(s.high)}]" if s.n > 1 else ""
     pooled = _number(s.pooled) if s.pooled == s.pooled else ""
     return (
-        f"  {label:<26} {s.n:>5}  {_number(s.mean):>9}  {interval:>20}  {_number(s.median):>9}  {pooled:>9}  "
-        f"{s.undefined or ''}"
+        f"  {label(metric, units):<26} {s.n:>5}  {_number(s.mean):>9}  {interval:>20}  {_number(s.median):>9}  "
+        f"{pooled:>9}  {s.undefined or ''}"
     ).rstrip()
 
 
 def _number(value: float) -> str:
-    """Four digits after the point for ratios, fewer for larger numbers."""
+    """Return a number with four digits after the point, as ratios have, or fewer where it is larger."""
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 

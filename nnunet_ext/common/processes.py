@@ -5,15 +5,46 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from nnunet_ext.common.errors import InputError
 
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def cpus() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def finished(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    """Yield the result of every item as soon as it is there; fewer than two workers means this process, in order.
+
+    Whatever ends the iteration early (an error, Ctrl-C) cancels the items that have not begun.
+
+    Raises:
+        InputError: a worker process was killed.
+    """
+    if workers < 2:
+        yield from map(work, items)
+        return
+    from concurrent.futures import BrokenExecutor, as_completed
+
+    with spawned_pool(workers) as pool:
+        try:
+            for future in as_completed([pool.submit(work, item) for item in items]):
+                yield future.result()
+        except BrokenExecutor as e:
+            raise InputError(
+                "A worker process was killed, perhaps for lack of memory.", hint="Use fewer processes."
+            ) from e
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def spawned_pool(workers: int) -> ProcessPoolExecutor:

@@ -23,6 +23,7 @@ PACKAGES = (
     "batchgenerators",
     "batchgeneratorsv2",
     "numpy",
+    "scipy",
     "SimpleITK",
 )
 

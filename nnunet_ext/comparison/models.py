@@ -62,8 +62,9 @@ class ModelRuns:
         Args:
             labels: the labels of the structure, whatever the runs call it.
         """
+        lacking = [m.key for m in METRICS if any(run.lacks(m.key) for run in self.runs)]
         return [
-            pd.concat([run.of(_structure_name(run, labels)) for run in repeat], join="inner").sort_index()
+            pd.concat([run.of(_structure_name(run, labels)).drop(columns=lacking) for run in repeat]).sort_index()
             for repeat in zip(*self.folds, strict=True)
         ]
 

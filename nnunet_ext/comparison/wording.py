@@ -187,6 +187,7 @@ def _undefined_notes(results: Mapping[tuple[str, str], Result]) -> Iterator[str]
 
 def _run_notes(models: Sequence[ModelRuns]) -> Iterator[str]:
     for model in models:
+        yield from (note for run in model.runs for note in run.notes)
         if len(model.folds) > 1:
             yield f"{model.name}: {len(model.folds)} folds pooled by case."
         if model.repeats > 1:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.files import check_file, without_nan, write_text
-from nnunet_ext.metrics.definitions import COUNTS, METRICS, Metric, Units
+from nnunet_ext.common.files import check_writable, read_json, write_json, write_text
+from nnunet_ext.common.text import some
+from nnunet_ext.evaluation.aggregate import StructureSummary
+from nnunet_ext.metrics.definitions import BY_KEY, COUNTS, METRICS, Units
 
 FORMAT = 1
 CSV, JSON = "metrics.csv", "metrics.json"
 EXTENSION = "nnunet_ext"  # the key in metrics.json of all that nnU-Net's summary.json has no place for
 TO_NNUNET = {"dice": "Dice", "iou": "IoU", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN"}
+DERIVED = ("n_pred", "n_ref")  # nnU-Net's sums of these counts
 EVALUATE = "Make it with nnunet_ext evaluate --pred DIR --ref DIR."
 
 
@@ -27,38 +31,53 @@ class Evaluation:
 
     Args:
         table: one row per case and structure: the columns ``case`` and ``structure``, the voxel counts tp, fp, fn, tn,
-            then every metric by `Units.column`; NaN is undefined.
+            then metrics by `Units.column`; NaN is undefined. Metrics that were not measured have no column.
         units: of lengths and volumes.
         structures: name -> labels that make it up (one for a label, several for a region).
         info: where it comes from; every key may be missing: ``name`` (of the model, for tables), ``predictions`` and
             ``references`` (folders), ``prediction_files`` (case -> file, if predictions lie in several folders),
             ``file_ending``, ``images`` (folder), ``nsd_tolerance``, ``prompts`` ("none", "file" or "reference"),
             ``trainer``, ``plans``, ``configuration``, ``fold``, ``seed``, ``dataset``, ``command``, ``versions``.
+        notes: what a reader should know of the file that it was read from, a sentence each.
     """
 
     table: pd.DataFrame
     units: Units
     structures: dict[str, tuple[int, ...]]
     info: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def cases(self) -> list[str]:
-        """Names, in the order of the table."""
+        """The names of the cases, in the order of the table."""
         return list(dict.fromkeys(self.table["case"]))
 
     def file(self, kind: Literal["predictions", "references"], case: str) -> Path | None:
-        """Where a segmentation of a case is, or was; None if that is not known."""
+        """Return where a segmentation of a case is, or was; None if that is not known."""
         files = self.info.get("prediction_files", {}) if kind == "predictions" else {}
         if case in files:
             return Path(files[case])
         return Path(self.info[kind]) / f"{case}{self.info.get('file_ending', '')}" if kind in self.info else None
 
-    def of(self, structure: str) -> pd.DataFrame:
-        """The rows of one structure, indexed by case, with metrics under their keys, without units."""
-        rows = self.table[self.table["structure"] == structure].set_index("case").drop(columns="structure")
-        return rows.rename(columns={self.units.column(m.key): m.key for m in METRICS})
+    def lacks(self, key: str) -> bool:
+        """Return whether a metric was not measured, which is not the same as undefined."""
+        return self.units.column(key) not in self.table
 
-    def save(self, folder: Path, aggregates: dict[str, Any] | None = None) -> None:
+    def of(self, structure: str) -> pd.DataFrame:
+        """Return the rows of one structure by case, with counts and all metrics under their keys, without units.
+
+        NaN stands for what is undefined, and for what was not measured.
+        """
+        rows = self.table[self.table["structure"] == structure].set_index("case")
+        keys = {self.units.column(m.key): m.key for m in METRICS}
+        return rows.reindex(columns=[*COUNTS, *keys]).rename(columns=keys)
+
+    @cached_property
+    def summaries(self) -> dict[str, StructureSummary]:
+        """The sums of every structure over all cases, by its name."""
+        return {name: StructureSummary.of(self.of(name)) for name in self.structures}
+
+    def save(self, folder: Path) -> None:
         """Write ``metrics.csv`` and ``metrics.json``; the latter has nnU-Net's summary.json keys where they exist.
 
         Undefined values are empty in the one and null in the other. Each file appears when it is whole.
@@ -68,22 +87,29 @@ class Evaluation:
         """
         check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        record = {"format": FORMAT, "units": self.units._asdict(), "structures": self.structures, "info": self.info}
-        record |= {"definitions": {m.key: _definition(m) for m in METRICS}, "aggregates": aggregates or {}}
-        content = {**self._summary(), EXTENSION: record}
+        record = {
+            "format": FORMAT,
+            "units": self.units._asdict(),
+            "structures": self.structures,
+            "info": self.info,
+            "definitions": {m.key: f"{m.definition}; undefined: {m.undefined or 'never'}" for m in METRICS},
+            "aggregates": {name: summary.as_dict() for name, summary in self.summaries.items()},
+        }
         write_text(folder / CSV, self.table.to_csv(index=False, lineterminator="\n"))
-        write_text(folder / JSON, json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n")
+        write_json(folder / JSON, {**self._summary(), EXTENSION: record})
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
-        """Read a ``metrics.json``, or the one in a folder.
+        """Read a ``metrics.json``, or the one in a folder, of this or an earlier version of nnunet_ext.
+
+        A metric that it lacks was not measured; one that this version does not know is ignored, which `notes` say.
 
         Raises:
-            InputError: not there, or not such a file.
+            InputError: the file is not there, or is not such a file.
         """
         file = path / JSON if path.is_dir() else path
+        content = read_json(file, hint=EVALUATE)
         try:
-            content = json.loads(file.read_text())
             record = content[EXTENSION]
             if record["format"] != FORMAT:
                 raise InputError(
@@ -97,29 +123,36 @@ class Evaluation:
                 for case in content["metric_per_case"]
                 for name, labels in structures.items()
             ]
-            return cls(table=table_of(rows, units), units=units, structures=structures, info=record["info"])
-        except OSError as e:
-            raise InputError(f"{file}: {e.strerror or e}.", hint=EVALUATE) from e
+            unknown = sorted({key for row in rows for key in row}.difference(columns(units), DERIVED))
+            notes = [f"{file} holds metrics that this version of nnunet_ext does not know: {some(unknown)}; ignored."]
+            return cls(
+                table=table_of(rows, units),
+                units=units,
+                structures=structures,
+                info=record["info"],
+                notes=tuple(notes if unknown else ()),
+            )
         except InputError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise InputError(f"{file} holds no metrics of nnunet_ext ({type(e).__name__}: {e}).", hint=EVALUATE) from e
 
     def _summary(self) -> dict[str, Any]:
-        """What nnU-Net writes into summary.json, its means included, with more metrics in each place."""
+        """Return what nnU-Net writes into summary.json, its means included, with more metrics in each place."""
         table = self.table.rename(columns=TO_NNUNET)
         table["n_pred"], table["n_ref"] = table["TP"] + table["FP"], table["TP"] + table["FN"]
-        per_structure = {name: rows.set_index("case") for name, rows in table.groupby("structure", sort=False)}
-        per_structure = {n: per_structure[n].drop(columns="structure") for n in self.structures if n in per_structure}
-        records = {name: rows.to_dict("index") for name, rows in per_structure.items()}
-        means = pd.DataFrame({structure_key(self.structures[n]): rows.mean() for n, rows in per_structure.items()})
+        keys = {name: structure_key(labels) for name, labels in self.structures.items()}
+        rows = {key: table[table["structure"] == name].set_index("case") for name, key in keys.items()}
+        rows = {key: own.drop(columns="structure") for key, own in rows.items() if len(own)}
+        records = {key: own.to_dict("index") for key, own in rows.items()}
+        means = pd.DataFrame({key: own.mean() for key, own in rows.items()})
         return {
             "metric_per_case": [
                 {
                     "case": case,
                     "reference_file": _text(self.file("references", case)),
                     "prediction_file": _text(self.file("predictions", case)),
-                    "metrics": {structure_key(self.structures[n]): rows[case] for n, rows in records.items()},
+                    "metrics": {key: own[case] for key, own in records.items()},
                 }
                 for case in self.cases
             ],
@@ -129,17 +162,18 @@ class Evaluation:
 
 
 def check_folder(folder: Path) -> None:
-    """Whether `Evaluation.save` may write there.
+    """Check whether `Evaluation.save` may write into a folder.
 
     Raises:
         InputError: nothing can be written there, or a file would be replaced that is none of ours.
     """
     hint = "Name another folder with --out."
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file.", hint=hint)
-    for file in (folder / CSV, folder / JSON):
-        check_file(file, hint)
-    if foreign := [str(folder / name) for name in (CSV, JSON) if (folder / name).exists() and not _ours(folder / name)]:
+        raise InputError(f"{folder} is not a directory.", hint=hint)
+    files = [folder / CSV, folder / JSON]
+    for file in files:
+        check_writable(file, hint)
+    if foreign := [str(file) for file in files if file.exists() and not _ours(file)]:
         raise InputError(
             f"{', '.join(foreign)}: not written by nnunet_ext evaluate, and not to be overwritten.", hint=hint
         )
@@ -154,32 +188,32 @@ def _ours(file: Path) -> bool:
 
 
 def columns(units: Units) -> list[str]:
-    """All columns of a table, in order."""
-    return ["case", "structure", *COUNTS, *(units.column(m.key) for m in METRICS)]
+    """Return all columns that a table may have, in order."""
+    return ["case", "structure", *COUNTS, *(units.column(key) for key in BY_KEY)]
 
 
-def table_of(rows: Iterable[dict[str, Any]], units: Units) -> pd.DataFrame:
-    """A table from one mapping per row, with `columns` for keys; None is undefined as well.
+def table_of(rows: Iterable[Mapping[str, Any]], units: Units) -> pd.DataFrame:
+    """Make a table of one mapping per row, with `columns` for keys; None is undefined as well, other keys are ignored.
+
+    Columns that no row has are left out.
 
     Raises:
-        KeyError: a row lacks a column.
+        KeyError: a row lacks its case, structure or counts.
     """
-    names = columns(units)
-    data = {name: [] for name in names}
+    rows = list(rows)
+    required = ("case", "structure", *COUNTS)
     for row in rows:
-        for name in names:
-            data[name].append(row[name])
-    kinds = {n: str if n in ("case", "structure") else "int64" if n in COUNTS else "float64" for n in names}
-    return pd.DataFrame(data).astype(kinds)
+        if lacking := [name for name in required if row.get(name) is None]:
+            raise KeyError(", ".join(lacking))
+    measured = set(required).union(*rows) if rows else set(columns(units))
+    names = [name for name in columns(units) if name in measured]
+    kinds = {n: str if n in required[:2] else "int64" if n in COUNTS else "float64" for n in names}
+    return pd.DataFrame({name: [row.get(name) for row in rows] for name in names}).astype(kinds)
 
 
 def structure_key(labels: Sequence[int]) -> str:
-    """nnU-Net's name of a label or a region in summary.json."""
+    """Return nnU-Net's name of a label or a region in summary.json."""
     return str(labels[0]) if len(labels) == 1 else str(tuple(labels))
-
-
-def _definition(metric: Metric) -> str:
-    return f"{metric.definition}; undefined: {metric.undefined or 'never'}"
 
 
 def _text(path: Path | None) -> str | None:
@@ -187,4 +221,5 @@ def _text(path: Path | None) -> str | None:
 
 
 def _with_our_names(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {**metrics, **{ours: metrics[theirs] for ours, theirs in TO_NNUNET.items()}}
+    ours = {theirs: key for key, theirs in TO_NNUNET.items()}
+    return {ours.get(key, key): value for key, value in metrics.items()}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnunet_ext import registry
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import read_json, read_json_if_any
+from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.structures import Structures
 
 DATASET, PLANS, PROMPTS = "dataset.json", "plans.json", "prompts_used.json"
@@ -18,59 +19,61 @@ ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", 
 _NAMED = 8  # cases in one message
 
 
+class Pair(NamedTuple):
+    """The two files of a case."""
+
+    case: str
+    prediction: Path
+    reference: Path
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Predictions with their references.
 
     Args:
-        predictions, references: case -> file; the same cases, in the order of names.
-        dataset: content of the dataset.json.
+        pairs: one for every case, in the order of their names.
+        dataset: the content of the dataset.json.
         structures: of that dataset.
         info: what is known about where the predictions come from, see `Evaluation`.
     """
 
-    predictions: dict[str, Path]
-    references: dict[str, Path]
+    pairs: list[Pair]
     dataset: dict[str, Any]
     structures: Structures
-    info: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any]
 
 
 def from_folders(predictions: Path, references: Path, dataset_json: Path | None = None) -> Source:
-    """Two folders with files of equal names.
+    """Pair the files of equal names in two folders.
 
     Args:
-        dataset_json: default: the one beside the predictions, else beside the references or in the folder above them.
+        dataset_json: by default the one next to the predictions, else next to the references or in the folder above.
 
     Raises:
         InputError: everything that is missing, in one message.
     """
-    absent = [f"{folder} is no folder." for folder in (predictions, references) if not folder.is_dir()]
+    absent = [f"{folder} is not a directory." for folder in (predictions, references) if not folder.is_dir()]
     if absent:
-        raise InputError(*absent, hint="Name folders with --pred and --ref.")
+        raise InputError(*absent, hint="Name directories with --pred and --ref.")
     dataset, structures = _dataset(_find_dataset_json(dataset_json, predictions, references))
     ending = dataset["file_ending"]
-    found = [_cases(folder, ending) for folder in (predictions, references)]
+    predicted, referred = (_cases(folder, ending) for folder in (predictions, references))
     problems = [
-        *_missing(found[1], found[0], predictions, "prediction", ending),
-        *_missing(found[0], found[1], references, "reference", ending),
+        *_missing(referred, predicted, predictions, "prediction", ending),
+        *_missing(predicted, referred, references, "reference", ending),
     ]
-    if not (found[0] or found[1]):
+    if not (predicted or referred):
         problems = [_nothing(folder, ending) for folder in (predictions, references)]
     if problems:
         raise InputError(*problems, hint="Both folders must hold the same cases.")
-    info = {"predictions": str(predictions.resolve()), "references": str(references.resolve()), "file_ending": ending}
-    return Source(
-        predictions=found[0],
-        references=found[1],
-        dataset=dataset,
-        structures=structures,
-        info={**info, **provenance(predictions)},
-    )
+    info = {"predictions": str(predictions.resolve()), **provenance(predictions)}
+    info["name"] = _name(info, predictions)
+    return _source(predicted, referred, references, dataset, structures, info)
 
 
 def from_model(model: Path, folds: Sequence[str]) -> Source:
-    """The final validation of trained folds, pooled: each case is predicted by the fold that has not seen it.
+    """Pool the final validation of trained folds: each case is predicted by the fold that has not seen it.
 
     References are nnU-Net's copies in nnUNet_preprocessed, else the raw labels.
 
@@ -81,81 +84,87 @@ def from_model(model: Path, folds: Sequence[str]) -> Source:
     Raises:
         InputError: everything that is missing, in one message.
     """
-    missing = [f"{model} is no trained model: {n} missing." for n in (DATASET, PLANS) if not (model / n).is_file()]
-    if missing:
-        raise InputError(*missing, hint="-m is a folder like nnUNet_results/Dataset029_LiTS/TRAINER__PLANS__2d.")
+    if missing := [name for name in (DATASET, PLANS) if not (model / name).is_file()]:
+        problem = f"{model} is not a trained model: {' and '.join(missing)} missing."
+        raise InputError(problem, hint="-m is a folder like nnUNet_results/Dataset029_LiTS/TRAINER__PLANS__2d.")
     dataset, structures = _dataset(model / DATASET)
-    name = _read_json(model / PLANS).get("dataset_name", model.resolve().parent.name)
+    name = read_json_if_any(model / PLANS).get("dataset_name", model.resolve().parent.name)
     ending, references = dataset["file_ending"], _references(name)
-    there = _cases(references, ending)
-    predictions: dict[str, Path] = {}
+    referred = _cases(references, ending)
+    predicted: dict[str, Path] = {}
     problems = []
     for fold in dict.fromkeys(folds):
         folder = model / f"fold_{fold}" / "validation"
         found = _cases(folder, ending) if folder.is_dir() else {}
-        expected = _validation_cases(name, fold) or (there if fold == "all" else found)
+        expected = _validation_cases(name, fold) or (referred if fold == "all" else found)
         if not found:
             problems.append(f"{folder} holds no validation; nnUNetv2_train ... {fold} --val makes it.")
             continue
         problems += _missing(expected, found, folder, "prediction", ending)
-        problems += _missing(found, there, references, "reference", ending)
-        if twice := sorted(set(found) & set(predictions)):
-            problems.append(f"fold {fold} has predicted cases of another fold again: {_names(twice)}.")
-        predictions.update(found)
+        problems += _missing(found, referred, references, "reference", ending)
+        if twice := sorted(set(found) & set(predicted)):
+            problems.append(f"fold {fold} has predicted cases of another fold again: {some(twice, _NAMED)}.")
+        predicted.update(found)
     if problems:
         raise InputError(*problems, hint="Every case of a fold's validation must be there, once.")
-    predictions = dict(sorted(predictions.items()))
-    folders = sorted({str(file.parent.resolve()) for file in predictions.values()})
-    info = {
-        "predictions": folders[0] if len(folders) == 1 else str(model.resolve()),
-        **({"prediction_files": {c: str(f.resolve()) for c, f in predictions.items()}} if len(folders) > 1 else {}),
-        "references": str(references.resolve()),
-        "file_ending": ending,
-        **provenance(Path(folders[0])),
-        "fold": _fold(folds),
-    }
-    return Source(
-        predictions=predictions,
-        references={case: there[case] for case in predictions},
-        dataset=dataset,
-        structures=structures,
-        info=info,
-    )
+    folders = sorted({file.parent for file in predicted.values()})
+    info = {"predictions": str((folders[0] if len(folders) == 1 else model).resolve()), **provenance(folders[0])}
+    info |= {"name": _name(info, model), "fold": _fold(folds)}
+    if len(folders) > 1:
+        info["prediction_files"] = {case: str(file.resolve()) for case, file in sorted(predicted.items())}
+    return _source(predicted, referred, references, dataset, structures, info)
 
 
-def images_of(source: Source) -> Path | None:
-    """The folder of the images, where nnU-Net's names lead to it."""
-    references = Path(source.info["references"])
-    folder = references.with_name(references.name.replace("labels", "images", 1))
+def _source(
+    predicted: dict[str, Path],
+    referred: dict[str, Path],
+    references: Path,
+    dataset: dict[str, Any],
+    structures: Structures,
+    info: dict[str, Any],
+) -> Source:
+    """Pair the files, and add the references to `info`, with the images where nnU-Net's names lead to them."""
+    references = references.resolve()
+    info = {**info, "references": str(references), "file_ending": dataset["file_ending"]}
+    images = references.with_name(references.name.replace("labels", "images", 1))
     if references.name == "gt_segmentations":
-        folder = Path(os.environ.get("nnUNet_raw", "")) / references.parent.name / "imagesTr"
-    return folder if folder != references and folder.is_dir() else None
+        images = Path(os.environ.get("nnUNet_raw", "")) / references.parent.name / "imagesTr"
+    if images != references and images.is_dir():
+        info["images"] = str(images.resolve())
+    pairs = [Pair(case, file, referred[case]) for case, file in sorted(predicted.items())]
+    return Source(pairs=pairs, dataset=dataset, structures=structures, info=info)
+
+
+def _name(info: dict[str, Any], folder: Path) -> str:
+    """Return what tables call the model unless it is given a name: its trainer and configuration, else a folder."""
+    return " ".join(info[key] for key in ("trainer", "configuration") if key in info) or folder.resolve().name
 
 
 def provenance(predictions: Path) -> dict[str, Any]:
-    """What files beside predictions, and the names of the folders above, tell about the model and its prompts."""
+    """Return what is known of the model and its prompts from files next to predictions and the folders above."""
     predictions = predictions.resolve()
-    prompts = _read_json(predictions / PROMPTS)
-    model, info = prompts.get("model"), {}
+    prompts = read_json_if_any(predictions / PROMPTS)
+    info: dict[str, Any] = {}
+    model = prompts.get("model")
     folds = [Path(c["file"]).parent.name.removeprefix("fold_") for c in prompts.get("checkpoints", ())]
     if predictions.name == "validation" and predictions.parent.name.startswith("fold_"):
         model, folds = predictions.parent.parent, [predictions.parent.name.removeprefix("fold_")]
     if model and Path(model).name.count("__") == 2:
         info["trainer"], info["plans"], info["configuration"] = Path(model).name.split("__")
         info["dataset"] = Path(model).parent.name
-    plans = _read_json(predictions / PLANS)
+    plans = read_json_if_any(predictions / PLANS)
     info |= {
         k: plans[theirs] for k, theirs in (("dataset", "dataset_name"), ("plans", "plans_name")) if theirs in plans
     }
     if folds:
         info["fold"] = _fold(folds)
-    trainer = info.get("trainer", "")
-    clicks = trainer.endswith("Click") and registry.get("trainer", trainer) is not None
+    entry = registry.get("trainer", info.get("trainer", ""))
+    clicks = entry is not None and entry.prompts == "click"  # its validation clicks on the reference
     return {**info, "prompts": prompts.get("source", "reference" if clicks else "none")}
 
 
 def _fold(folds: Iterable[Any]) -> Any:
-    """One fold as a number (or "all"), several as a list."""
+    """Return one fold as a number (or "all"), several as a list."""
     values = [int(fold) if str(fold).isdigit() else str(fold) for fold in folds]
     return values[0] if len(values) == 1 else values
 
@@ -172,22 +181,10 @@ def _find_dataset_json(given: Path | None, predictions: Path, references: Path) 
 
 
 def _dataset(file: Path) -> tuple[dict[str, Any], Structures]:
-    try:
-        dataset = json.loads(file.read_text())
-    except (OSError, ValueError) as e:
-        raise InputError(f"{file} cannot be read: {e}.", hint="It should be nnU-Net's dataset.json.") from e
-    if not isinstance(dataset, dict) or not isinstance(dataset.get("file_ending"), str):
+    dataset = read_json(file, hint="It should be nnU-Net's dataset.json.")
+    if not isinstance(dataset.get("file_ending"), str):
         raise InputError(f'{file} has no "file_ending".', hint="It should be nnU-Net's (version 2) dataset.json.")
     return dataset, Structures.of(dataset, str(file))
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """A record that may be missing or broken: then nothing is known."""
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _references(dataset: str) -> Path:
@@ -206,11 +203,11 @@ def _references(dataset: str) -> Path:
 
 
 def _validation_cases(dataset: str, fold: str) -> list[str]:
-    """As the splits have it; empty where that is not known."""
-    file = Path(os.environ.get("nnUNet_preprocessed", "")) / dataset / "splits_final.json"
+    """Return the cases that the splits name for a fold; none where that is not known."""
+    splits = read_json_if_any(Path(os.environ.get("nnUNet_preprocessed", "")) / dataset / "splits_final.json", list)
     try:
-        return list(json.loads(file.read_text())[int(fold)]["val"])
-    except (OSError, ValueError, IndexError, KeyError, TypeError):
+        return list(splits[int(fold)]["val"])
+    except (ValueError, LookupError, TypeError):
         return []
 
 
@@ -220,21 +217,17 @@ def _cases(folder: Path, ending: str) -> dict[str, Path]:
 
 
 def _missing(wanted: Iterable[str], found: Iterable[str], folder: Path, what: str, ending: str) -> list[str]:
-    """A sentence on the cases that a folder lacks, and one on those that have another file ending there."""
+    """Return a sentence on the cases that a folder lacks, and one on those that have another file ending there."""
     lacking = sorted(set(wanted) - set(found))
     other = {case: e for case in lacking for e in ENDINGS if e != ending and (folder / f"{case}{e}").is_file()}
     absent = [case for case in lacking if case not in other]
-    problems = [f"{folder} holds no {what} of {_names(absent)}."] if absent else []
+    problems = [f"{folder} holds no {what} of {some(absent, _NAMED)}."] if absent else []
     if other:
         endings = ", ".join(sorted(set(other.values())))
-        problems.append(f"{folder}: {_names(list(other))} with ending {endings}, and dataset.json says {ending}.")
+        problems.append(f"{folder}: {some(other, _NAMED)} with ending {endings}, and dataset.json says {ending}.")
     return problems
 
 
 def _nothing(folder: Path, ending: str) -> str:
     others = sorted({e for f in folder.iterdir() for e in ENDINGS if f.name.endswith(e)})
     return f"{folder} holds no *{ending} file, as dataset.json has it" + (f", but *{others[0]}." if others else ".")
-
-
-def _names(cases: Sequence[str]) -> str:
-    return ", ".join(cases[:_NAMED]) + (f" and {len(cases) - _NAMED} more" if len(cases) > _NAMED else "")

@@ -30,11 +30,14 @@ class Structures:
     def of(cls, dataset: Mapping[str, Any], source: str = "dataset.json") -> Structures:
         """Read the content of a dataset.json.
 
+        >>> Structures.of({"labels": {"background": 0, "tumour": 2, "liver": 1}}).labels
+        {'liver': (1,), 'tumour': (2,)}
+
         Args:
             source: the file's name, for messages.
 
         Raises:
-            InputError: nnU-Net would not take it either.
+            InputError: the content is not what nnU-Net would take either.
         """
         values = dataset.get("labels")
         if not isinstance(values, Mapping) or not all(map(_is_label_or_region, values.values())):

@@ -10,7 +10,7 @@ import numpy as np
 from nnunet_ext.metrics.definitions import Units
 from nnunet_ext.metrics.lesions import Lesions
 from nnunet_ext.metrics.masks import MaskPair, foreground_box, mask_of
-from nnunet_ext.metrics.overlap import Overlap, SliceMeans, ratio
+from nnunet_ext.metrics.overlap import RATIOS, Overlap, SliceMeans, ratio
 from nnunet_ext.metrics.surface import ROWS_SIZE, SurfaceDistances, hd_rows
 
 
@@ -37,31 +37,20 @@ def measure(pair: MaskPair, scale: Scale) -> dict[str, float]:
     predicted, referred = overlap.tp + overlap.fp, overlap.tp + overlap.fn
     voxel = scale.units.voxel(scale.spacing)
     return {
-        "tp": overlap.tp,
-        "fp": overlap.fp,
-        "fn": overlap.fn,
-        "tn": overlap.tn,
-        "dice": overlap.dice,
-        "iou": overlap.iou,
-        "precision": overlap.precision,
-        "recall": overlap.recall,
-        "specificity": overlap.specificity,
+        **vars(overlap),
+        **{key: getattr(overlap, key) for key in RATIOS},
         "hd95": distances.hd95,
         "hd": distances.hd,
         "assd": distances.assd,
         "nsd": distances.nsd(scale.tolerance),
-        "lesion_precision": lesions.precision,
-        "lesion_recall": lesions.recall,
-        "lesion_f1": lesions.f1,
+        **{f"lesion_{key}": getattr(lesions, key) for key in ("precision", "recall", "f1")},
         "volume_error": (predicted - referred) * voxel,
         "relative_volume_error": ratio(predicted - referred, referred),
         "volume_reference": referred * voxel,
         "volume_prediction": predicted * voxel,
         "lesions_reference": lesions.reference,
         "lesions_prediction": lesions.prediction,
-        "dice_slices": slices.dice,
-        "precision_slices": slices.precision,
-        "recall_slices": slices.recall,
+        **{f"{key}_slices": value for key, value in slices._asdict().items()},
     }
 
 

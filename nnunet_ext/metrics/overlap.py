@@ -13,6 +13,8 @@ import numpy as np
 
 from nnunet_ext.metrics.masks import boolean
 
+RATIOS = ("dice", "iou", "precision", "recall", "specificity")  # of `Overlap`
+
 
 def ratio(numerator: float, denominator: float) -> float:
     """Return the quotient; NaN where the denominator is zero."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext import registry
-from nnunet_ext.report.network_size import network_size
+from nnunet_ext.report.costs import network_size
 
 DATASET, PLANS = "Dataset029_Tiny", "nnUNetRAUNetPlans"
 

@@ -20,13 +20,14 @@ import report_data
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.progress import untracked
 from nnunet_ext.comparison import ModelRuns, compare, to_latex
+from nnunet_ext.comparison.wording import number
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY
 from nnunet_ext.report import Cost, Extras, Published, build_report
 from nnunet_ext.report.context import deviations_text
-from nnunet_ext.report.curves import training_curves
+from nnunet_ext.report.costs import training_curves
 from nnunet_ext.report.data import ReportData
-from nnunet_ext.report.panels import chosen_cases, qualitative
+from nnunet_ext.report.pictures import chosen_cases, qualitative
 from nnunet_ext.report.svg import Scale, line, tag
 from nnunet_ext.report.tables import cases, summary
 
@@ -80,8 +81,7 @@ def models(root: Path) -> dict[str, list[Evaluation]]:
 
 
 def data_of(models: dict[str, list[Evaluation]], **more: object) -> ReportData:
-    pooled = {name: ModelRuns(name=name, runs=runs) for name, runs in models.items()}
-    return ReportData(**{"models": pooled, "comparison": None, "images": None, "extras": Extras(), **more})
+    return ReportData(models=[ModelRuns(name=name, runs=runs) for name, runs in models.items()], **more)
 
 
 def compared(models: dict[str, list[Evaluation]]):
@@ -98,7 +98,7 @@ def extras(root: Path) -> Extras:
         costs={FIRST: Cost(flops=1.25e11, seconds_per_case=0.42, device="a <machine>")},
         commands=["nnUNetv2_train 30 2d 0 -tr X > log && echo done"],
         manifests={FIRST: [{"commit": "abc1234", "machine": {"gpu": None, "cores": 2}, "steps": {}}]},
-        published=[Published(model=FIRST, metrics={"dice": 0.8638}, source="table 1", differences="one split")],
+        published=[Published(row=FIRST, metrics={"dice": 0.8638}, source="table 1", note="one split")],
         differences=["clicks at test time"],
         notes=["Phantoms, not <patients>."],
     )
@@ -244,39 +244,39 @@ class TestSummary:
     def test_best_follows_the_direction(self, models: dict[str, list[Evaluation]]) -> None:
         rows = summary(data_of(models))[0]
         for row in rows["ranked"]:
-            means = [float(c["mean"]) for c in row["cells"]]
-            best = max(means) if row["better"] == 1 else min(means)
-            assert [c["best"] for c in row["cells"]] == [m == best for m in means], row["label"]
+            means = [float(number(s.mean, row["metric"])) for s, _ in row["cells"]]
+            best = max(means) if row["metric"].better == 1 else min(means)
+            assert [marked for _, marked in row["cells"]] == [m == best for m in means], row["label"]
         assert {r["label"] for r in rows["ranked"]} >= {"Dice", "HD95 (px)"}
 
     def test_descriptions_have_no_best(self, models: dict[str, list[Evaluation]]) -> None:
         rows = summary(data_of(models))[0]["described"]
         assert "hd_rows" in {r["label"] for r in rows}
-        assert not any(c["best"] for r in rows for c in r["cells"])
+        assert not any(marked for r in rows for _, marked in r["cells"])
 
     def test_prompts_are_not_ranked_together(self, models: dict[str, list[Evaluation]]) -> None:
         clicked = replace(models[FIRST][0], info={**models[FIRST][0].info, "prompts": "reference"})
         rows = summary(data_of({FIRST: [clicked], SECOND: models[SECOND]}))[0]["ranked"]
-        assert not any(c["best"] for r in rows for c in r["cells"])
+        assert not any(marked for r in rows for _, marked in r["cells"])
 
-    def test_undefined_is_counted(self, models: dict[str, list[Evaluation]]) -> None:
+    def test_undefined_is_counted(self, page: Page, models: dict[str, list[Evaluation]]) -> None:
         row = next(r for r in summary(data_of(models))[0]["ranked"] if r["label"] == "Dice")
         undefined = int(models[FIRST][0].of("lesion")["dice"].isna().sum())
         assert undefined == 2
-        assert row["cells"][0]["counts"] == "n 8, 2 undefined"
+        assert (row["cells"][0][0].n, row["cells"][0][0].undefined) == (8, 2)
+        assert "n 8, 2 undefined" in page.texts["summary"]
 
-    def test_pooled_values_come_from_summed_counts(self, models: dict[str, list[Evaluation]]) -> None:
+    def test_pooled_values_come_from_summed_counts(self, page: Page, models: dict[str, list[Evaluation]]) -> None:
         tp, fp, fn = models[FIRST][0].of("lesion")[["tp", "fp", "fn"]].sum()
-        row = next(r for r in summary(data_of(models))[0]["ranked"] if r["label"] == "Dice")
-        assert f"pooled {2 * tp / (2 * tp + fp + fn):.3f}" in row["cells"][0]["more"]
+        assert f"pooled {2 * tp / (2 * tp + fp + fn):.3f}" in page.texts["summary"]
 
     def test_a_metric_that_one_model_lacks(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         poor = replace(models[SECOND][0], table=models[SECOND][0].table.drop(columns=["hd95_px", "precision"]))
         rows = summary(data_of({FIRST: models[FIRST], SECOND: [poor]}))[0]["ranked"]
         cell = next(r for r in rows if r["label"] == "HD95 (px)")["cells"][1]
-        assert cell == {"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": []}
+        assert cell == (None, False)
         build_report({FIRST: models[FIRST], SECOND: [poor]}, tmp_path / "r.html")
-        Page((tmp_path / "r.html").read_text())
+        assert "not measured" in Page((tmp_path / "r.html").read_text()).texts["summary"]
 
 
 class TestSignificance:
@@ -331,7 +331,7 @@ class TestPooling:
         self, models: dict[str, list[Evaluation]], folds: list[Evaluation], tmp_path: Path
     ) -> None:
         split, whole = (data_of({FIRST: runs}) for runs in (folds, models[FIRST]))
-        assert summary(split) == summary(whole)
+        assert repr(summary(split)) == repr(summary(whole)), "with NaN"
         assert chosen_cases(split, "lesion") == chosen_cases(whole, "lesion")
         build_report({FIRST: folds}, tmp_path / "r.html")
         assert "2 folds" in Page((tmp_path / "r.html").read_text()).texts[""]
@@ -427,8 +427,8 @@ class TestCurves:
         run = replace(models[FIRST][0], info={"predictions": str(predictions)})
         data = data_of({"model": [run]})
         assert [f.resolve() for f in data.fold_folders("model")] == [fold.resolve()]
-        assert data.trainer("model") == "nnUNetTrainerRAUNet"
-        assert data.plans("model")["configurations"]["2d"]["normalization_schemes"]
+        assert data.entry("model").name == "nnUNetTrainerRAUNet"
+        assert data.record("model", "plans.json")["configurations"]["2d"]["normalization_schemes"]
         assert training_curves(data)
 
 

@@ -50,7 +50,7 @@ def report(root: Path, models: dict[str, list[Evaluation]]) -> Path:
     first = next(iter(models))
     extras = Extras(
         model_folders={name: [report_data.fold_folder(root / "results", f)] for name, f in folders.items()},
-        published=[Published(model=first, metrics={"dice": 0.86}, source="table 1", differences="a long " * 30)],
+        published=[Published(row=first, metrics={"dice": 0.86}, source="table 1", note="a long " * 30)],
         commands=["nnUNetv2_train " + "--a-long-option " * 30],
         notes=["averylongwordwithoutanyspace" * 6],
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nnunet_ext import registry
 from nnunet_ext.common.environment import EPOCHS, ITERATIONS, VAL_ITERATIONS
+from nnunet_ext.report.data import Published
 
 KINDS = ("prepare", "plan", "train", "predict", "evaluate")
 STOCK_PLANS = {
@@ -73,21 +74,6 @@ class Row:
     def model(self) -> str:
         """The folder that nnU-Net gives it."""
         return f"{self.trainer}__{self.plans}__{self.configuration}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """What a paper states for a row; a metric's key -> the value as printed there, ratios as fractions.
-
-    Args:
-        dataset: id; None is the only one.
-    """
-
-    row: str
-    metrics: dict[str, float]
-    source: str
-    note: str = ""
-    dataset: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,6 @@ from nnunet_ext.benchmark.matrix import (
     Budget,
     Dataset,
     Matrix,
-    Published,
     Row,
     Slurm,
     default_plans,
@@ -47,6 +46,7 @@ from nnunet_ext.benchmark.matrix_checks import check_whole
 from nnunet_ext.benchmark.tables import Table, listed, meant
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.metrics.definitions import BY_KEY
+from nnunet_ext.report.data import Published
 
 if sys.version_info >= (3, 11):
     import tomllib

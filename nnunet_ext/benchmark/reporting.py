@@ -16,7 +16,7 @@ from nnunet_ext.comparison import DEFAULT_METRICS, ModelRuns
 from nnunet_ext.comparison.compare import summarise
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY
-from nnunet_ext.report.network_size import network_size
+from nnunet_ext.report.costs import network_size
 
 Track = Callable[..., Iterable]
 
@@ -181,11 +181,7 @@ def _extras(benchmark: Benchmark, results: Results) -> report.Extras:
         costs={row: _cost(benchmark, runs) for row, runs in results.runs.items()},
         commands=[line for line in lines if line and not line.startswith(("#", "set "))],
         manifests=results.manifests,
-        published=[
-            report.Published(model=p.row, metrics=p.metrics, source=p.source, differences=p.note)
-            for p in benchmark.matrix.published_of(results.dataset)
-            if p.row in results.runs
-        ],
+        published=[p for p in benchmark.matrix.published_of(results.dataset) if p.row in results.runs],
         differences=benchmark.matrix.differences,
         notes=[*_notes(benchmark, results), *(f"Missing: {text}." for text in results.missing)],
     )

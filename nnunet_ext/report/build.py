@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import write_text
 from nnunet_ext.common.progress import Track, untracked
-from nnunet_ext.comparison.models import ModelRuns
+from nnunet_ext.comparison import Comparison, ModelRuns, wording
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.report import context, costs, curves, panels, plots, profiles, svg, tables
-from nnunet_ext.report.data import ReportData
-from nnunet_ext.report.extras import Extras
-
-if TYPE_CHECKING:
-    from nnunet_ext.comparison import Comparison
+from nnunet_ext.report import context, costs, pictures, plots, profiles, svg, tables
+from nnunet_ext.report.data import Extras, ReportData
 
 TITLE = "Segmentation report"
 
@@ -29,7 +25,7 @@ class Section(NamedTuple):
 
     Args:
         id: its address, and the name of its macro in sections.html.j2.
-        make: data -> what the macro shows; nothing where the data is missing.
+        make: makes what the macro shows; nothing where the data is missing.
         how: what it takes to have it.
     """
 
@@ -49,25 +45,39 @@ def build_report(
     title: str = TITLE,
     track: Track = untracked,
 ) -> None:
-    """Write one self-contained HTML file.
+    """Write one self-contained HTML file: summary, significance, every case as a dot, pictures, costs, commands.
 
     Args:
         models: name -> its evaluations; other cases are folds, the same cases again are repeats (seeds).
-        out: the file; appears when it is whole.
-        comparison: of these models; without it the sections that compare are left out.
-        images: folder of nnU-Net's image files, for pictures; default: what the evaluations name, else imagesTr or
-            imagesTs beside their references.
-        extras: what is known beyond metrics.
-        title: of the page.
+        out: the file to write; it appears when it is whole.
+        comparison: what `nnunet_ext.comparison.compare` says of these models; without it the sections that compare are
+            left out.
+        images: folder of nnU-Net's image files, for pictures; by default the one that the evaluations name, else
+            imagesTr or imagesTs in the folder of their references.
+        extras: what is known beyond metrics, such as training folders, costs, commands and published figures.
+        title: the title of the page.
         track: wraps the cases that pictures are made of, to show progress.
 
     Raises:
-        InputError: no models, nothing in common, runs that cannot be one model's, or a file that cannot be written.
+        InputError: there are no models, they have nothing in common, runs cannot be one model's, or the file cannot be
+            written.
+
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> from nnunet_ext.evaluation.evaluation import Evaluation
+    >>> from nnunet_ext.metrics.definitions import PIXELS
+    >>> counts = {"tp": 90, "fp": 10, "fn": 10, "tn": 890}
+    >>> table = pd.DataFrame([{"case": f"case_{i}", "structure": "lesion", **counts, "dice": 0.9} for i in range(3)])
+    >>> evaluation = Evaluation(table=table, units=PIXELS, structures={"lesion": (1,)})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     build_report({"ours": [evaluation]}, Path(folder) / "report.html", title="Our lesions")
+    ...     "<title>Our lesions</title>" in (Path(folder) / "report.html").read_text(encoding="utf-8")
+    True
     """
     if not models or not all(models.values()):
         raise InputError("There is nothing to report: a model needs at least one evaluation.")
-    pooled = {name: ModelRuns(name=name, runs=runs) for name, runs in models.items()}
-    if problems := [problem for model in pooled.values() for problem in model.problems()]:
+    pooled = [ModelRuns(name=name, runs=runs) for name, runs in models.items()]
+    if problems := [problem for model in pooled for problem in model.problems()]:
         raise InputError(*problems)
     data = ReportData(models=pooled, comparison=comparison, images=images, extras=extras or Extras())
     if not data.structures:
@@ -81,7 +91,7 @@ def build_report(
 
 
 def _sections(track: Track) -> tuple[Section, ...]:
-    """In the order of the page."""
+    """Return the sections in the order of the page."""
     return (
         Section("summary", "Summary", tables.summary),
         Section("significance", "Significance and rank stability", tables.significance,
@@ -90,19 +100,19 @@ def _sections(track: Track) -> tuple[Section, ...]:
         Section("paired", "Case by case", plots.paired, "Two or more models over the same cases."),
         Section("profiles", "Precision, recall, size", profiles.profiles,
                 "Evaluations by nnunet_ext evaluate; nnU-Net's summary.json has neither precision nor volumes."),
-        Section("qualitative", "Pictures", partial(panels.qualitative, track=track),
+        Section("qualitative", "Pictures", partial(pictures.qualitative, track=track),
                 "Image, reference and prediction files where the evaluations say; --images DIR names the images."),
-        Section("preprocessing", "Before and after preprocessing", panels.preprocessing,
+        Section("preprocessing", "Before and after preprocessing", pictures.preprocessing,
                 "A model whose plans name LiverWindowCLAHENormalization, and images."),
-        Section("high-frequency", "High frequencies", panels.high_frequency, "A SAMUS-HF model, and images."),
-        Section("curves", "Training", curves.training_curves,
+        Section("high-frequency", "High frequencies", pictures.high_frequency, "A SAMUS-HF model, and images."),
+        Section("curves", "Training", costs.training_curves,
                 "A trained model's validation (nnunet_ext evaluate -m), nnunet_ext benchmark, or Extras in Python."),
         Section("costs", "Parameters, operations, time", costs.costs,
                 "A trainer that the registry knows, training logs, or a benchmark's manifests."),
         Section("published", "Published figures next to ours", tables.published,
                 "A benchmark whose matrix has [[published]] rows."),
         Section("cases", "Cases", tables.cases),
-        Section("downloads", "Numbers to take away", tables.take_away),
+        Section("downloads", "Numbers to take away", tables.downloads),
         Section("definitions", "Definitions", tables.definitions),
         Section("commands", "Commands and versions", context.commands,
                 "Evaluations that say how they were made: nnunet_ext evaluate, nnunet_ext benchmark."),
@@ -114,19 +124,16 @@ def _sections(track: Track) -> tuple[Section, ...]:
 def _render(data: ReportData, title: str, sections: Sequence[Section]) -> str:
     made = [(section, section.make(data)) for section in sections]
     models = [{**m, "colour": i % svg.COLOURS} for i, m in enumerate(context.models(data))]
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            title=title,
-            models=models,
-            facts=context.facts(data),
-            warnings=context.warnings(data),
-            headlines=context.headlines(data),
-            several=len(data.structures) > 1,
-            sections=[{"id": s.id, "title": s.title, "data": data} for s, data in made if data],
-            left_out=[s for s, data in made if not data],
-        )
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        title=title,
+        models=models,
+        facts=context.facts(data),
+        warnings=context.warnings(data),
+        headlines=context.headlines(data),
+        several=len(data.structures) > 1,
+        sections=[{"id": s.id, "title": s.title, "data": content} for s, content in made if content],
+        left_out=[s for s, content in made if not content],
     )
 
 
@@ -138,5 +145,9 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters |= {
+        name: getattr(wording, name) for name in ("number", "interval", "effect", "p_value", "percent")
+    }
+    environment.globals["prompts"] = wording.PROMPTS
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # metrics in the order of the tables
     return environment

@@ -1,20 +1,94 @@
-"""What the models cost: parameters, operations, time, memory."""
+"""How the models were trained and what they cost: curves, parameters, operations, time, memory."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from nnunet_ext import registry
+from markupsafe import Markup
+
+from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import read_json
 from nnunet_ext.common.text import duration
-from nnunet_ext.report.curves import trainings_of
-from nnunet_ext.report.data import ReportData
-from nnunet_ext.report.extras import Cost
-from nnunet_ext.report.network_size import network_size
+from nnunet_ext.common.training_log import TrainingLog, read_training_log
+from nnunet_ext.report import svg
+from nnunet_ext.report.data import Cost, ReportData
+
+
+def training_curves(data: ReportData) -> list[Markup] | None:
+    """Draw the losses of each model, and the pseudo Dice of all models, from nnU-Net's training logs."""
+    trainings = {name: own for name in data.names if (own := trainings_of(data, name))}
+    if not trainings:
+        return None
+    figures = [_losses(data, name, own) for name, own in trainings.items()]
+    if any(t.dice for own in trainings.values() for t in own):
+        figures.insert(0, _dice(data, trainings))
+    return figures
+
+
+def trainings_of(data: ReportData, name: str) -> list[TrainingLog]:
+    """Return the logs of every fold and repeat that has one."""
+    return [t for f in data.fold_folders(name) if (t := read_training_log(f)).train]
+
+
+def _losses(data: ReportData, name: str, trainings: Sequence[TrainingLog]) -> Markup:
+    last = max(max(t.train) for t in trainings)
+    values = [v for t in trainings for v in (*t.train.values(), *t.val.values())]
+    x, y = svg.Scale((0, float(last)), (48, 404)), svg.Scale(svg.outer(values, zero=False), (206, 40))
+    paths = [
+        svg.tag("path", d=svg.line((x(e), y(v)) for e, v in sorted(own.items())), class_=kind)
+        for t in trainings
+        for kind, own in (("train", t.train), ("val", t.val))
+    ]
+    return svg.figure(
+        [
+            svg.text(f"{data.letter(name)}  {name}: loss", 0, 14, "t title"),
+            svg.tag("path", d="M238 30h22", class_=f"train {svg.colour(data.names.index(name))}"),
+            svg.text("training", 266, 34, "t label"),
+            svg.tag("path", d="M322 30h22", class_=f"val {svg.colour(data.names.index(name))}"),
+            svg.text("validation", 350, 34, "t label"),
+            svg.x_axis(x, 40, 206, "epoch"),
+            svg.y_axis(y, 48, 404),
+            svg.tag("g", paths, class_=f"curves {svg.colour(data.names.index(name))}"),
+        ],
+        244,
+        f"Training and validation loss of {name}, {len(trainings)} trainings, {last + 1} epochs",
+    )
+
+
+def _dice(data: ReportData, trainings: dict[str, list[TrainingLog]]) -> Markup:
+    last = max(max(t.train) for own in trainings.values() for t in own)
+    x, y = svg.Scale((0, float(last)), (40, 404)), svg.Scale((0.0, 1.0), (206, 40))
+    curves, heads = [], []
+    for i, (name, own) in enumerate(trainings.items()):
+        number = data.names.index(name)
+        paths = [
+            svg.tag("path", d=svg.line((x(e), y(v)) for e, v in sorted(t.dice.items())),
+                    class_=f"running r{number % 4}")
+            for t in own
+        ]  # fmt: skip
+        head = svg.text(data.letter(name), 404 - 18 * (len(trainings) - 1 - i), 14, "t name", "end")
+        heads.append(svg.tag("g", [head], class_=svg.colour(number)))
+        curves.append(svg.tag("g", paths, class_=f"curves {svg.colour(number)}"))
+    return svg.figure(
+        [
+            svg.text("Pseudo Dice of validation patches, all models", 0, 14, "t title"),
+            *heads,
+            svg.x_axis(x, 40, 206, "epoch"),
+            svg.y_axis(y, 40, 404),
+            *curves,
+        ],
+        244,
+        f"Pseudo Dice during training of {', '.join(trainings)}",
+    )
 
 
 def costs(data: ReportData) -> dict[str, Any] | None:
-    """Parameters, operations, time and memory of every model; only columns in which something is known."""
+    """Return parameters, operations, time and memory of every model; only columns in which something is known."""
     rows = {name: cost_of(data, name) for name in data.names}
     columns = [
         ("parameters", lambda c: f"{c.parameters:,}" if c.parameters else ""),
@@ -35,9 +109,9 @@ def costs(data: ReportData) -> dict[str, Any] | None:
 
 
 def cost_of(data: ReportData, name: str) -> Cost:
-    """What was told; where it was not, from the model's folder, the registry, manifests and training logs."""
+    """Return what the extras say; gaps are filled from the model's folder, registry, manifests and training logs."""
     cost = data.extras.costs.get(name, Cost())
-    entry = registry.get("trainer", data.trainer(name))
+    entry = data.entry(name)
     steps = [s for m in data.extras.manifests.get(name, ()) for s in dict(m.get("steps") or {}).values()]
     trained = [s for s in steps if s.get("kind") == "train"]
     times = [sum(t.seconds.values()) for t in trainings_of(data, name)] or [
@@ -52,5 +126,61 @@ def cost_of(data: ReportData, name: str) -> Cost:
         "training_seconds": sum(times) / len(times) if times else None,
         "peak_memory_bytes": max((p for p in peaks if p), default=None),
     }
-    gaps = {key: value for key, value in found.items() if getattr(cost, key) is None and value}
-    return replace(cost, **gaps)
+    return replace(cost, **{key: value for key, value in found.items() if getattr(cost, key) is None and value})
+
+
+class NetworkSize(NamedTuple):
+    """The size of the network that predicts.
+
+    Args:
+        parameters, trained: numbers of the network, and those of them that training changes.
+        flops: floating-point operations of one forward pass over one patch of the plan, as torch counts them:
+            convolutions, matrix products and attention, two for a multiply-add. None if it predicts with clicks only.
+    """
+
+    parameters: int
+    trained: int
+    flops: int | None
+
+
+@cache
+def network_size(model: Path) -> NetworkSize | None:
+    """Build the network of a folder TRAINER__PLANS__CONFIGURATION, without weights and without computing anything.
+
+    Returns None where that does not lead to a network.
+    """
+    try:
+        plans, dataset = (read_json(model / name) for name in ("plans.json", "dataset.json"))
+        trainer_name, _, configuration = model.name.split("__")
+    except ValueError:
+        return None
+    try:
+        return _size(trainer_name, plans, configuration, dataset)
+    except Exception as e:  # noqa: BLE001  (trainers of others may do anything; a report does without)
+        logging.getLogger(__name__).info("%s: the network cannot be built (%s: %s)", model, type(e).__name__, e)
+        return None
+
+
+def _size(trainer_name: str, plans: dict[str, Any], configuration: str, dataset: dict[str, Any]) -> NetworkSize:
+    import torch
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+    from torch.utils.flop_counter import FlopCounterMode
+
+    manager = PlansManager(plans)
+    plan = manager.get_configuration(configuration)
+    channels = determine_num_input_channels(manager, plan, dataset)
+    heads = manager.get_label_manager(dataset).num_segmentation_heads
+    trainer = recursive_find_trainer_class_by_name(trainer_name)
+    with torch.device("meta"), torch.no_grad():
+        network = trainer.build_network_architecture(manager, plan, channels, heads, enable_deep_supervision=False)
+        numbers = [(p.numel(), p.requires_grad) for p in network.parameters()]
+        flops = None
+        with FlopCounterMode(display=False) as counter:
+            try:
+                network.requires_grad_(False).eval()(torch.empty(1, channels, *plan.patch_size))
+                flops = counter.get_total_flops()
+            except InputError:
+                pass  # it takes no image without a click
+    return NetworkSize(sum(n for n, _ in numbers), sum(n for n, trained in numbers if trained), flops)

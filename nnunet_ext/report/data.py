@@ -1,182 +1,230 @@
-"""What every section draws from: models pooled over folds and repeats, their values, where their files are."""
+"""What every section of a report draws from: models pooled over folds and repeats, and what is known beyond metrics."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from nnunet_ext import registry
+from nnunet_ext.common.files import read_json_if_any
+from nnunet_ext.comparison import Comparison, ModelRuns, ModelSummary
 from nnunet_ext.comparison.compare import mean_over_repeats, summarise
-from nnunet_ext.comparison.models import ModelRuns, all_structures, measuring_run
+from nnunet_ext.comparison.models import all_structures, measuring_run
 from nnunet_ext.comparison.wording import label
+from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.source import PROMPTS
 from nnunet_ext.metrics.definitions import METRICS, Metric, Units
-from nnunet_ext.report.extras import Extras
 
-if TYPE_CHECKING:
-    from nnunet_ext.comparison import Comparison, ModelSummary
-    from nnunet_ext.evaluation.evaluation import Evaluation
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one model costs; None is unknown.
+
+    Args:
+        parameters, trained: numbers of the network, and those of them that training changes.
+        flops: floating-point operations of one forward pass over one patch; a multiply-add counts as two.
+        training_seconds, seconds_per_case: wall time of the whole training, and of predicting one case.
+        peak_memory_bytes: of the training.
+        device: what the times were measured on.
+    """
+
+    parameters: int | None = None
+    trained: int | None = None
+    flops: float | None = None
+    training_seconds: float | None = None
+    seconds_per_case: float | None = None
+    peak_memory_bytes: int | None = None
+    device: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a paper states for a model.
+
+    Args:
+        row: the name of the model that it stands next to.
+        metrics: key of a metric -> the value as printed, ratios as fractions.
+        source: where it is printed.
+        note: how the paper's protocol differs from this one.
+        structure: the structure that the values belong to; the first by default.
+        dataset: id of the dataset that they belong to; None where there is only one.
+    """
+
+    row: str
+    metrics: Mapping[str, float]
+    source: str
+    note: str = ""
+    structure: str | None = None
+    dataset: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What a report can show beyond metrics; it leaves out what is missing here.
+
+    Args:
+        model_folders: model -> nnU-Net's fold folders (``.../TRAINER__PLANS__CONFIGURATION/fold_0``), for training
+            curves, plans and times; by default those that the predictions name.
+        costs: model -> what it costs; gaps are filled from the registry and from the training logs.
+        commands: what was run, in order.
+        manifests: model -> one mapping per run (commit, versions, host, device, seed, checksums, ...).
+        published: rows to stand next to ours.
+        differences: between the published figures' protocol and this one, for all of them.
+        notes: sentences for the head of the report.
+    """
+
+    model_folders: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    commands: Sequence[str] = ()
+    manifests: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    published: Sequence[Published] = ()
+    differences: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """Everything that is known about the models; tables are made once."""
+    """Everything that is known about the models; tables and sums are made once.
 
-    models: Mapping[str, ModelRuns]
-    comparison: Comparison | None
-    images: Path | None
-    extras: Extras
+    Args:
+        images: folder of nnU-Net's image files; None where the evaluations name theirs.
+    """
 
-    @property
+    models: Sequence[ModelRuns]
+    comparison: Comparison | None = None
+    images: Path | None = None
+    extras: Extras = field(default_factory=Extras)
+
+    @cached_property
     def names(self) -> list[str]:
-        """Of the models, in the order of tables."""
-        return list(self.models)
+        """The models' names, in the order of tables."""
+        return [model.name for model in self.models]
 
     def letter(self, name: str) -> str:
-        """A short sign of a model for narrow places: A, B, ..."""
+        """Return a short sign of a model for narrow places: A, B, ..."""
         number = self.names.index(name)
         return (chr(64 + number // 26) if number > 25 else "") + chr(65 + number % 26)
 
     @cached_property
     def structures(self) -> dict[str, tuple[int, ...]]:
-        """Name -> labels, of those that all models have."""
+        """The structures that all models have, name -> labels."""
         if self.comparison:
             return self.comparison.structures
-        runs = [run for model in self.models.values() for run in model.runs]
+        runs = [run for model in self.models for run in model.runs]
         common = set.intersection(*({frozenset(labels) for labels in run.structures.values()} for run in runs))
-        return {n: own for n, own in all_structures(list(self.models.values())).items() if frozenset(own) in common}
+        return {name: own for name, own in all_structures(self.models).items() if frozenset(own) in common}
 
     @cached_property
     def units(self) -> Units:
-        """Of lengths and volumes."""
-        return measuring_run(list(self.models.values())).units
+        """The units of lengths and volumes."""
+        return measuring_run(self.models).units
 
     @cached_property
     def cases(self) -> list[str]:
-        """Of all models, sorted."""
-        return sorted({case for model in self.models.values() for case in model.cases})
+        """The cases of all models, sorted."""
+        return sorted({case for model in self.models for case in model.cases})
 
     @cached_property
     def prompts(self) -> dict[str, str]:
         """Model -> where its prompts come from."""
-        return {name: model.prompts for name, model in self.models.items()}
+        return {model.name: model.prompts for model in self.models}
 
     def label(self, metric: Metric) -> str:
-        """Name and unit."""
+        """Return a metric's name with its unit."""
         return label(metric, self.units)
 
     def metrics(self, structure: str) -> list[Metric]:
-        """Those that any model has a value of."""
+        """Return the metrics that any model has a value of."""
         return [m for m in METRICS if self.values(structure, m.key).notna().any(axis=None)]
 
     @cached_property
     def _tables(self) -> dict[tuple[str, str], list[pd.DataFrame]]:
-        return {
-            (structure, name): model.tables(labels)
-            for structure, labels in self.structures.items()
-            for name, model in self.models.items()
-        }
+        return {(s, m.name): m.tables(labels) for s, labels in self.structures.items() for m in self.models}
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], pd.DataFrame]:
-        return {}  # filled by `values`
+        return {
+            (structure, metric.key): pd.DataFrame(
+                {name: _column(self._tables[structure, name], metric.key) for name in self.names}, index=self.cases
+            )
+            for structure in self.structures
+            for metric in METRICS
+        }
 
     def values(self, structure: str, key: str) -> pd.DataFrame:
-        """Cases x models, the mean over repeats; NaN where undefined, or where a model lacks the metric."""
-        if (structure, key) not in self._values:
-            columns = {name: self._column(self._tables[structure, name], key) for name in self.models}
-            self._values[structure, key] = pd.DataFrame(columns, index=self.cases)
+        """Return a table of cases x models, the mean over repeats; NaN where undefined or where a model lacks it."""
         return self._values[structure, key]
 
-    @staticmethod
-    def _column(tables: list[pd.DataFrame], key: str) -> pd.Series:
-        if any(key not in table for table in tables):
-            return pd.Series(np.nan, index=tables[0].index)
-        return pd.Series(mean_over_repeats(tables, key), index=tables[0].index)
-
     def has_structure(self, structure: str) -> pd.Series:
-        """By case: whether the reference has any of it."""
+        """Return by case whether the reference has any of a structure."""
         first = self._tables[structure, self.names[0]][0]
         return (first["tp"] + first["fn"] > 0).reindex(self.cases, fill_value=False)
 
     @cached_property
     def _summaries(self) -> dict[tuple[str, str, str], ModelSummary]:
-        return {}  # filled by `summary`
+        compared = self.comparison.results if self.comparison else {}
+        return {
+            (structure, metric.key, name): compared[structure, metric.key].summaries[name]
+            if (structure, metric.key) in compared
+            else summarise(tables, metric.key)
+            for (structure, name), tables in self._tables.items()
+            for metric in self.metrics(structure)
+            if all(metric.key in table for table in tables)
+        }
 
     def summary(self, structure: str, key: str, name: str) -> ModelSummary | None:
-        """Of a model; None where it lacks the metric."""
-        if self.comparison and (result := self.comparison.results.get((structure, key))):
-            return result.summaries[name]
-        tables = self._tables[structure, name]
-        if any(key not in table for table in tables):
-            return None
-        if (structure, key, name) not in self._summaries:
-            self._summaries[structure, key, name] = summarise(tables, key)
-        return self._summaries[structure, key, name]
+        """Return a model's summary of a metric; None where the model lacks it."""
+        return self._summaries.get((structure, key, name))
 
     def info(self, name: str, key: str) -> Any:
-        """The first thing that the runs of a model say about it; None if nothing."""
-        return next((run.info[key] for run in self.models[name].runs if run.info.get(key)), None)
+        """Return the first thing that the runs of a model say about a key; None if they say nothing."""
+        return next((run.info[key] for run in self._runs(name) if run.info.get(key)), None)
 
     def run_of(self, name: str, case: str) -> Evaluation | None:
-        """The run of a model that holds a case; the first of its repeats."""
-        return next((run for run in self.models[name].runs if case in run.cases), None)
+        """Return the run of a model that holds a case, the first of its repeats."""
+        return next((run for run in self._runs(name) if case in run.cases), None)
 
-    def plans(self, name: str) -> Mapping[str, Any]:
-        """A model's plans.json, from its folder or from beside its predictions; empty where there is none."""
-        return _json(self._beside(name), "plans.json")
+    def record(self, name: str, file: str) -> Mapping[str, Any]:
+        """Return a model's plans.json or dataset.json, from its folder or its predictions' folder; empty if neither."""
+        predictions = self.info(name, "predictions")
+        folders = [*(f.parent for f in self.fold_folders(name)), *([Path(predictions)] if predictions else [])]
+        return next((found for folder in folders if (found := read_json_if_any(folder / file))), {})
 
-    def dataset(self, name: str) -> Mapping[str, Any]:
-        """A model's dataset.json, as `plans`."""
-        return _json(self._beside(name), "dataset.json")
-
-    def trainer(self, name: str) -> str:
-        """The trainer's name; empty where it is unknown."""
+    def entry(self, name: str) -> registry.Entry | None:
+        """Return what the registry knows about a model's trainer; None for trainers that it does not list."""
         folders = [f.parent.name.split("__")[0] for f in self.fold_folders(name)]
-        return str(self.info(name, "trainer") or next(iter(folders), ""))
+        return registry.get("trainer", str(self.info(name, "trainer") or next(iter(folders), "")))
 
     def fold_folders(self, name: str) -> list[Path]:
-        """nnU-Net's folders of a model's trainings: as told, else as the predictions tell."""
+        """Return nnU-Net's folders of a model's trainings: those of the extras, else those that predictions name."""
         if self.extras.model_folders.get(name):
             return list(self.extras.model_folders[name])
-        predictions = [Path(run.info["predictions"]) for run in self.models[name].runs if run.info.get("predictions")]
+        predictions = [Path(run.info["predictions"]) for run in self._runs(name) if run.info.get("predictions")]
         return list(dict.fromkeys(fold for folder in predictions for fold in _trained(folder)))
 
-    def _beside(self, name: str) -> tuple[Path, ...]:
-        folders = [f.parent for f in self.fold_folders(name)]
-        predictions = self.info(name, "predictions")
-        return (*folders, Path(predictions)) if predictions else tuple(folders)
+    def _runs(self, name: str) -> Sequence[Evaluation]:
+        return self.models[self.names.index(name)].runs
+
+
+def _column(tables: Sequence[pd.DataFrame], key: str) -> pd.Series:
+    lacking = any(key not in table for table in tables)
+    return pd.Series(np.nan if lacking else mean_over_repeats(tables, key), index=tables[0].index)
 
 
 def _trained(predictions: Path) -> Iterator[Path]:
-    """The fold folders that predictions come from: a validation's own, or those in the record of a click prediction.
+    """Yield the fold folders that predictions come from: a validation's own, or those in a click prediction's record.
 
-    ``nnUNetv2_predict`` leaves no word on the model beside its predictions.
+    ``nnUNetv2_predict`` leaves no word on the model in the folder of its predictions.
     """
     if predictions.name == "validation":
         yield predictions.parent
     yield from (validation.parent for validation in sorted(predictions.glob("fold_*/validation")))
-    record = _json((predictions,), PROMPTS)
+    record = read_json_if_any(predictions / PROMPTS)
     for checkpoint in record.get("checkpoints", ()):
         yield Path(record["model"]) / Path(checkpoint["file"]).parent
-
-
-@cache
-def _json(folders: tuple[Path, ...], name: str) -> Mapping[str, Any]:
-    for folder in folders:
-        try:
-            return json.loads((folder / name).read_text())
-        except (OSError, ValueError):
-            continue
-    return {}
-
-
-def defined(values: pd.DataFrame) -> pd.DataFrame:
-    """The rows in which every model has a value."""
-    return values.dropna()

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from nnunet_ext.comparison.wording import interval, number
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.report import svg
-from nnunet_ext.report.data import ReportData, defined
+from nnunet_ext.report.data import ReportData
 
 DOT_PLOTS = ("dice", "hd95", "nsd", "assd", "precision", "recall", "lesion_f1", "relative_volume_error")
 PAIRED = ("dice", "hd95")
@@ -126,12 +126,12 @@ def paired(data: ReportData) -> dict[str, list[Markup]] | None:
 
 def _pairs_of(data: ReportData, structure: str, key: str) -> int:
     """Cases in which all models have a value."""
-    return len(defined(data.values(structure, key)))
+    return len(data.values(structure, key).dropna())
 
 
 def _lines(data: ReportData, structure: str, metric: Metric) -> Markup:
     values = data.values(structure, metric.key)
-    complete = defined(values)
+    complete = values.dropna()
     number_of = {case: i for i, case in enumerate(data.cases)}
     x = svg.Scale((0, len(data.names) - 1), (64, 396))
     y = svg.Scale(domain(values, metric), (290, 44))

@@ -131,4 +131,4 @@ def _running_median(size: pd.Series, dice: pd.Series, x: svg.Scale, y: svg.Scale
     """Over a seventh of the cases, five at least."""
     width = max(5, len(dice) // 7)
     medians = dice.rolling(width, center=True, min_periods=min(3, len(dice))).median()
-    return svg.line((x(s), y(m) if math.isfinite(m) else math.nan) for s, m in zip(size, medians, strict=True))
+    return svg.line((x(s), y(m)) for s, m in zip(size, medians, strict=True))

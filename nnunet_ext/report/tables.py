@@ -1,21 +1,20 @@
-"""The tables: numbers in words, ready for the page."""
+"""The tables: which rows and cells there are. The templates put numbers into words."""
 
 from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from nnunet_ext.comparison.compare import best
 from nnunet_ext.comparison.export import pair_rows, summary_cells, to_csv, to_latex
-from nnunet_ext.comparison.records import Pair, Ranking, Result
-from nnunet_ext.comparison.wording import PROMPTS, interval, method, number, p_value, percent
+from nnunet_ext.comparison.records import Pair, Result
+from nnunet_ext.comparison.wording import method
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
-from nnunet_ext.report.data import ReportData
-from nnunet_ext.report.extras import Published
+from nnunet_ext.report.data import Published, ReportData
 
 SILENT = ("volume_reference", "volume_prediction", "lesions_reference", "lesions_prediction")  # in the tables of cases
 SYMBOLS = {
@@ -31,7 +30,7 @@ MIRRORED = {"better": "worse", "worse": "better"}
 
 
 def summary(data: ReportData) -> list[dict[str, Any]]:
-    """By structure: a row per metric, a cell per model."""
+    """Return, by structure, a row per metric with a cell per model: those to rank by, then those that describe."""
     return [
         {
             "structure": structure,
@@ -44,121 +43,58 @@ def summary(data: ReportData) -> list[dict[str, Any]]:
 
 
 def _summary_row(data: ReportData, structure: str, metric: Metric) -> dict[str, Any]:
-    marked = _best(data, structure, metric)
-    cells = []
-    for name in data.names:
-        s = data.summary(structure, metric.key, name)
-        if s is None:
-            cells.append({"mean": "n/a", "best": False, "interval": "", "counts": "not measured", "more": []})
-            continue
-        undefined = f", {s.undefined} undefined" if s.undefined else ""
-        more = [("median", s.median), ("sd", s.sd), ("pooled", s.pooled), ("sd of repeats", s.repeat_sd)]
-        cells.append(
-            {
-                "mean": number(s.mean, metric),
-                "best": name in marked,
-                "interval": interval(s.low, s.high, metric),
-                "counts": f"n {s.n}{undefined}",
-                "more": [f"{what} {number(v, metric)}" for what, v in more if math.isfinite(v)],
-            }
-        )
-    return {"label": data.label(metric), "better": metric.better, "cells": cells}
-
-
-def _best(data: ReportData, structure: str, metric: Metric) -> set[str]:
-    """Of every prompt source."""
+    """Return a row: per model its summary (None where it lacks the metric) and whether it is marked as best."""
     values, prompts = data.values(structure, metric.key), data.prompts
     groups = ([name for name in data.names if prompts[name] == s] for s in dict.fromkeys(prompts.values()))
-    return set().union(*(best(values[group], metric) for group in groups))
+    marked = set().union(*(best(values[group], metric) for group in groups))
+    cells = [(data.summary(structure, metric.key, name), name in marked) for name in data.names]
+    return {"metric": metric, "label": data.label(metric), "cells": cells}
 
 
 def significance(data: ReportData) -> dict[str, Any] | None:
-    """By structure and metric: every pair, its verdict, and how firm the order is."""
+    """Return every pair by structure and metric, its verdict, and how firm the order is; None without a comparison."""
     comparison = data.comparison
     if comparison is None:
         return None
-    structures = [
-        {
-            "structure": structure,
-            "results": [_result(data, r, comparison.alpha) for r in comparison.of(structure).values() if r.pairs],
-        }
-        for structure in comparison.structures
-    ]
-    return {"method": method(comparison), "alpha": comparison.alpha, "structures": structures}
-
-
-def _result(data: ReportData, result: Result, alpha: float) -> dict[str, Any]:
-    cells: dict[tuple[str, str], dict[str, Any]] = {}
-    for pair in result.pairs:
-        cells[pair.a, pair.b] = _cell(pair, result, alpha, mirrored=False)
-        cells[pair.b, pair.a] = _cell(pair, result, alpha, mirrored=True)
+    structures = {s: [r for r in comparison.of(s).values() if r.pairs] for s in comparison.structures}
     return {
-        "label": result.label,
-        "matrix": [(a, [cells.get((a, b)) for b in data.names]) for a in data.names],
-        "verdicts": [pair.verdict for pair in result.pairs],
-        "pairs": [_pair(pair, result, alpha) for pair in result.pairs],
-        "rankings": [_ranking(ranking) for ranking in result.rankings],
+        "method": method(comparison),
+        "alpha": comparison.alpha,
+        "structures": {s: [(result, _matrix(data, result)) for result in own] for s, own in structures.items()},
     }
 
 
-def _cell(pair: Pair, result: Result, alpha: float, *, mirrored: bool) -> dict[str, Any]:
-    finding = MIRRORED.get(pair.finding, pair.finding) if mirrored else pair.finding
-    comparable = pair.same_prompts and result.metric.ranked
-    difference, effect = ((-v if mirrored else v) for v in (pair.difference, pair.effect))
+def _matrix(data: ReportData, result: Result) -> list[tuple[str, list[dict[str, Any] | None]]]:
+    """Return a row per model with a cell for every other one that it was compared with, seen from the row's model."""
+    cells = {}
+    for pair in result.pairs:
+        cells[pair.a, pair.b] = _cell(pair, result, sign=1)
+        cells[pair.b, pair.a] = _cell(pair, result, sign=-1)
+    return [(a, [cells.get((a, b)) for b in data.names]) for a in data.names]
+
+
+def _cell(pair: Pair, result: Result, *, sign: int) -> dict[str, Any]:
+    finding = pair.finding if sign > 0 else MIRRORED.get(pair.finding, pair.finding)
+    apart = finding in MIRRORED and not (pair.same_prompts and result.metric.ranked)
     return {
-        "symbol": SYMBOLS[finding] if comparable or finding not in MIRRORED else "≠",
-        "finding": (finding if comparable or finding not in MIRRORED else "apart").replace(" ", "-"),
-        "p": p_value(pair.p_holm, alpha),
-        "effect": f"{effect:+.2f}" if math.isfinite(effect) else "",
-        "difference": number(difference, result.metric, sign=True),
+        "symbol": "≠" if apart else SYMBOLS[finding],
+        "finding": "apart" if apart else finding.replace(" ", "-"),
+        "p": pair.p_holm,
+        "effect": sign * pair.effect,
+        "difference": sign * pair.difference,
         "verdict": pair.verdict,
     }
 
 
-def _pair(pair: Pair, result: Result, alpha: float) -> dict[str, Any]:
-    return {
-        "a": pair.a,
-        "b": pair.b,
-        "n": pair.n,
-        "difference": number(pair.difference, result.metric, sign=True),
-        "interval": interval(pair.low, pair.high, result.metric),
-        "record": f"{pair.wins} / {pair.ties} / {pair.losses}",
-        "effect": f"{pair.effect:+.2f}" if math.isfinite(pair.effect) else "n/a",
-        "p": p_value(pair.p, alpha),
-        "p_holm": p_value(pair.p_holm, alpha),
-    }
-
-
-def _ranking(ranking: Ranking) -> dict[str, Any]:
-    return {
-        "prompts": PROMPTS[ranking.prompts],
-        "ranks": list(ranking.shares.columns),
-        "rows": [
-            {
-                "model": model,
-                "rank": ranking.ranks[model],
-                "shares": [
-                    {"share": f"{share:.2f}", "text": percent(share)} if math.isfinite(share) else None
-                    for share in ranking.shares.loc[model]
-                ],
-            }
-            for model in ranking.ranks
-        ],
-        "verdict": ranking.verdict,
-        "friedman": ranking.friedman.verdict if ranking.friedman else "",
-    }
-
-
 def cases(data: ReportData) -> dict[str, Any]:
-    """The table of cases, what the page's script needs to sort it, and the cases without the structure."""
+    """Return what the page's script needs for the table of cases, and the cases without a structure."""
     values, absent = {}, []
     for structure in data.structures:
         has = data.has_structure(structure)
         keys = [m.key for m in data.metrics(structure) if m.key not in SILENT]
-        size = data.values(structure, "volume_reference").median(axis=1)
         values[structure] = {
             "has": [int(v) for v in has],
-            "size": [_number(v) for v in size],
+            "size": [_number(v) for v in data.values(structure, "volume_reference").median(axis=1)],
             "metrics": {
                 k: [[_number(v) for v in row] for row in data.values(structure, k).to_numpy(dtype=float)] for k in keys
             },
@@ -166,107 +102,82 @@ def cases(data: ReportData) -> dict[str, Any]:
         }
         if not has.all():
             wrong = data.values(structure, "volume_prediction")[~has.to_numpy()]
-            absent.append({"structure": structure, "rows": _absent(wrong), "found": int((wrong > 0).sum().sum())})
+            rows = zip(wrong.index, wrong.to_numpy(dtype=float), strict=True)
+            absent.append(
+                {
+                    "structure": structure,
+                    "rows": [(case, [f"{v:.3g}" if math.isfinite(v) else "n/a" for v in row]) for case, row in rows],
+                    "found": int((wrong > 0).sum().sum()),
+                }
+            )
     script = {"cases": data.cases, "models": data.names, "structures": values, "unit": data.units.volume}
     return {"data": script, "absent": absent, "unit": data.units.volume}
 
 
-def _absent(volumes: pd.DataFrame) -> list[tuple[str, list[str]]]:
-    return [
-        (str(case), [f"{v:.3g}" if math.isfinite(v) else "n/a" for v in row])
-        for case, row in zip(volumes.index, volumes.to_numpy(dtype=float), strict=True)
-    ]
-
-
 def _number(value: float) -> float | None:
-    """Five digits are enough to look at; undefined is null."""
+    """Return five digits, which are enough to look at; None where undefined."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
-def definitions(data: ReportData) -> list[dict[str, str]]:
-    """Of every metric that is shown."""
-    shown = dict.fromkeys(m for structure in data.structures for m in data.metrics(structure))
-    directions = {1: "higher", -1: "lower", 0: "—"}
-    return [
-        {
-            "label": data.label(m),
-            "better": directions[m.better],
-            "definition": m.definition,
-            "undefined": m.undefined or "nowhere",
-            "ranked": "yes" if m.ranked else "no",
-        }
-        for m in shown
-    ]
+def definitions(data: ReportData) -> list[tuple[str, Metric]]:
+    """Return every metric that is shown, with its label."""
+    shown = dict.fromkeys(metric for structure in data.structures for metric in data.metrics(structure))
+    return [(data.label(metric), metric) for metric in shown]
 
 
 def published(data: ReportData) -> dict[str, Any] | None:
-    """What papers state, next to ours."""
-    rows = [row for entry in data.extras.published if entry.model in data.names for row in _published(data, entry)]
+    """Return what papers state, next to ours; None where nothing is stated."""
+    rows = [row for entry in data.extras.published if entry.row in data.names for row in _published(data, entry)]
     return {"rows": rows, "differences": list(data.extras.differences)} if rows else None
 
 
 def _published(data: ReportData, entry: Published) -> Iterator[dict[str, Any]]:
     structure = entry.structure if entry.structure in data.structures else next(iter(data.structures))
     for key, value in entry.metrics.items():
-        ours = data.summary(structure, key, entry.model)
         yield {
-            "model": entry.model,
-            "metric": data.label(BY_KEY[key]),
+            "entry": entry,
+            "metric": BY_KEY[key],
+            "label": data.label(BY_KEY[key]),
             "structure": structure,
-            "ours": number(ours.mean, BY_KEY[key]) if ours else "n/a",
-            "interval": interval(ours.low, ours.high, BY_KEY[key]) if ours and ours.n > 1 else "",
-            "published": number(value, BY_KEY[key]),
-            "source": entry.source,
-            "differences": entry.differences,
+            "ours": data.summary(structure, key, entry.row),
+            "published": value,
         }
 
 
-def _files(data: ReportData) -> list[dict[str, str]]:
-    """Files inside the page: name, what is in it, and its data: address."""
+def downloads(data: ReportData) -> dict[str, Any]:
+    """Return files inside the page (name, what is in it, its data: address), and the comparison as LaTeX."""
     runs = [
-        run.table.assign(model=name, run=i) for name, model in data.models.items() for i, run in enumerate(model.runs)
+        run.table.assign(model=model.name, run=i)[["model", "run", *run.table]]
+        for model in data.models
+        for i, run in enumerate(model.runs)
     ]
-    every = pd.concat(runs, ignore_index=True)
-    every.insert(0, "run", every.pop("run"))
-    every.insert(0, "model", every.pop("model"))
+    every = pd.concat(runs, ignore_index=True).to_csv(index=False, lineterminator="\n", float_format="%.7g")
     files = [
-        (
-            "cases.csv",
-            "every case, run and metric",
-            every.to_csv(index=False, lineterminator="\n", float_format="%.7g"),
-        ),
+        ("cases.csv", "every case, run and metric", every),
         ("models.csv", "means, intervals, counts", to_csv(_model_rows(data))),
     ]
     if data.comparison:
         files.append(("pairs.csv", "every pair of models", to_csv(pair_rows(data.comparison))))
-    return [{"name": n, "about": about, "href": _data_link(content)} for n, about, content in files]
+    return {
+        "files": [
+            (name, about, f"data:text/csv;charset=utf-8;base64,{base64.b64encode(content.encode()).decode()}")
+            for name, about, content in files
+        ],
+        "latex": to_latex(data.comparison) if data.comparison else "",
+    }
 
 
 def _model_rows(data: ReportData) -> pd.DataFrame:
-    rows = []
-    for structure in data.structures:
-        for metric in data.metrics(structure):
-            for name in data.names:
-                if s := data.summary(structure, metric.key, name):
-                    values = summary_cells(s)
-                    head = {"structure": structure, "metric": data.units.column(metric.key), "model": name}
-                    rows.append({**head, "prompts": data.prompts[name], **values})
-    return pd.DataFrame(rows)
-
-
-def _data_link(content: str) -> str:
-    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(content.encode()).decode()}"
-
-
-def take_away(data: ReportData) -> dict[str, Any]:
-    """Files, and the comparison as LaTeX."""
-    return {"files": _files(data), "latex": to_latex(data.comparison) if data.comparison else ""}
-
-
-def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """A nested mapping as lines of "a.b", value; empty values are left out."""
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        elif value not in (None, "", [], ()):
-            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return pd.DataFrame(
+        {
+            "structure": structure,
+            "metric": data.units.column(metric.key),
+            "model": name,
+            "prompts": data.prompts[name],
+            **summary_cells(s),
+        }
+        for structure in data.structures
+        for metric in data.metrics(structure)
+        for name in data.names
+        if (s := data.summary(structure, metric.key, name))
+    )

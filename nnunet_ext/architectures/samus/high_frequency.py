@@ -42,7 +42,7 @@ class HighFrequencyImage(nn.Module):
             raise ValueError(f"normalization must be minmax or percentile, not {normalization!r}")
         filters = pywt.Wavelet(wavelet)
         self.low, self.high = tuple(filters.dec_lo), tuple(filters.dec_hi)
-        self.normalization = normalization
+        self.wavelet, self.normalization = wavelet, normalization
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.detach()

@@ -10,8 +10,7 @@ from evaluations import evaluation
 
 from nnunet_ext.comparison import ModelRuns
 from nnunet_ext.report.data import ReportData
-from nnunet_ext.report.extras import Extras
-from nnunet_ext.report.volumes import mask_file, read, telling_slice
+from nnunet_ext.report.pictures import mask_file, read, telling_slice
 
 
 def test_the_slice_that_tells_most() -> None:
@@ -46,6 +45,6 @@ def test_the_prediction_that_was_measured_is_shown(tmp_path: Path) -> None:
         file.touch()
     info = {"predictions": str(tmp_path), "file_ending": ".nii.gz", "prediction_files": {"a": str(files[1])}}
     model = ModelRuns(name="A", runs=[evaluation([0.5], cases=["a"], **info)])
-    data = ReportData(models={"A": model}, comparison=None, images=None, extras=Extras())
+    data = ReportData(models=[model])
     assert mask_file(data, "A", "a", "predictions") == files[1]
     assert mask_file(data, "A", "a", "references") is None

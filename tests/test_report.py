@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import report_data
+from evaluations import evaluation
 
+from nnunet_ext import registry
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.progress import untracked
 from nnunet_ext.comparison import ModelRuns, compare, to_latex
@@ -24,10 +27,10 @@ from nnunet_ext.comparison.wording import number
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY
 from nnunet_ext.report import Cost, Extras, Published, build_report
-from nnunet_ext.report.context import deviations_text
+from nnunet_ext.report.context import deviations, deviations_text
 from nnunet_ext.report.costs import training_curves
 from nnunet_ext.report.data import ReportData
-from nnunet_ext.report.pictures import chosen_cases, qualitative
+from nnunet_ext.report.pictures import chosen_cases, high_frequency, qualitative
 from nnunet_ext.report.svg import Scale, line, tag
 from nnunet_ext.report.tables import cases, summary
 
@@ -285,6 +288,16 @@ class TestSignificance:
         assert found
         assert found.count("f-better") == found.count("f-worse")
 
+    def test_p_values_follow_alpha(self, tmp_path: Path) -> None:
+        """One digit more where rounding would hide on which side of alpha a p-value is, here 2 / 2^7."""
+        ours, theirs = np.linspace(0.6, 0.9, 7), np.linspace(0.5, 0.7, 7)
+        models = {"ours": [evaluation(ours)], "theirs": [evaluation(theirs)]}
+        for alpha, shown, hidden in ((0.05, "p = .016", ".0156"), (0.0157, "p = .0156", "p = .016")):
+            build_report(models, tmp_path / "r.html", comparison=compare(models, alpha=alpha))
+            text = Page((tmp_path / "r.html").read_text(encoding="utf-8")).texts["significance"]
+            assert shown in text
+            assert hidden not in text
+
     def test_verdicts_are_printed(self, page: Page, models: dict[str, list[Evaluation]]) -> None:
         for result in compared(models).results.values():
             for pair in result.pairs:
@@ -413,6 +426,50 @@ class TestPictures:
         page = Page((tmp_path / "r.html").read_text())
         assert "median and CLAHE" in page.texts["preprocessing"]
         assert "Bottleneck" in page.texts["deviations"]
+
+
+class TestHighFrequencies:
+    def shown(self, models: dict[str, list[Evaluation]], trainer: str) -> dict | None:
+        runs = [replace(run, info={**run.info, "trainer": trainer}) for run in models[FIRST]]
+        return high_frequency(data_of({FIRST: runs}))
+
+    def test_are_those_of_the_models_own_wavelet(
+        self, models: dict[str, list[Evaluation]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        papers = self.shown(models, "nnUNetTrainerSAMUSHF")
+        assert (papers["wavelet"], papers["normalization"]) == ("haar", "minmax")
+        options = {"wavelet": "db2", "normalization": "percentile"}
+        monkeypatch.setattr("nnunet_ext.trainers.samus.nnUNetTrainerSAMUSHF.model_options", options)
+        own = self.shown(models, "nnUNetTrainerSAMUSHF")
+        assert {key: own[key] for key in options} == options
+        assert own["pictures"][0] == papers["pictures"][0]
+        assert own["pictures"][1] != papers["pictures"][1]
+        build_report({FIRST: models[FIRST]}, tmp_path / "r.html")
+        shown = Page((tmp_path / "r.html").read_text(encoding="utf-8")).texts["high-frequency"]
+        assert "the percentile-normalised bands HL, LH and HH of a Db2 wavelet" in shown
+
+    @pytest.mark.parametrize("name", [e.name for e in registry.entries("trainer")])
+    def test_follow_the_network_not_the_name(self, models: dict[str, list[Evaluation]], name: str) -> None:
+        options = getattr(registry.get("trainer", name).load(), "model_options", {})
+        has = "SAMUSHF" in name and options.get("picture") != "grey"
+        assert (self.shown(models, name) is not None) == has
+
+    def test_a_trainer_of_another_package_is_known_by_its_entry(
+        self, models: dict[str, list[Evaluation]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ours = registry.get("trainer", "nnUNetTrainerSAMUSHF")
+        theirs = ours._replace(name="Theirs", module=__name__)
+        monkeypatch.setattr(sys.modules[__name__], "Theirs", ours.load(), raising=False)
+        monkeypatch.setattr(registry, "get", lambda kind, name: theirs if name == "Theirs" else None)
+        assert self.shown(models, "Theirs")
+        run = replace(models[FIRST][0], info={"trainer": "Theirs"})
+        assert [paper["title"] for paper in deviations(data_of({FIRST: [run]}))] == [ours.paper]
+
+    def test_a_trainer_of_others_cannot_cost_a_report(
+        self, models: dict[str, list[Evaluation]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("nnunet_ext.trainers.samus.nnUNetTrainerSAMUSHF.build_model", lambda: 1 / 0)
+        assert self.shown(models, "nnUNetTrainerSAMUSHF") is None
 
 
 class TestCurves:

@@ -113,7 +113,7 @@ def case_rows(comparison: Comparison) -> pd.DataFrame:
 
 def to_csv(rows: pd.DataFrame) -> str:
     """Return rows as comma-separated values; what is undefined is empty."""
-    return rows.to_csv(index=False, lineterminator="\n")
+    return str(rows.to_csv(index=False, lineterminator="\n"))
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:

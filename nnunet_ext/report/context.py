@@ -13,11 +13,10 @@ from markupsafe import Markup
 
 from nnunet_ext.common.text import some
 from nnunet_ext.comparison.wording import FEW, PROMPTS
-from nnunet_ext.report.data import ReportData
+from nnunet_ext.report.data import PRIMARY, ReportData
 from nnunet_ext.version import __version__
 
 SHORT = 6  # verdicts at the head; five models have ten pairs
-PRIMARY = "dice"  # the metric that the head speaks of
 
 
 def facts(data: ReportData) -> list[tuple[str, str]]:
@@ -88,8 +87,8 @@ def _uncompared(data: ReportData) -> Iterator[str]:
 def headlines(data: ReportData) -> list[dict[str, Any]]:
     """Return what the comparison comes to, by structure: the order and the verdicts by the primary metric."""
     found = []
-    for structure in data.comparison.structures if data.comparison else ():
-        if result := data.comparison.results.get((structure, PRIMARY)):
+    for structure in data.structures:
+        if result := data.result(structure, PRIMARY):
             verdicts = [pair.verdict for pair in result.pairs]
             found.append(
                 {

@@ -119,7 +119,7 @@ def cost_of(data: ReportData, name: str) -> Cost:
     ]
     peaks = [s.get("gpu_bytes_seen") or s.get("peak_bytes_of_largest_process") for s in trained]
     size = next((s for fold in data.fold_folders(name) if (s := network_size(fold.parent))), None)
-    found = {
+    found: dict[str, Any] = {
         "parameters": size.parameters if size else entry.parameters if entry else None,
         "trained": size.trained if size else None,
         "flops": size.flops if size else None,

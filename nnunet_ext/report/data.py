@@ -13,13 +13,15 @@ import pandas as pd
 
 from nnunet_ext import registry
 from nnunet_ext.common.files import read_json_if_any
-from nnunet_ext.comparison import Comparison, ModelRuns, ModelSummary
+from nnunet_ext.comparison import Comparison, ModelRuns, ModelSummary, Result
 from nnunet_ext.comparison.compare import mean_over_repeats, summarise
 from nnunet_ext.comparison.models import all_structures, measuring_run
 from nnunet_ext.comparison.wording import label
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.source import PROMPTS
 from nnunet_ext.metrics.definitions import METRICS, Metric, Units
+
+PRIMARY = "dice"  # the metric that the head of the page, histograms of differences and the choice of cases go by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,10 +170,9 @@ class ReportData:
 
     @cached_property
     def _summaries(self) -> dict[tuple[str, str, str], ModelSummary]:
-        compared = self.comparison.results if self.comparison else {}
         return {
-            (structure, metric.key, name): compared[structure, metric.key].summaries[name]
-            if (structure, metric.key) in compared
+            (structure, metric.key, name): result.summaries[name]
+            if (result := self.result(structure, metric.key))
             else summarise(tables, metric.key)
             for (structure, name), tables in self._tables.items()
             for metric in self.metrics(structure)
@@ -181,6 +182,10 @@ class ReportData:
     def summary(self, structure: str, key: str, name: str) -> ModelSummary | None:
         """Return a model's summary of a metric; None where the model lacks it."""
         return self._summaries.get((structure, key, name))
+
+    def result(self, structure: str, key: str) -> Result | None:
+        """Return what the comparison says of a structure and metric; None where it says nothing."""
+        return self.comparison.results.get((structure, key)) if self.comparison else None
 
     def info(self, name: str, key: str) -> Any:
         """Return the first thing that the runs of a model say about a key; None if they say nothing."""

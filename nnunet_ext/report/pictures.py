@@ -22,7 +22,7 @@ from nnunet_ext.common.progress import Track
 from nnunet_ext.comparison.wording import number
 from nnunet_ext.metrics.definitions import BY_KEY
 from nnunet_ext.report import svg
-from nnunet_ext.report.data import ReportData
+from nnunet_ext.report.data import PRIMARY, ReportData
 
 LIVER_WINDOW = (-20.0, 140.0)  # HU; the liver paper's
 SOFT_TISSUE = (-160.0, 240.0)  # HU
@@ -91,9 +91,9 @@ def qualitative(data: ReportData, track: Track) -> Gallery | None:
 
 
 def chosen_cases(data: ReportData, structure: str) -> list[tuple[str, str]]:
-    """Return case and reason, by rule: by the mean Dice over models, of cases with the structure; ties go by name."""
+    """Return case and reason, by the mean primary metric of all models in cases with the structure; ties go by name."""
     has = data.has_structure(structure)
-    mean = data.values(structure, "dice")[has.to_numpy()].dropna().mean(axis=1).sort_values(kind="stable")
+    mean = data.values(structure, PRIMARY)[has.to_numpy()].dropna().mean(axis=1).sort_values(kind="stable")
     wanted = [("best case", -1), ("median case", (len(mean) - 1) // 2), ("worst case", 0)] if len(mean) else []
     found: dict[str, str] = {}
     for why, place in wanted:
@@ -207,8 +207,8 @@ def _outline(mask: np.ndarray, box: Box, class_: str) -> Markup:
     """Draw the contour of a mask within a box, in its pixels."""
     from contourpy import contour_generator
 
-    part = np.pad(box.of(mask), 1).astype(float)
-    path = "".join(_closed(points - 0.5) for points in contour_generator(z=part).lines(0.5))
+    contours = contour_generator(z=np.pad(box.of(mask), 1).astype(float)).lines(0.5)
+    path = "".join(_closed(np.asarray(points) - 0.5) for points in contours)
     return svg.tag("path", d=path, class_=f"outline {class_}") if path else Markup()
 
 
@@ -252,7 +252,7 @@ def _schemes(data: ReportData, name: str) -> set[str]:
 
 def high_frequency(data: ReportData) -> dict[str, Any] | None:
     """Show what the second branch of the first SAMUS-HF model sees; None without such a model."""
-    transform = next((own for name in data.names if (own := _high_frequency_image(data, name))), None)
+    transform: Any = next((own for name in data.names if (own := _high_frequency_image(data, name))), None)
     example = _example(data) if transform else None
     if example is None:
         return None
@@ -301,8 +301,8 @@ def _example(data: ReportData) -> tuple[Volume, int, str] | None:
             image = read(image_file(data, case))
             reference = read(mask_file(data, data.names[0], case, "references"))
             if image is not None:
-                same = reference is not None and reference.slices.shape == image.slices.shape
-                truth = np.isin(reference.slices, labels) if same else image.slices < np.inf
+                fits = reference is not None and reference.slices.shape == image.slices.shape
+                truth = np.isin(reference.slices, labels) if reference and fits else np.ones(image.slices.shape, bool)
                 return image, telling_slice(truth, truth), case
     return None
 

@@ -1,9 +1,9 @@
-"""The figures: every case a dot."""
+"""The figures of metrics: every case a dot, the same case under every model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from nnunet_ext.comparison.wording import interval, number
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.report import svg
-from nnunet_ext.report.data import ReportData
+from nnunet_ext.report.data import PRIMARY, ReportData
 
 DOT_PLOTS = ("dice", "hd95", "nsd", "assd", "precision", "recall", "lesion_f1", "relative_volume_error")
 PAIRED = ("dice", "hd95")
@@ -24,11 +24,9 @@ ROW, LEFT, RIGHT = 58, 18, 402  # room for the numbers below the ends of an axis
 
 
 def distributions(data: ReportData) -> dict[str, list[Markup]] | None:
-    """Dot and box plots by structure."""
+    """Draw dots and boxes by structure."""
     figures = {
-        structure: [
-            _distribution(data, structure, metric) for metric in data.metrics(structure) if metric.key in DOT_PLOTS
-        ]
+        structure: [_distribution(data, structure, m) for m in data.metrics(structure) if m.key in DOT_PLOTS]
         for structure in data.structures
     }
     return {structure: own for structure, own in figures.items() if own} or None
@@ -39,23 +37,19 @@ def _distribution(data: ReportData, structure: str, metric: Metric) -> Markup:
     scale = svg.Scale(domain(values, metric), (LEFT, RIGHT))
     rows = [_row(data, structure, metric, values[name], scale, i) for i, name in enumerate(data.names)]
     height = 26 + ROW * len(rows)
-    title = f"{data.label(metric)} of {structure}"
+    spoken = "; ".join(_spoken(data, structure, metric, name) for name in data.names)
     return svg.figure(
-        [
-            svg.text(_titled(data, metric), 0, 14, "t title"),
-            svg.x_axis(scale, 24, height),
-            *rows,
-        ],
+        [svg.text(_titled(data, metric), 0, 14, "t title"), svg.x_axis(scale, 24, height), *rows],
         height + 22,
-        f"{title}: {'; '.join(_spoken(data, structure, metric, name) for name in data.names)}",
+        f"{data.label(metric)} of {structure}: {spoken}",
         data_s=structure,
         data_k=metric.key,
     )
 
 
 def _titled(data: ReportData, metric: Metric) -> str:
-    better = {1: "higher is better", -1: "lower is better", 0: ""}[metric.better]
-    return f"{data.label(metric)}{', ' if better else ''}{better}"
+    better = {1: ", higher is better", -1: ", lower is better", 0: ""}[metric.better]
+    return f"{data.label(metric)}{better}"
 
 
 def _spoken(data: ReportData, structure: str, metric: Metric, name: str) -> str:
@@ -64,7 +58,7 @@ def _spoken(data: ReportData, structure: str, metric: Metric, name: str) -> str:
 
 
 def domain(values: pd.DataFrame, metric: Metric) -> tuple[float, float]:
-    """Ratios end at 1 and begin at the tenth below the smallest; other values are shown from 0 on."""
+    """Return the ends of an axis: ratios end at 1 and begin at the tenth below the smallest, others begin at 0."""
     if metric.quantity == "ratio" and metric.better:
         least = values.min(axis=None)
         return (max(0.0, math.floor(10 * (least - 0.02)) / 10) if math.isfinite(least) else 0.0), 1.0
@@ -72,39 +66,37 @@ def domain(values: pd.DataFrame, metric: Metric) -> tuple[float, float]:
 
 
 def _row(data: ReportData, structure: str, metric: Metric, values: pd.Series, scale: svg.Scale, row: int) -> Markup:
-    """One model: name and numbers above, dots and box below."""
+    """Draw one model: name and numbers above, dots and box below."""
     name, top = str(values.name), 24 + ROW * row
     summary = data.summary(structure, metric.key, name)
     finite = [(i, v) for i, v in enumerate(values.to_numpy(dtype=float)) if math.isfinite(v)]
     middle = top + 38
     marks = [svg.text(svg.clipped(f"{data.letter(name)} {name}", 30), 0, top + 17, "t name")]
     if summary and finite:
-        x = np.array([v for _, v in finite])
-        low, median, high = np.quantile(x, [0.25, 0.5, 0.75])
-        reach = 1.5 * (high - low)
-        inside = x[(x >= low - reach) & (x <= high + reach)]
         spread = [(i, scale(v), middle + 22 * ((k * GOLDEN) % 1 - 0.5)) for k, (i, v) in enumerate(finite)]
         said = f"{number(summary.mean, metric)} {interval(summary.low, summary.high, metric)}"
         marks += [
             svg.text(f"{said}, n {summary.n}", svg.WIDTH, top + 17, "t number", "end"),
             svg.tag("g", svg.dots(spread), class_="dots"),
-            _box(scale, (inside.min(), low, median, high, inside.max()), middle),
+            _box(scale, np.array([v for _, v in finite]), middle),
             _mean(scale, summary.mean, (summary.low, summary.high), middle),
         ]
     return svg.tag("g", marks, class_=svg.colour(row))
 
 
-def _box(scale: svg.Scale, five: Sequence[float], middle: float) -> Markup:
-    least, low, median, high, most = (svg.short(scale(float(v))) for v in five)
+def _box(scale: svg.Scale, values: np.ndarray, middle: float) -> Markup:
+    """Draw quartiles and median, and whiskers to the last value within 1.5 times the box."""
+    quartiles = np.quantile(values, [0.25, 0.5, 0.75])
+    reach = 1.5 * (quartiles[2] - quartiles[0])
+    inside = values[(values >= quartiles[0] - reach) & (values <= quartiles[2] + reach)]
+    least, low, median, high, most = (svg.short(scale(float(v))) for v in (inside.min(), *quartiles, inside.max()))
     top, bottom = middle - 11, middle + 11
     path = f"M{least} {middle}H{low}M{high} {middle}H{most}M{low} {top}H{high}V{bottom}H{low}ZM{median} {top}V{bottom}"
     return svg.tag("path", d=path, class_="box")
 
 
 def _mean(scale: svg.Scale, mean: float, ends: tuple[float, float], middle: float) -> Markup:
-    x = svg.short(scale(mean))
-    path = f"M{x} {middle - 5}l5 5l-5 5l-5 -5z"
-    marks = [svg.tag("path", d=path, class_="mean")]
+    marks = [svg.tag("path", d=f"M{svg.short(scale(mean))} {middle - 5}l5 5l-5 5l-5 -5z", class_="mean")]
     if all(map(math.isfinite, ends)):
         low, high = (svg.short(scale(e)) for e in ends)
         marks.insert(0, svg.tag("path", d=f"M{low} {middle}H{high}", class_="interval"))
@@ -112,26 +104,20 @@ def _mean(scale: svg.Scale, mean: float, ends: tuple[float, float], middle: floa
 
 
 def paired(data: ReportData) -> dict[str, list[Markup]] | None:
-    """Lines joining each case's values, and histograms of the differences; None for one model."""
+    """Draw lines that join each case's values, and histograms of the differences; None for one model."""
     if len(data.names) < 2:
         return None
     figures = {}
     for structure in data.structures:
-        own = [_lines(data, structure, BY_KEY[key]) for key in PAIRED if _pairs_of(data, structure, key)]
-        own += list(_histograms(data, structure))
-        if own:
+        own = [_lines(data, structure, BY_KEY[key]) for key in PAIRED if len(data.values(structure, key).dropna())]
+        if own := own + list(_histograms(data, structure)):
             figures[structure] = own
     return figures or None
 
 
-def _pairs_of(data: ReportData, structure: str, key: str) -> int:
-    """Cases in which all models have a value."""
-    return len(data.values(structure, key).dropna())
-
-
 def _lines(data: ReportData, structure: str, metric: Metric) -> Markup:
     values = data.values(structure, metric.key)
-    complete = values.dropna()
+    complete = values.dropna()  # a line needs a value of every model
     number_of = {case: i for i, case in enumerate(data.cases)}
     x = svg.Scale((0, len(data.names) - 1), (64, 396))
     y = svg.Scale(domain(values, metric), (290, 44))
@@ -169,24 +155,19 @@ def _lines(data: ReportData, structure: str, metric: Metric) -> Markup:
 
 
 def _histograms(data: ReportData, structure: str) -> Iterator[Markup]:
-    """Of the differences in Dice."""
-    metric = BY_KEY["dice"]
+    """Draw the differences in the primary metric, of the pairs that were compared or else of all."""
+    metric, result = BY_KEY[PRIMARY], data.result(structure, PRIMARY)
+    pairs = [(pair.a, pair.b) for pair in result.pairs] if result else list(combinations(data.names, 2))
     values = data.values(structure, metric.key)
-    chosen = (
-        [(p.a, p.b) for p in data.comparison.results[structure, "dice"].pairs] if _compared(data, structure) else []
-    )
-    for a, b in (chosen or list(combinations(data.names, 2)))[:MOST_PAIRS]:
+    for a, b in pairs[:MOST_PAIRS]:
         difference = (values[a] - values[b]).dropna().to_numpy()
         if difference.size > 1:
-            yield _histogram(data, structure, (a, b), difference)
+            yield _histogram(data, structure, metric, (a, b), difference)
 
 
-def _compared(data: ReportData, structure: str) -> bool:
-    return data.comparison is not None and (structure, "dice") in data.comparison.results
-
-
-def _histogram(data: ReportData, structure: str, names: tuple[str, str], difference: np.ndarray) -> Markup:
-    metric = BY_KEY["dice"]
+def _histogram(
+    data: ReportData, structure: str, metric: Metric, names: tuple[str, str], difference: np.ndarray
+) -> Markup:
     mean, equal = float(difference.mean()), int((difference == 0).sum())
     reach = max(0.05, math.ceil(20 * float(np.abs(difference).max())) / 20)
     counts, edges = np.histogram(difference[difference != 0], np.linspace(-reach, reach, 21))
@@ -208,7 +189,7 @@ def _histogram(data: ReportData, structure: str, names: tuple[str, str], differe
     said = f"mean {number(mean, metric, sign=True)}, n {difference.size}{f', {equal} equal' if equal else ''}"
     return svg.figure(
         [
-            svg.text(f"{a} {MINUS} {b}: difference in Dice", 0, 14, "t title"),
+            svg.text(f"{a} {MINUS} {b}: difference in {metric.label}", 0, 14, "t title"),
             svg.text(said, svg.WIDTH, 14, "t number", "end"),
             svg.x_axis(x, 30, 128),
             svg.tag("g", bars, class_="bars"),
@@ -218,5 +199,5 @@ def _histogram(data: ReportData, structure: str, names: tuple[str, str], differe
             svg.text(f"{a} better →", svg.WIDTH, 168, "t label", "end"),
         ],
         176,
-        f"Histogram of {names[0]} minus {names[1]}, Dice of {structure}: {said}",
+        f"Histogram of {names[0]} minus {names[1]}, {metric.label} of {structure}: {said}",
     )

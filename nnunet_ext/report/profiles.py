@@ -16,18 +16,18 @@ from nnunet_ext.report.plots import domain
 
 
 def profiles(data: ReportData) -> dict[str, list[Markup]] | None:
-    """By structure: precision against recall, and Dice against size."""
+    """Draw precision against recall, and Dice against size, by structure."""
     figures = {s: [f for f in (_operating(data, s), _size(data, s)) if f] for s in data.structures}
     return {s: own for s, own in figures.items() if own} or None
 
 
 def _operating(data: ReportData, structure: str) -> Markup | None:
-    """Mean precision against mean recall, with intervals, over curves of equal Dice; None without the two."""
+    """Draw mean precision against mean recall, with intervals, over curves of equal Dice; None without the two."""
     points = {
-        name: pair
+        name: (recall, precision)
         for name in data.names
-        if all(pair := tuple(data.summary(structure, key, name) for key in ("recall", "precision")))
-        and all(s.n for s in pair)
+        if (recall := data.summary(structure, "recall", name)) and recall.n
+        if (precision := data.summary(structure, "precision", name)) and precision.n
     }
     if not points:
         return None
@@ -41,17 +41,12 @@ def _operating(data: ReportData, structure: str) -> Markup | None:
         if math.isfinite(recall.low) and math.isfinite(precision.low):
             cross = f"M{svg.short(x(recall.low))} {svg.short(cy)}H{svg.short(x(recall.high))}"
             cross += f"M{svg.short(cx)} {svg.short(y(precision.low))}V{svg.short(y(precision.high))}"
-        marks.append(
-            svg.tag(
-                "g",
-                [
-                    svg.tag("path", d=cross, class_="cross"),
-                    svg.tag("circle", cx=cx, cy=cy, r=9, class_="point"),
-                    svg.text(data.letter(name), cx, cy + 4, "t inside", "middle"),
-                ],
-                class_=svg.colour(data.names.index(name)),
-            )
-        )
+        mark = [
+            svg.tag("path", d=cross, class_="cross"),
+            svg.tag("circle", cx=cx, cy=cy, r=9, class_="point"),
+            svg.text(data.letter(name), cx, cy + 4, "t inside", "middle"),
+        ]
+        marks.append(svg.tag("g", mark, class_=svg.colour(data.names.index(name))))
     spoken = "; ".join(f"{n} recall {r.mean:.3f}, precision {p.mean:.3f}" for n, (r, p) in points.items())
     return svg.figure(
         [
@@ -66,20 +61,19 @@ def _operating(data: ReportData, structure: str) -> Markup | None:
 
 
 def _equal_dice(x: svg.Scale, y: svg.Scale, low: float) -> Iterator[Markup]:
-    """Precision p = d r / (2 r - d)."""
+    """Draw curves on which Dice d is the same: precision p = d r / (2 r - d)."""
     for dice in np.arange(0.1, 1.0, 0.1):
         recall = np.linspace(max(low, dice / (2 - dice)), 1, 60)
         precision = dice * recall / (2 * recall - dice)
         inside = (precision >= low) & (precision <= 1 + 1e-9)
         if inside.sum() > 1:
-            path = svg.line((x(r), y(p)) for r, p in zip(recall[inside], precision[inside], strict=True))
-            end = x(float(recall[inside][-1])), y(float(precision[inside][-1]))
-            yield svg.tag("path", d=path, class_="equal")
-            yield svg.text(f"Dice {dice:.1f}", end[0] - 4, end[1] - 4, "t faint", "end")
+            points = [(x(r), y(p)) for r, p in zip(recall[inside], precision[inside], strict=True)]
+            yield svg.tag("path", d=svg.line(points), class_="equal")
+            yield svg.text(f"Dice {dice:.1f}", points[-1][0] - 4, points[-1][1] - 4, "t faint", "end")
 
 
 def _size(data: ReportData, structure: str) -> Markup | None:
-    """Dice against the size of the reference, with a running median; None for fewer than three sizes."""
+    """Draw Dice against the size of the reference, with a running median; None for fewer than three sizes."""
     size = data.values(structure, "volume_reference").median(axis=1)
     values, there = data.values(structure, "dice"), size > 0
     if there.sum() < 3:
@@ -92,21 +86,14 @@ def _size(data: ReportData, structure: str) -> Markup | None:
         own = values.loc[there, name].dropna()
         order = size[own.index].sort_values(kind="stable").index
         points = [(number_of[c], x(size[c]), y(own[c])) for c in order]
-        marks.append(
-            svg.tag(
-                "g",
-                [
-                    svg.tag("g", svg.dots(points, 2.2), class_="dots"),
-                    svg.tag("path", d=_running_median(size[order], own[order], x, y), class_=f"running r{i % 4}"),
-                ],
-                class_=svg.colour(i),
-            )
-        )
-    unit = data.units.volume
-    ticks = _log_ticks(x)
+        mark = [
+            svg.tag("g", svg.dots(points, 2.2), class_="dots"),
+            svg.tag("path", d=_running_median(size[order], own[order], x, y), class_=f"running r{i % 4}"),
+        ]
+        marks.append(svg.tag("g", mark, class_=svg.colour(i)))
     return svg.figure(
         [
-            svg.x_axis(x, 32, 344, f"reference volume ({unit}), log scale", ticks),
+            svg.x_axis(x, 32, 344, f"reference volume ({data.units.volume}), log scale", _log_ticks(x)),
             svg.y_axis(y, 40, 404, "Dice"),
             *marks,
         ],
@@ -118,9 +105,8 @@ def _size(data: ReportData, structure: str) -> Markup | None:
 
 
 def _log_ticks(scale: svg.Scale) -> list[float]:
-    """Powers of ten; where these are few also twos and fives, or else round numbers."""
-    powers = [m * 10.0**e for e in range(-6, 12) for m in (1, 2, 5)]
-    inside = [p for p in powers if scale.low <= p <= scale.high]
+    """Return powers of ten; where these are few also twos and fives, or else round numbers."""
+    inside = [p for e in range(-6, 12) for m in (1, 2, 5) if scale.low <= (p := m * 10.0**e) <= scale.high]
     tens = [p for p in inside if math.isclose(math.log10(p), round(math.log10(p)), abs_tol=1e-9)]
     if len(tens) > 2:
         return tens
@@ -128,7 +114,7 @@ def _log_ticks(scale: svg.Scale) -> list[float]:
 
 
 def _running_median(size: pd.Series, dice: pd.Series, x: svg.Scale, y: svg.Scale) -> str:
-    """Over a seventh of the cases, five at least."""
+    """Return the path of the median over a seventh of the cases, five at least."""
     width = max(5, len(dice) // 7)
     medians = dice.rolling(width, center=True, min_periods=min(3, len(dice))).median()
     return svg.line((x(s), y(m)) for s, m in zip(size, medians, strict=True))

@@ -16,7 +16,7 @@ COLOURS = 8  # classes m0 ... m7 of the style sheet
 
 
 def tag(name: str, content: Iterable[str] | str = "", /, **attributes: object) -> Markup:
-    """An element; ``class_`` is class, and _ in names becomes -. Values and content are escaped unless `Markup`."""
+    """Return an element; ``class_`` is class, _ in names becomes -. Values and content are escaped unless `Markup`."""
     inner = Markup().join([content] if isinstance(content, str) else content)
     pairs = ((k.rstrip("_").replace("_", "-"), v) for k, v in attributes.items() if v is not None)
     head = "".join(f' {key}="{escape(short(value))}"' for key, value in pairs)
@@ -24,29 +24,29 @@ def tag(name: str, content: Iterable[str] | str = "", /, **attributes: object) -
 
 
 def short(value: object) -> object:
-    """A coordinate to a tenth of a pixel."""
+    """Return a coordinate to a tenth of a pixel; what is no float as it is."""
     return f"{round(float(value), 1):g}" if isinstance(value, float) else value
 
 
 def text(content: str, x: float, y: float, class_: str = "t", anchor: str = "start") -> Markup:
-    """A line of text; anchor: start, middle or end."""
+    """Return a line of text; anchor: start, middle or end."""
     return tag(
         "text", content, x=float(x), y=float(y), class_=class_, text_anchor=None if anchor == "start" else anchor
     )
 
 
 def clipped(content: str, length: int) -> str:
-    """With an ellipsis where it is too long for its place."""
+    """Return a text with an ellipsis where it is too long for its place."""
     return content if len(content) <= length else f"{content[: length - 1].rstrip()}…"
 
 
 def colour(number: int) -> str:
-    """The class of the n-th model's colour."""
+    """Return the class of the n-th model's colour."""
     return f"m{number % COLOURS}"
 
 
 def figure(content: Iterable[str], height: float, title: str, *, width: float = WIDTH, **attributes: object) -> Markup:
-    """A figure; the title is what a screen reader says."""
+    """Return a figure; the title is what a screen reader says."""
     return tag(
         "svg",
         content,
@@ -59,12 +59,12 @@ def figure(content: Iterable[str], height: float, title: str, *, width: float = 
 
 
 class Scale:
-    """Values to pixels along one axis.
+    """Turns values into pixels along one axis; NaN stays NaN.
 
     Args:
-        domain: of the values, low and high.
+        domain: the lowest and the highest value.
         pixels: where these two lie.
-        log: logarithmic; the domain is positive.
+        log: whether the axis is logarithmic; the domain is positive then.
     """
 
     def __init__(self, domain: tuple[float, float], pixels: tuple[float, float], *, log: bool = False) -> None:
@@ -78,7 +78,7 @@ class Scale:
         return start + (end - start) * (value - low) / (high - low)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round numbers within the domain, evenly spaced."""
+        """Return round numbers within the domain, evenly spaced."""
         from matplotlib.ticker import MaxNLocator
 
         locator = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
@@ -89,7 +89,7 @@ class Scale:
 
 
 def outer(values: Iterable[float], *, zero: bool = True) -> tuple[float, float]:
-    """A domain that holds the finite values, rounded outwards; from zero on if they are positive."""
+    """Return a domain that holds the finite values, rounded outwards; from zero on if they are positive."""
     from matplotlib.ticker import MaxNLocator
 
     finite = [float(v) for v in values if math.isfinite(v)]
@@ -101,7 +101,7 @@ def outer(values: Iterable[float], *, zero: bool = True) -> tuple[float, float]:
 
 
 def x_axis(scale: Scale, top: float, bottom: float, label: str = "", ticks: Sequence[float] | None = None) -> Markup:
-    """Grid lines, numbers below them, and the label below these."""
+    """Return grid lines, numbers below them, and the label below these."""
     marks = scale.ticks() if ticks is None else ticks
     lines = "".join(f"M{short(scale(t))} {short(float(top))}V{short(float(bottom))}" for t in marks)
     numbers = [text(_number(t), scale(t), bottom + 14, anchor="middle") for t in marks]
@@ -116,7 +116,7 @@ def x_axis(scale: Scale, top: float, bottom: float, label: str = "", ticks: Sequ
 
 
 def y_axis(scale: Scale, left: float, right: float, label: str = "", ticks: Sequence[float] | None = None) -> Markup:
-    """Grid lines, numbers to their left, the label above them."""
+    """Return grid lines, numbers to their left, the label above them."""
     marks = scale.ticks() if ticks is None else ticks
     lines = "".join(f"M{short(float(left))} {short(scale(t))}H{short(float(right))}" for t in marks)
     numbers = [text(_number(t), left - 6, scale(t) + 4, anchor="end") for t in marks]
@@ -130,7 +130,7 @@ def y_axis(scale: Scale, left: float, right: float, label: str = "", ticks: Sequ
 
 
 def line(points: Iterable[tuple[float, float]]) -> str:
-    """The path through points; where one is NaN it breaks."""
+    """Return the path through points; where one is NaN it breaks."""
     path, down = [], False
     for x, y in points:
         if math.isfinite(x) and math.isfinite(y):
@@ -142,7 +142,7 @@ def line(points: Iterable[tuple[float, float]]) -> str:
 
 
 def dots(points: Iterable[tuple[int, float, float]], radius: float = 2.6) -> Markup:
-    """One per case: (number of the case, x, y)."""
+    """Return a dot per case: (number of the case, x, y)."""
     return Markup("").join(
         Markup(f'<circle cx="{short(float(x))}" cy="{short(float(y))}" r="{radius}" data-c="{case}"/>')
         for case, x, y in points

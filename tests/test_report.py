@@ -448,11 +448,14 @@ class TestHighFrequencies:
         shown = Page((tmp_path / "r.html").read_text(encoding="utf-8")).texts["high-frequency"]
         assert "the percentile-normalised bands HL, LH and HH of a Db2 wavelet" in shown
 
-    @pytest.mark.parametrize("name", [e.name for e in registry.entries("trainer")])
-    def test_follow_the_network_not_the_name(self, models: dict[str, list[Evaluation]], name: str) -> None:
-        options = getattr(registry.get("trainer", name).load(), "model_options", {})
-        has = "SAMUSHF" in name and options.get("picture") != "grey"
-        assert (self.shown(models, name) is not None) == has
+    @pytest.mark.parametrize(
+        ("trainer", "has"),
+        [("SAMUSHFInput", True), ("SAMUSHFTiny", True), ("SAMUSHFControl", False), ("SAMUS", False), ("RAUNet", False)],
+    )
+    def test_belong_to_networks_that_make_them(
+        self, models: dict[str, list[Evaluation]], trainer: str, has: bool
+    ) -> None:
+        assert (self.shown(models, f"nnUNetTrainer{trainer}") is not None) == has
 
     def test_a_trainer_of_another_package_is_known_by_its_entry(
         self, models: dict[str, list[Evaluation]], monkeypatch: pytest.MonkeyPatch

@@ -102,7 +102,7 @@ def test_versions(
     else:
         assert_fails(
             capsys,
-            f"FAIL nnunetv2: {found}, needed is <3,>=2.8.1",
+            f"FAIL nnunetv2: {found}, but <3,>=2.8.1 is required",
             "       -> pip install --upgrade 'nnunetv2<3,>=2.8.1'",
         )
 
@@ -161,7 +161,7 @@ def test_folder_not_set(healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_folder_missing(healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     missing = healthy / "not there"
     monkeypatch.setenv("nnUNet_results", str(missing))
-    assert_fails(capsys, f"FAIL nnUNet_results: there is no folder {missing}", f"       -> mkdir -p '{missing}'")
+    assert_fails(capsys, f"FAIL nnUNet_results: {missing} is not a directory", f"       -> mkdir -p '{missing}'")
 
 
 def test_folder_not_writable(

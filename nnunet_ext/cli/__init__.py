@@ -30,7 +30,7 @@ VERBS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Build the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="nnunet_ext", description="Dataset converters, checks and tools around the trainers of nnunet_ext."
     )
@@ -47,9 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 when all is well, 1 when a check failed, 2 for wrong input.
+    """Run one verb and return its exit code.
 
-    130 for Ctrl-C and 141 for an output that nobody reads any more, as shells have it.
+    0: all is well; 1: a check failed; 2: the input is wrong. As in shells, 130: Ctrl-C was pressed; 141: nobody reads
+    the output any more.
     """
     args = build_parser().parse_args(argv)
     try:
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _reader_has_left() -> bool:
-    """Whether it is our output (``| head``) that broke; if so, Python has nothing left to complain about at exit."""
+    """Return whether it is our output (``| head``) that broke, and keep Python from complaining about it at exit."""
     try:
         print(flush=True)
     except BrokenPipeError:

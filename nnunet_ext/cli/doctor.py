@@ -38,7 +38,7 @@ print(json.dumps(facts))
 
 
 class Check(NamedTuple):
-    """One line of the report; `ok` is None for plain information."""
+    """A line of the report; `ok` is None for plain information."""
 
     name: str
     ok: bool | None
@@ -47,11 +47,11 @@ class Check(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None."""
+    """Add nothing: doctor takes no arguments."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every check as soon as it is done; 1 if one of them failed."""
+    """Print every check as soon as it is done; return 1 if one of them failed."""
     failed = 0
     for check in chain(versions(), hook(), folders(), device(), sam_checkpoint()):
         mark = {True: "ok  ", False: "FAIL", None: "    "}[check.ok]
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def versions() -> Iterator[Check]:
-    """Python, this package, and everything it requires in the versions that it requires."""
+    """Check Python, this package, and everything that it requires in the versions that it requires."""
     from packaging.requirements import Requirement
 
     yield Check("Python", sys.version_info >= (3, 10), sys.version.split()[0], "Use Python 3.10 or newer.")
@@ -86,11 +86,11 @@ def versions() -> Iterator[Check]:
         if wanted.specifier.contains(found, prereleases=True):
             yield Check(wanted.name, True, found)
         else:
-            yield Check(wanted.name, False, f"{found}, needed is {wanted.specifier}", hint)
+            yield Check(wanted.name, False, f"{found}, but {wanted.specifier} is required", hint)
 
 
 def hook() -> Iterator[Check]:
-    """The start-up hook in this interpreter and in a new one, and what it is there for."""
+    """Check the start-up hook in this interpreter and in a new one, and what it is there for."""
     import _nnunet_ext_hook
 
     hint = (
@@ -121,14 +121,14 @@ def hook() -> Iterator[Check]:
 
 
 def folders() -> Iterator[Check]:
-    """nnU-Net's three folders: set, there, writable, and how much space is left."""
+    """Check that nnU-Net's three folders are set, exist and are writable, and say how much space is left."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         value = os.environ.get(name)
         path = Path(value or "")
         if not value:
             yield Check(name, False, "not set", f"export {name}=/path/to/{name}")
         elif not path.is_dir():
-            yield Check(name, False, f"there is no folder {path}", f"mkdir -p {shlex.quote(value)}")
+            yield Check(name, False, f"{path} is not a directory", f"mkdir -p {shlex.quote(value)}")
         elif not os.access(path, os.W_OK | os.X_OK):
             hint = f"Make {path} writable, or set {name} to another folder."
             yield Check(name, False, f"{path} is not writable", hint)
@@ -137,7 +137,7 @@ def folders() -> Iterator[Check]:
 
 
 def device() -> Iterator[Check]:
-    """What torch computes on."""
+    """Say what torch computes on."""
     try:
         import torch
     except Exception as e:  # noqa: BLE001  (a broken installation fails in many ways; all are reported)
@@ -160,7 +160,7 @@ def device() -> Iterator[Check]:
 
 
 def sam_checkpoint() -> Iterator[Check]:
-    """SAM's weights: only the ultrasound trainers need them, so having none is no failure; a wrong file is."""
+    """Check SAM's weights: only the ultrasound trainers need them, so that only a wrong file is a failure."""
     from nnunet_ext import weights
     from nnunet_ext.common.environment import SAM_CHECKPOINT
 

@@ -69,7 +69,7 @@ CONTENT = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Size and budget; the defaults learn the tumours within minutes on two cores."""
+    """Add size and budget; the defaults learn the tumours within minutes on two cores."""
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to work in (default: demo)")
     parser.add_argument("--cases", type=int, default=30, help="phantom patients, a tenth of them held out (default 30)")
     parser.add_argument("--size", type=int, default=80, help="pixels per side (default 80)")
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """All steps, then where to look."""
+    """Run all steps, then say where to look."""
     start, out = time.monotonic(), args.out.resolve()
     sizes = {key: getattr(args, key) for key in ("cases", "size", "slices", "epochs", "iterations")}
     prepare(out, MATRIX.format(**sizes), args.overwrite)
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def prepare(out: Path, matrix: str, overwrite: bool) -> None:
-    """A folder with the matrix in it; a demo of other sizes is only replaced when asked for, anything else never."""
+    """Put the matrix into its folder; replace a demo of other sizes only when asked to, and anything else never."""
     there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
     file = out / NAME
     ours = file.is_file() and there <= {NAME, *CONTENT}

@@ -12,15 +12,16 @@ N and the sizes asked for alone. The same command continues an interrupted one a
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable
 from pathlib import Path
+
+from nnunet_ext.common.processes import cpus
+from nnunet_ext.common.text import count
 
 HELP = "write a synthetic dataset, for a first try without a download"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One sub-command per dataset."""
+    """Add one sub-command per dataset."""
     datasets = parser.add_subparsers(dest="dataset", metavar="DATASET", required=True)
     lits = datasets.add_parser(
         "lits",
@@ -38,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     lits.add_argument("--test-cases", type=int, default=0, metavar="M", help="further scans without labels (default 0)")
     lits.add_argument("--file-ending", default=".nii", metavar="END", help=".nii (default, as LiTS) or .nii.gz")
-    lits.set_defaults(write=_write_lits)
 
     busi = datasets.add_parser(
         "busi",
@@ -54,67 +54,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     busi.add_argument(
         "--near-duplicates", action="store_true", help="every tenth picture repeats the one before, slightly changed"
     )
-    busi.set_defaults(write=_write_busi)
 
 
 def _add_common(parser: argparse.ArgumentParser, what: str) -> None:
-    """The options of every phantom."""
+    """Add the options of every phantom."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help=f"another seed, other {what} (default 0)")
     parser.add_argument(
         "--num-processes",
         type=int,
-        default=os.cpu_count() or 1,
+        default=cpus(),
         metavar="P",
         help="cases written at the same time (default: one per core)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the dataset that was asked for."""
-    return args.write(args)
+    """Write the dataset that was asked for, and say how much of it was new."""
+    from nnunet_ext.common.progress import progress_bar
 
+    options = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "dataset")}
+    if args.dataset == "lits":
+        from nnunet_ext.phantom.lits import write_lits
 
-def _write_lits(args: argparse.Namespace) -> int:
-    from nnunet_ext.phantom.lits import write_lits
+        new, total = write_lits(**options, track=progress_bar), args.cases + args.test_cases
+    else:
+        from nnunet_ext.phantom.busi import write_busi
 
-    return _write(
-        args,
-        write_lits,
-        total=args.cases + args.test_cases,
-        cases=args.cases,
-        slices=args.slices,
-        test_cases=args.test_cases,
-        file_ending=args.file_ending,
-    )
-
-
-def _write_busi(args: argparse.Namespace) -> int:
-    from nnunet_ext.phantom.busi import write_busi
-
-    return _write(
-        args,
-        write_busi,
-        total=args.benign + args.malignant + args.normal,
-        benign=args.benign,
-        malignant=args.malignant,
-        normal=args.normal,
-        near_duplicates=args.near_duplicates,
-    )
-
-
-def _write(args: argparse.Namespace, write: Callable[..., int], *, total: int, **options: object) -> int:
-    """Write under a progress bar, and tell what was new."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="case", desc=f"phantom {args.dataset}", disable=None) as bar:
-        new = write(
-            out=args.out,
-            size=args.size,
-            seed=args.seed,
-            num_processes=args.num_processes,
-            progress=lambda done, _total: bar.update(done - bar.n),
-            **options,
-        )
-    print(f"{args.out}: {new} cases written, {total - new} were there already")
+        new, total = write_busi(**options, track=progress_bar), args.benign + args.malignant + args.normal
+    print(f"{args.out}: {count(new, 'case')} written, {total - new} were there already")
     return 0

@@ -7,11 +7,12 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.processes import is_running
 
 PARTIAL = ".partial"  # ends the name of a file that is being written
 
@@ -36,6 +37,19 @@ def atomic(path: Path, *, sync: bool = False, ending: str = "") -> Iterator[Path
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, of: Container[str]) -> None:
+    """Remove what killed processes of this machine left of the files that they were writing with `atomic`.
+
+    Args:
+        folder: where to look.
+        of: names of the files that the caller is about to write; nothing else is touched.
+    """
+    for file in folder.glob(f".*{PARTIAL}*"):
+        name, _, process = file.name.partition(PARTIAL)[0][1:].rpartition(".")
+        if name in of and process.isdigit() and not is_running(int(process)):
+            file.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A synthetic breast under a linear probe: skin, fat, glandular tissue, muscle and ribs, with lesions inside."""
+"""One synthetic breast ultrasound picture: skin, fat, gland, muscle and ribs under a probe, with lesions inside."""
 
 from __future__ import annotations
 
@@ -8,84 +8,144 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_ext.phantom import lesion
-from nnunet_ext.phantom.burnt_in import annotate
-from nnunet_ext.phantom.fields import NoiseField
-from nnunet_ext.phantom.ultrasound import Probe, Tissue
+from nnunet_ext.phantom.shapes import Array, NoiseField, Rng
+from nnunet_ext.phantom.ultrasound import Probe, Tissue, annotate
 
-Array = NDArray[np.float32]
 KINDS = ("benign", "malignant", "normal")
-LESIONS = {"benign": lesion.benign, "malignant": lesion.malignant}
 MOST_LESIONS = 3
 TYPICAL_SEMI = {"benign": 5.5, "malignant": 7.0}  # mm, half the width
+FLAT = np.zeros((1, 1), np.float32)  # the only depth of textures that vary along the width alone
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """What a machine would store, and what a reader would draw.
-
-    Attributes:
-        rgb: (height, width, 3) uint8, grey but for coloured markers.
-        masks: one (height, width) array of bool per lesion.
-    """
+    """What a machine would store, uint8 (height, width, 3), and what a reader would draw, one mask per lesion."""
 
     rgb: NDArray[np.uint8]
     masks: tuple[NDArray[np.bool_], ...]
-
-
-def lesion_count(*, seed: int, kind: str, patient: int) -> int:
-    """How many lesions the picture of a patient shows; known without drawing it."""
-    if kind == "normal":
-        return 0
-    draw = stream(seed, kind, patient, 0).uniform()
-    return 1 + int(draw > 0.92) + int(draw > 0.985)
-
-
-def stream(*numbers: int | str) -> np.random.Generator:
-    """Random numbers that depend on the arguments alone."""
-    return np.random.default_rng([KINDS.index(n) if isinstance(n, str) else n for n in numbers])
 
 
 def render(*, seed: int, kind: str, number: int, size: int | None, patient: int | None = None) -> Picture:
     """Draw one picture.
 
     Args:
-        kind: benign, malignant or normal.
-        number: of the picture.
+        seed, kind, number: which picture; kind is benign, malignant or normal.
         size: pixels of the longer side; None for sizes that vary as BUSI's do.
         patient: whose breast is seen, by default one per picture. Two pictures of one patient are near-duplicates:
             they differ in noise, gain, markers and a few pixels of the frame.
     """
     patient = number if patient is None else patient
-    anatomy, view = stream(seed, kind, patient, 1), stream(seed, kind, number, 2)
-    width, height, depth = frame(anatomy, size)
+    anatomy, view = _stream(seed, kind, patient, 1), _stream(seed, kind, number, 2)
+    width = float(np.clip(anatomy.normal(600, 110), 300, 900))
+    height = width * anatomy.uniform(0.68, 0.95)
+    scale = 1 if size is None else size / max(width, height)
+    width, height, depth = round(width * scale), round(height * scale), float(anatomy.uniform(28, 42))  # pixels, mm
     pixel = depth / height
     y = np.arange(height, dtype=np.float32)[:, None] * np.float32(pixel)
     x = (np.arange(width, dtype=np.float32)[None, :] - np.float32(width / 2)) * np.float32(pixel)
-    probe = Probe(rng=anatomy)
-    lesions = place(anatomy, kind, lesion_count(seed=seed, kind=kind, patient=patient), depth, pixel * width)
-    tissue = layers(anatomy, y=y, x=x, depth=depth)
-    for one in lesions:
-        uneven = texture(anatomy, y, x, grain=(1.3, 1.6))
-        one.paint(tissue, y=y, x=x, uneven=uneven, rng=anatomy)
+    probe = Probe(anatomy)
+    lesions = _place(anatomy, kind, lesion_count(seed=seed, kind=kind, patient=patient), depth, pixel * width)
+    tissue = _layers(anatomy, y, x, depth)
+    for lesion in lesions:
+        lesion.paint(tissue, y, x, anatomy)
     probe.gain += view.uniform(-1, 1)
     top, right = view.integers(0, 1 + (height // 100 if patient != number else 0), 2)
     framed = slice(top, height), slice(0, width - right)
     grey = probe.acquire(tissue, pixel=pixel, rng=view)[framed]
-    masks = tuple(one.mask(y, x)[framed] for one in lesions)
-    return Picture(rgb=annotate(grey, masks=masks, rng=stream(seed, kind, number, 3)), masks=masks)
+    masks = tuple(lesion.mask(y, x)[framed] for lesion in lesions)
+    return Picture(rgb=annotate(grey, masks=masks, rng=_stream(seed, kind, number, 3)), masks=masks)
 
 
-def frame(rng: np.random.Generator, size: int | None) -> tuple[int, int, float]:
-    """Width and height in pixels, depth in mm."""
-    width = float(np.clip(rng.normal(600, 110), 300, 900))
-    height = width * rng.uniform(0.68, 0.95)
-    scale = 1 if size is None else size / max(width, height)
-    return round(width * scale), round(height * scale), float(rng.uniform(28, 42))
+def lesion_count(*, seed: int, kind: str, patient: int) -> int:
+    """Return how many lesions the picture of a patient shows, without drawing it."""
+    if kind == "normal":
+        return 0
+    draw = _stream(seed, kind, patient, 0).uniform()
+    return 1 + int(draw > 0.92) + int(draw > 0.985)
 
 
-def place(rng: np.random.Generator, kind: str, count: int, depth: float, width: float) -> list[lesion.Lesion]:
-    """Lesions beside each other, each in a strip of its own, within fat and gland."""
+def _stream(seed: int, kind: str, number: int, part: int) -> np.random.Generator:
+    """Return random numbers that depend on the arguments alone."""
+    return np.random.default_rng([seed, KINDS.index(kind), number, part])
+
+
+class Lesion:
+    """A star-shaped outline around a centre, and what is inside and around it; lengths in mm, (depth, width).
+
+    A benign one is wider than tall, smooth and well bounded; one in three is a cyst, and it is brighter behind. A
+    malignant one is mostly taller than wide, with spicules, a blurred margin and a bright halo, and darker behind.
+    """
+
+    def __init__(self, rng: Rng, kind: str, *, centre: tuple[float, float], semi: float) -> None:
+        self.centre = centre
+        benign = kind == "benign"
+        cyst = benign and rng.uniform() < 0.35
+        tall = rng.uniform(0.5, 0.85) if benign else rng.uniform(0.85, 1.35)
+        semi /= max(tall, 1)
+        self.semi = (semi * tall, semi)
+        self.degrees = rng.uniform(-14, 14) if benign else rng.uniform(-30, 30)
+        cycles, height = (range(2, 5), 0.07 if cyst else 0.11) if benign else (range(2, 10), 0.2)
+        self.waves = [  # (cycles around, height, phase) of the outline; the finer, the flatter
+            (k, height * rng.uniform(0.3, 1) / np.sqrt(k), rng.uniform(0, 2 * np.pi)) for k in cycles
+        ]
+        # echo in dB, how uneven it is, attenuation in dB per mm
+        if cyst:
+            self.echo, self.uneven, self.attenuation = rng.uniform(1, 5), 0.8, rng.uniform(-1.6, -0.8)
+        elif benign:
+            self.echo, self.uneven, self.attenuation = rng.uniform((10, 1.2, -0.9), (18, 2.2, -0.3)).tolist()
+        else:
+            self.echo, self.uneven, self.attenuation = rng.uniform((8, 2, 0.2), (17, 4.5, 1.5)).tolist()
+        self.margin = rng.uniform(0.3, 0.6) if benign else rng.uniform(0.9, 2.2)  # over which it fades
+        self.capsule = rng.uniform(26, 40) if benign else 0  # dB, the bright interfaces that face the probe
+        self.halo = 0 if benign else rng.uniform(2, 8)  # dB, the bright rim of an invading one
+        self.spicules = 0 if benign else rng.integers(4, 11)
+        self.specks = 0 if benign or rng.uniform() >= 0.35 else rng.integers(3, 9)  # microcalcifications
+
+    def mask(self, y: Array, x: Array) -> NDArray[np.bool_]:
+        """Return the outline filled, as a reader would draw it: without the thin spicules."""
+        return self._radius(y, x)[0] < 1
+
+    def _radius(self, y: Array, x: Array) -> tuple[Array, Array]:
+        """Return the distance from the centre in units of the outline's, and the angle in radians."""
+        turn = np.deg2rad(self.degrees)
+        dy, dx = y - np.float32(self.centre[0]), x - np.float32(self.centre[1])
+        down = (dy * np.float32(np.cos(turn)) - dx * np.float32(np.sin(turn))) / np.float32(self.semi[0])
+        across = (dx * np.float32(np.cos(turn)) + dy * np.float32(np.sin(turn))) / np.float32(self.semi[1])
+        angle = np.arctan2(down, across)
+        outline = np.ones_like(angle)
+        for cycles, height, phase in self.waves:
+            outline += np.float32(height) * np.cos(cycles * angle + np.float32(phase))
+        return np.hypot(down, across) / outline, angle
+
+    def paint(self, tissue: Tissue, y: Array, x: Array, rng: Rng) -> None:
+        """Put the lesion into the tissue."""
+        grain = _texture(rng, y, x, 1.3, 1.6)
+        radius, angle = self._radius(y, x)
+        outside = (radius - 1) * np.float32(np.sqrt(self.semi[0] * self.semi[1]))  # mm
+        inside = 1 / (1 + np.exp(np.clip(outside / np.float32(self.margin / 3), -30, 30)))
+        tissue.echo[:] += self.halo * np.exp(-(((outside - 1) / 1.3) ** 2)) * (1 + 0.4 * grain)
+        tissue.echo[:] += inside * (self.echo + self.uneven * grain - tissue.echo)
+        tissue.attenuation[:] += inside * (self.attenuation - tissue.attenuation)
+        tissue.mirror[:] *= 1 - inside
+        facing = np.abs(y - self.centre[0]) / np.hypot(y - self.centre[0], x - self.centre[1]).clip(0.1)
+        if self.capsule:
+            # sound is turned aside where it grazes a smooth wall: thin shadows behind both edges
+            tissue.attenuation[:] += 1.0 * np.exp(-((outside / 0.5) ** 2)) * (facing < 0.35)
+            tissue.reflect(self.capsule * np.exp(-((outside / 0.22) ** 2)) * facing**3 - 6)
+        for _ in range(self.spicules):  # dark rays that leave the margin and thin out
+            direction, reach, width = rng.uniform(-np.pi, np.pi), rng.uniform(1.5, 4.5), rng.uniform(0.05, 0.12)
+            off = np.abs((angle - direction + np.pi) % (2 * np.pi) - np.pi)
+            ray = np.exp(-((off / width) ** 2)) * np.clip(1 - outside / reach, 0, 1) * (outside > -1)
+            tissue.echo[:] += ray * np.minimum(self.echo + 3 - tissue.echo, 0)
+        for _ in range(self.specks):  # bright, inside
+            away, towards = 0.75 * np.sqrt(rng.uniform()), rng.uniform(-np.pi, np.pi)
+            at = self.centre + away * np.array(self.semi) * (np.sin(towards), np.cos(towards))
+            speck = rng.uniform(30, 44) * np.exp(-(((y - at[0]) / 0.2) ** 2) - ((x - at[1]) / 0.35) ** 2)
+            tissue.reflect(speck.astype(np.float32) - 4)
+
+
+def _place(rng: Rng, kind: str, count: int, depth: float, width: float) -> list[Lesion]:
+    """Draw lesions that lie next to each other, each in a strip of its own, within fat and gland."""
     lesions = []
     for i in range(count):
         strip = 0.86 * width / count
@@ -95,120 +155,106 @@ def place(rng: np.random.Generator, kind: str, count: int, depth: float, width: 
         room = 1.15 * semi
         across = rng.uniform(left + room, left + strip - room) if strip > 2 * room else left + strip / 2
         down = rng.uniform(0.12 * depth + semi, max(0.62 * depth - semi, 0.14 * depth + semi))
-        lesions.append(LESIONS[kind](rng, centre=(float(down), float(across)), semi=semi))
+        lesions.append(Lesion(rng, kind, centre=(float(down), float(across)), semi=semi))
     return lesions
 
 
-def layers(rng: np.random.Generator, *, y: Array, x: Array, depth: float) -> Tissue:
-    """Tissue without lesions, from the skin to the ribs."""
-    bend = 0.9 * texture(rng, y, x, grain=(14, 18)) + np.float32(rng.uniform(-0.08, 0.08)) * x
+def _layers(rng: Rng, y: Array, x: Array, depth: float) -> Tissue:
+    """Draw tissue without lesions, from the skin to the ribs."""
+    bend = 0.9 * _texture(rng, y, x, 14, 18) + np.float32(rng.uniform(-0.08, 0.08)) * x
     level = y + bend * np.clip(y / 8, 0, 1)  # the probe flattens what is near
     skin = rng.uniform(1.0, 1.8)
     fat, gland, muscle = np.array([rng.uniform(0.14, 0.32), rng.uniform(0.5, 0.66), rng.uniform(0.74, 0.88)]) * depth
-    lobules = texture(rng, y, x, grain=(2.6, 5.0))
-    fine = texture(rng, y, x, grain=(0.6, 1.6))
+    lobules = _texture(rng, y, x, 2.6, 5.0)
+    fine = _texture(rng, y, x, 0.6, 1.6)
     echo = np.full_like(level, rng.uniform(23, 29)) + 1.5 * fine + 1.2 * lobules
-    echo += (rng.uniform(3, 8) * ridges(lobules, 0.14) * step(fine, -0.3, 0.6)).astype(np.float32)
-    echo = blend(echo, glandular(rng, y, x, fine), step(level, fat + 0.8 * lobules, 0.6))
-    echo = blend(echo, muscular(rng, level, x, fine), step(level, gland, 0.4))
-    echo = blend(echo, np.float32(rng.uniform(8, 15)) + 2 * fine, step(level, muscle, 0.5))
-    echo = blend(np.float32(rng.uniform(32, 39)) + 2 * fine, echo, step(y + 0.15 * lobules, skin, 0.12))
-    echo += 2.2 * texture(rng, y, x, grain=(9, 9))
-    tissue = Tissue(echo=echo, mirror=np.zeros_like(echo), attenuation=0.05 * texture(rng, y, x, grain=(5, 2.5)))
-    fascia(rng, tissue, level, x, np.array([fat, gland, gland + 1.2, muscle]))
-    ligaments(rng, tissue, y, x, deepest=gland)
-    reverberation(rng, tissue, y, skin)
+    echo += (rng.uniform(3, 8) * _ridges(lobules, 0.14) * _step(fine, -0.3, 0.6)).astype(np.float32)
+    echo = _blend(echo, _glandular(rng, y, x, fine), _step(level, fat + 0.8 * lobules, 0.6))
+    echo = _blend(echo, _muscular(rng, level, x, fine), _step(level, gland, 0.4))
+    echo = _blend(echo, np.float32(rng.uniform(8, 15)) + 2 * fine, _step(level, muscle, 0.5))
+    echo = _blend(np.float32(rng.uniform(32, 39)) + 2 * fine, echo, _step(y + 0.15 * lobules, skin, 0.12))
+    echo += 2.2 * _texture(rng, y, x, 9, 9)
+    tissue = Tissue(echo=echo, mirror=np.zeros_like(echo), attenuation=0.05 * _texture(rng, y, x, 5, 2.5))
+    for at in (fat, gland, gland + 1.2, muscle):  # fasciae: interrupted bright lines between the layers
+        wave = 0.35 * _texture(rng, FLAT, x, 1, 9)
+        seen = _step(_texture(rng, FLAT, x, 1, 6), rng.uniform(-0.3, 0.8), 0.3)
+        tissue.reflect(rng.uniform(28, 38) * seen * np.exp(-(((level - at - wave) / 0.28) ** 2)))
+    _add_ligaments(rng, tissue, y, x, deepest=gland)
+    # the bright face of the probe, both faces of the skin, and their fading repeats
+    for at, strength in ((0.0, 50), (skin, rng.uniform(36, 46)), (2 * skin, rng.uniform(20, 34))):
+        tissue.reflect(strength * np.exp(-(((y - at) / 0.13) ** 2)))
     if rng.uniform() < 0.4:
-        ribs(rng, tissue, level, x, muscle)
-    contact(rng, tissue, y, x)
+        _add_ribs(rng, tissue, level, x, muscle)
+    _add_shades(rng, tissue, y, x)
     return tissue
 
 
-def glandular(rng: np.random.Generator, y: Array, x: Array, fine: Array) -> Array:
-    """Bright, streaky, with dark ducts and fat lobules."""
-    streaks = texture(rng, y, x, grain=(0.7, 3.5))
-    islands = texture(rng, y, x, grain=(1.8, 4.5))
+def _glandular(rng: Rng, y: Array, x: Array, fine: Array) -> Array:
+    """Draw gland: bright, streaky, with dark ducts and fat lobules."""
+    streaks = _texture(rng, y, x, 0.7, 3.5)
+    islands = _texture(rng, y, x, 1.8, 4.5)
     echo = np.float32(rng.uniform(28, 37)) + 2.5 * streaks + 1.5 * fine
-    echo += np.float32(rng.uniform(4, 11)) * ridges(texture(rng, y, x, grain=(1.8, 7)), 0.25) * step(fine, -0.8, 1)
-    return echo - np.float32(rng.uniform(2, 9)) * step(islands, rng.uniform(0.2, 0.9), 0.25)
+    echo += np.float32(rng.uniform(4, 11)) * _ridges(_texture(rng, y, x, 1.8, 7), 0.25) * _step(fine, -0.8, 1)
+    return echo - np.float32(rng.uniform(2, 9)) * _step(islands, rng.uniform(0.2, 0.9), 0.25)
 
 
-def muscular(rng: np.random.Generator, level: Array, x: Array, fine: Array) -> Array:
-    """Dark with bright fibres along the chest wall."""
-    fibres = texture(rng, level[:, :1], x, grain=(0.8, 9))
+def _muscular(rng: Rng, level: Array, x: Array, fine: Array) -> Array:
+    """Draw muscle: dark with bright fibres along the chest wall."""
+    fibres = _texture(rng, level[:, :1], x, 0.8, 9)
     rows = np.clip((level - level[0, 0]) / max(float(level[-1, 0] - level[0, 0]), 1e-3), 0, 1) * (len(level) - 1)
     columns = np.broadcast_to(np.arange(level.shape[1], dtype=np.float32), level.shape)
     bent = cv2.remap(fibres, columns, rows.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     return np.float32(rng.uniform(17, 24)) + 4.5 * np.maximum(bent, -0.8) + fine
 
 
-def fascia(rng: np.random.Generator, tissue: Tissue, level: Array, x: Array, depths: Array) -> None:
-    """Interrupted bright lines between the layers."""
-    for at in depths:
-        wave = 0.35 * texture(rng, np.zeros((1, 1), np.float32), x, grain=(1, 9))
-        seen = step(texture(rng, np.zeros((1, 1), np.float32), x, grain=(1, 6)), rng.uniform(-0.3, 0.8), 0.3)
-        line = rng.uniform(28, 38) * seen * np.exp(-(((level - at - wave) / 0.28) ** 2))
-        np.maximum(tissue.mirror, line, out=tissue.mirror)
-
-
-def ligaments(rng: np.random.Generator, tissue: Tissue, y: Array, x: Array, *, deepest: float) -> None:
-    """Cooper's ligaments: thin curved lines above the muscle, here the zero lines of smooth noise."""
-    web = texture(rng, y, x, grain=(4.0, 13.0))
+def _add_ligaments(rng: Rng, tissue: Tissue, y: Array, x: Array, *, deepest: float) -> None:
+    """Add Cooper's ligaments: thin curved lines above the muscle, here the zero lines of smooth noise."""
+    web = _texture(rng, y, x, 4.0, 13.0)
     slope = np.gradient(web, axis=0) / max(float(y[1, 0] - y[0, 0]), 1e-6)
-    seen = step(texture(rng, y, x, grain=(3, 9)), 0.4, 0.6) * (1 - step(y, deepest - 2, 1))
-    line = rng.uniform(26, 37) * seen * np.exp(-((web / np.abs(slope).clip(0.12) / 0.2) ** 2))
-    np.maximum(tissue.mirror, line.astype(np.float32), out=tissue.mirror)
+    seen = _step(_texture(rng, y, x, 3, 9), 0.4, 0.6) * (1 - _step(y, deepest - 2, 1))
+    tissue.reflect(rng.uniform(26, 37) * seen * np.exp(-((web / np.abs(slope).clip(0.12) / 0.2) ** 2)))
 
 
-def reverberation(rng: np.random.Generator, tissue: Tissue, y: Array, skin: float) -> None:
-    """The bright face of the probe, both faces of the skin, and their fading repeats."""
-    for at, strength in ((0.0, 50), (skin, rng.uniform(36, 46)), (2 * skin, rng.uniform(20, 34))):
-        line = strength * np.exp(-(((y - at) / 0.13) ** 2))
-        np.maximum(tissue.mirror, np.broadcast_to(line, tissue.mirror.shape), out=tissue.mirror)
-
-
-def ribs(rng: np.random.Generator, tissue: Tissue, level: Array, x: Array, depth: float) -> None:
-    """One or two ribs: a bright face and nothing behind."""
+def _add_ribs(rng: Rng, tissue: Tissue, level: Array, x: Array, depth: float) -> None:
+    """Add one or two ribs: a bright face and nothing behind."""
     for side in rng.permutation([-1, 1])[: rng.integers(1, 3)]:
         across, half = side * rng.uniform(0.2, 0.42) * float(np.ptp(x)), rng.uniform(4, 7)
         radius = np.hypot((x - across) / half, (level - depth - 2.5) / 2.5)
-        inside = 1 - step(radius, 1, 0.06)
-        tissue.echo[:] = blend(tissue.echo, np.float32(12), inside)
+        inside = 1 - _step(radius, 1, 0.06)
+        tissue.echo[:] = _blend(tissue.echo, np.float32(12), inside)
         tissue.attenuation[:] += 2.5 * inside
-        face = rng.uniform(36, 46) * np.exp(-(((radius - 1) / 0.08) ** 2)) * np.clip((depth + 2.5 - level) / 1.5, 0, 1)
-        np.maximum(tissue.mirror, face.astype(np.float32), out=tissue.mirror)
+        face = rng.uniform(36, 46) * np.exp(-(((radius - 1) / 0.08) ** 2))
+        tissue.reflect(face * np.clip((depth + 2.5 - level) / 1.5, 0, 1))
 
 
-def contact(rng: np.random.Generator, tissue: Tissue, y: Array, x: Array) -> None:
-    """Where the probe loses contact, or a nipple or a ligament shades: dark columns."""
-    top = np.exp(-y / 3)  # the loss builds up over the first millimetres
+def _add_shades(rng: Rng, tissue: Tissue, y: Array, x: Array) -> None:
+    """Add dark columns where the probe loses contact, or where a nipple or a ligament shades."""
     half = float(np.ptp(x)) / 2
-    loss = 0.25 * np.maximum(texture(rng, np.zeros((1, 1), np.float32), x, grain=(1, 3.5)) - 1, 0)
+    loss = 0.25 * np.maximum(_texture(rng, FLAT, x, 1, 3.5) - 1, 0)
     if rng.uniform() < 0.3:
-        loss = loss + rng.uniform(2, 6) * step(x * rng.choice([-1, 1]), rng.uniform(0.55, 0.9) * half, 0.06 * half)
-    tissue.attenuation[:] += loss * top
+        loss = loss + rng.uniform(2, 6) * _step(x * rng.choice([-1, 1]), rng.uniform(0.55, 0.9) * half, 0.06 * half)
+    tissue.attenuation[:] += loss * np.exp(-y / 3)  # it builds up over the first millimetres
 
 
-def texture(rng: np.random.Generator, y: Array, x: Array, *, grain: tuple[float, float]) -> Array:
-    """Unit-variance smooth noise on the grid; grain (depth, width) in mm. Shapes (h, 1), (1, w) -> (h, w)."""
+def _texture(rng: Rng, y: Array, x: Array, tall: float, wide: float) -> Array:
+    """Draw unit-variance smooth noise of so large a grain in mm on the grid of y (h, 1) and x (1, w)."""
     axes = [np.zeros(1, np.float32)]
-    for positions, size in zip((y, x), grain, strict=True):
+    for positions, size in zip((y, x), (tall, wide), strict=True):
         axes.append(np.float32(2 / size) * (positions.ravel() - positions.mean()))
     reach = tuple(float(np.abs(a).max()) for a in axes)
-    field = NoiseField(rng=rng, knot=1.0, reach=reach, axes=tuple(axes))
-    return field((slice(0, 1), slice(None), slice(None)))[0]
+    return NoiseField(rng, knot=1.0, reach=reach, axes=tuple(axes))(slice(0, 1))[0]
 
 
-def step(value: Array, at: float | Array, width: float) -> Array:
-    """0 below, 1 above, smooth over about `width`."""
+def _step(value: Array, at: float | Array, width: float) -> Array:
+    """Rise from 0 to 1 at `at`, smoothly over about `width`."""
     return 1 / (1 + np.exp(np.clip(np.float32(-4 / width) * (value - at), -30, 30)))
 
 
-def blend(below: Array, above: Array, weight: Array) -> Array:
-    """`above` where the weight is 1."""
+def _blend(below: Array, above: Array, weight: Array) -> Array:
+    """Put `above` where the weight is 1."""
     return (below + weight * (above - below)).astype(np.float32)
 
 
-def ridges(noise: Array, width: float) -> Array:
-    """Thin lines along the zeros of smooth noise."""
+def _ridges(noise: Array, width: float) -> Array:
+    """Draw thin lines along the zeros of smooth noise."""
     return np.exp(-((noise / np.float32(width)) ** 2))

@@ -2,157 +2,166 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nnunet_ext.phantom.fields import NoiseField, Window
-from nnunet_ext.phantom.shapes import Box, Shape, Tube
+from nnunet_ext.phantom.shapes import Array, Box, NoiseField, Point, Shape, Tube
 
-Array = NDArray[np.float32]
-Value = float | Array
+Axes = tuple[Array, Array, Array]  # positions z, y, x
+Window = tuple[slice, slice, slice]
 FAR = np.float32(1e3)
-FAT = -103.0
+AIR, FAT = -1000, -103.0
+WARP_MM = 3.2
+KNOTS = (38.0, 38.0, 5.5, 5.5)  # mm; of the warps of x and y, and of the two textures
+REACH = (210.0, 290.0, 290.0)  # of the random fields in z, y, x
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pose:
     """How the model patient (mm, x to the left, y to the back, z to the head) lies in the scanner."""
 
-    scale: tuple[float, float, float]
+    scale: Point
     degrees: float
     shift: tuple[float, float]
 
     def to_model(self, x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
-        """Scanner mm to model mm."""
+        """Convert scanner mm to model mm."""
         c, s = np.float32(np.cos(np.deg2rad(self.degrees))), np.float32(np.sin(np.deg2rad(self.degrees)))
         x, y = x - np.float32(self.shift[0]), y - np.float32(self.shift[1])
         ax, ay, az = (np.float32(1 / a) for a in self.scale)
         return (c * x + s * y) * ax, (c * y - s * x) * ay, z * az
 
     def to_scanner(self, box: Box) -> Box:
-        """The scanner box that surely holds a model box."""
-        x = np.array([box[0][0], box[0][1], box[0][0], box[0][1]]) * self.scale[0]
-        y = np.array([box[1][0], box[1][0], box[1][1], box[1][1]]) * self.scale[1]
-        c, s = np.cos(np.deg2rad(self.degrees)), np.sin(np.deg2rad(self.degrees))
-        u, v = c * x - s * y + self.shift[0], s * x + c * y + self.shift[1]
-        return (u.min(), u.max()), (v.min(), v.max()), (box[2][0] * self.scale[2], box[2][1] * self.scale[2])
+        """Return the scanner box that surely holds a model box."""
+        c, s = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
+        xs, ys, (low, high) = ([v * scale for v in side] for side, scale in zip(box, self.scale, strict=True))
+        u, v = [c * x - s * y for x in xs for y in ys], [s * x + c * y for x in xs for y in ys]
+        dx, dy = self.shift
+        return (min(u) + dx, max(u) + dx), (min(v) + dy, max(v) + dy), (low, high)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What all slices of a case share: the grid axes (z, y, x) in mm, the pose, and the random fields."""
+    """What all slices of a case share: the positions of its voxels in scanner mm, the pose, and the random fields."""
 
-    axes: tuple[Array, Array, Array]
-    pose: Pose
-    warp: tuple[NoiseField, NoiseField]
-    warp_mm: float
-    textures: tuple[NoiseField, NoiseField]
+    def __init__(self, *, stream: tuple[int, ...], axes: Axes, pose: Pose) -> None:
+        self.axes, self.pose = axes, pose
+        rngs = [np.random.default_rng((*stream, 200 + i)) for i in range(len(KNOTS))]
+        self._fields = [NoiseField(r, knot=k, reach=REACH, axes=axes) for r, k in zip(rngs, KNOTS, strict=True)]
 
-    @property
-    def pixel(self) -> float:
-        """In-plane spacing in mm."""
-        return float(self.axes[2][1] - self.axes[2][0])
+    def canvas(self, planes: slice) -> Canvas:
+        """Return the blank canvas of some slices."""
+        z, (_, y, x) = self.axes[0][planes], self.axes
+        warp_x, warp_y, grain, other = (field(planes) for field in self._fields)
+        straight = self.pose.to_model(x[None, None, :], y[None, :, None], z[:, None, None])
+        voxels = np.zeros((9, *grain.shape), np.float32)
+        canvas = Canvas(pose=self.pose, axes=(z, y, x), pixel=float(x[1] - x[0]), z=straight[2], voxels=voxels)
+        canvas.x[:], canvas.y[:] = (
+            straight[0] + np.float32(WARP_MM) * warp_x,
+            straight[1] + np.float32(WARP_MM) * warp_y,
+        )
+        canvas.grain[:], canvas.other[:] = grain, other
+        canvas.cavity[:], canvas.belly[:], canvas.hu[:] = FAR, FAR, AIR
+        return canvas
+
+
+@dataclass(frozen=True)
+class Organ:
+    """A shape and how to paint it.
+
+    Attributes:
+        value: HU, or a function of the part of the canvas that shows the shape and the distances there.
+        halo: width in mm of the fat that keeps it apart from what is already there.
+        wall: (thickness in mm, HU).
+        in_belly: whether only what lies in the space for viscera is painted.
+    """
+
+    shape: Shape
+    value: float | Callable[[Canvas, Array], Array]
+    halo: float = 0
+    wall: tuple[float, float] | None = None
+    in_belly: bool = False
 
 
 class Canvas:
-    """Slices `planes` of a scene. Shapes are painted one over the other, with partial-volume edges."""
+    """Voxels (z, y, x) on which shapes are painted one over the other, with partial-volume edges.
 
-    def __init__(self, *, scene: Scene, planes: slice) -> None:
-        z, y, x = scene.axes
-        self.scene = scene
-        self.planes = planes
-        self._low, self._high = float(z[planes][0]), float(z[planes][-1])
-        self.everything: Window = (slice(0, len(z[planes])), slice(0, len(y)), slice(0, len(x)))
-        straight = scene.pose.to_model(x[None, None, :], y[None, :, None], z[planes][:, None, None])
-        whole = (planes, slice(0, len(y)), slice(0, len(x)))
-        self.x, self.y = (c + np.float32(scene.warp_mm) * w(whole) for c, w in zip(straight, scene.warp, strict=False))
-        self.z = straight[2]  # (planes, 1, 1): an unwarped z makes most arithmetic two-dimensional
-        self.textures = tuple(t(whole) for t in scene.textures)
-        # Distances to the body wall and to the space for viscera, once the trunk is painted.
-        self.cavity, self.belly = np.full(self.x.shape, FAR, np.float32), np.full(self.x.shape, FAR, np.float32)
-        self.hu = np.full(self.x.shape, -1000, np.float32)
-        self.liver = np.zeros(self.x.shape, np.float32)
-        self.tumour = np.zeros(self.x.shape, np.float32)
+    Part of a canvas is a canvas that holds views: what is painted there is painted on the whole.
 
-    def window(self, box: Box, *, margin: float) -> Window | None:
-        """The part of the canvas that can show `box`, or None."""
-        z, y, x = self.scene.axes
-        low, high = (v * self.scene.pose.scale[2] for v in box[2])
-        if high + margin < self._low or low - margin > self._high:
-            return None
-        reach = margin + 3 * self.scene.warp_mm + self.scene.pixel
+    Attributes:
+        axes: positions in scanner mm, `pixel` apart in the plane.
+        x, y, z: model coordinates; z is not warped and has shape (z, 1, 1), so that most arithmetic is two-dimensional.
+        grain, other: two textures, unit-variance smooth noise.
+        cavity, belly: distances to the body wall and to the space for viscera, once the trunk is painted.
+        hu: Hounsfield units.
+        liver, tumour: how much of each voxel they cover, 0 to 1.
+    """
+
+    def __init__(self, *, pose: Pose, axes: Axes, pixel: float, z: Array, voxels: Array) -> None:
+        self.pose, self.axes, self.pixel, self.z, self._voxels = pose, axes, pixel, z, voxels
+        self.x, self.y, self.grain, self.other, self.cavity, self.belly, self.hu, self.liver, self.tumour = voxels
+        self.at = self.x, self.y, self.z
+
+    def window(self, box: Box, margin: float) -> Window | None:
+        """Return the window that can show a model box, or None."""
         out = []
-        for axis, (low, high), more in zip(
-            (z[self.planes], y, x), self.scene.pose.to_scanner(box)[::-1], (margin, reach, reach), strict=True
-        ):
-            a, b = axis.searchsorted((low - more, high + more))
-            if a == b:
+        reach = margin + 3 * WARP_MM + self.pixel
+        bounds = self.pose.to_scanner(box)[::-1]
+        for axis, (low, high), more in zip(self.axes, bounds, (margin, reach, reach), strict=True):
+            first, last = axis.searchsorted((low - more, high + more))
+            if first == last:
                 return None
-            out.append(slice(int(a), int(b)))
+            out.append(slice(int(first), int(last)))
         return tuple(out)
 
-    def at(self, window: Window) -> tuple[Array, Array, Array]:
-        """Model coordinates x, y, z of `window`; z has shape (planes, 1, 1)."""
-        return self.x[window], self.y[window], self.z[window[0]]
-
-    def texture(self, window: Window, *, which: int = 0) -> Array:
-        """Unit-variance smooth noise in `window`."""
-        return self.textures[which][window]
-
-    def coverage(self, distance: Array) -> Array:
-        """How much of each voxel lies inside, 0 to 1."""
-        return np.clip(np.float32(0.5) - distance * np.float32(1 / max(self.scene.pixel, 0.9)), 0, 1)
-
-    def distance(self, shape: Shape, *, margin: float = 3) -> tuple[Window, Array] | None:
-        """Signed distance in the window that can show `shape`; far away from a tube it is just large."""
-        window = self.window(shape.box, margin=margin)
+    def part(self, box: Box, margin: float = 0) -> Canvas | None:
+        """Return the part that can show a model box, or None."""
+        window = self.window(box, margin)
         if window is None:
             return None
-        if not isinstance(shape, Tube):
-            return window, shape.distance(*self.at(window))
-        out = np.full(self.x[window].shape, FAR, np.float32)
-        for segment in shape.segments:
-            if max(segment.r0, segment.r1) < 0.3 * self.scene.pixel:
-                continue  # partial volume hides it
-            inner = self.window(segment.box, margin=margin)
-            if inner is None:
-                continue
-            local = tuple(slice(i.start - w.start, i.stop - w.start) for i, w in zip(inner, window, strict=True))
-            np.minimum(out[local], segment.distance(*self.at(inner)), out=out[local])
-        return window, out
+        axes = tuple(axis[w] for axis, w in zip(self.axes, window, strict=True))
+        voxels = self._voxels[(slice(None), *window)]
+        return Canvas(pose=self.pose, axes=axes, pixel=self.pixel, z=self.z[window[0]], voxels=voxels)
 
-    def blend(self, window: Window, alpha: Array, value: Value) -> None:
+    def coverage(self, distance: Array) -> Array:
+        """Return how much of each voxel lies inside, 0 to 1."""
+        return np.clip(np.float32(0.5) - distance * np.float32(1 / max(self.pixel, 0.9)), 0, 1)
+
+    def distance(self, shape: Shape, margin: float) -> tuple[Canvas, Array] | None:
+        """Return the part that can show a shape and the distances there; far away from a tube they are just large."""
+        part = self.part(shape.box, margin)
+        if part is None:
+            return None
+        if not isinstance(shape, Tube):
+            return part, shape.distance(*part.at)
+        out = np.full(part.x.shape, FAR, np.float32)
+        for segment in shape.segments:
+            if max(segment.r0, segment.r1) < 0.3 * self.pixel:
+                continue  # partial volume hides it
+            if window := part.window(segment.box, margin):
+                distance = segment.distance(part.x[window], part.y[window], part.z[window[0]])
+                np.minimum(out[window], distance, out=out[window])
+        return part, out
+
+    def blend(self, alpha: Array, value: Array | float) -> None:
         """Put `value` HU where `alpha` is 1."""
-        hu = self.hu[window]
+        hu = self.hu
         hu += alpha * (value - hu)
 
-    def paint(
-        self,
-        shape: Shape,
-        value: Value | Callable[[Window, Array], Value],
-        *,
-        halo: float = 0,
-        wall: tuple[float, float] | None = None,
-        within: Array | None = None,
-    ) -> None:
-        """Paint `shape` in HU.
-
-        A `halo` of fat, mm wide, keeps it apart from what is already there; `wall` is (thickness in mm, HU).
-        `value` may be a function of the window and the distance; `within` is a distance on the whole canvas.
-        """
-        found = self.distance(shape, margin=3 + halo)
+    def paint(self, organ: Organ) -> None:
+        """Paint an organ in HU."""
+        found = self.distance(organ.shape, 3 + organ.halo)
         if found is None:
             return
-        window, d = found
-        if within is not None:
-            d = np.maximum(d, within[window])
-        if halo:
-            self.blend(window, self.coverage(d - np.float32(halo)), FAT)
+        part, d = found
+        if organ.in_belly:
+            d = np.maximum(d, part.belly)
+        if organ.halo:
+            part.blend(self.coverage(d - np.float32(organ.halo)), FAT)
         inside = self.coverage(d)
-        if wall:
-            self.blend(window, inside, wall[1])
-            inside = self.coverage(d + np.float32(wall[0]))
-        self.blend(window, inside, value(window, d) if callable(value) else value)
+        if organ.wall:
+            part.blend(inside, organ.wall[1])
+            inside = self.coverage(d + np.float32(organ.wall[0]))
+        part.blend(inside, organ.value(part, d) if callable(organ.value) else organ.value)

@@ -70,7 +70,7 @@ def test_the_report_gets_the_comparison(monkeypatch: pytest.MonkeyPatch, capsys:
         (["A=a"], ["two models or more"]),
         (["A=a", "B=nowhere", "C=elsewhere"], ["nowhere has no metrics.json", "elsewhere has no metrics.json"]),
         (["A=a", "B=b", "--images", "nowhere"], ["nowhere is not a directory"]),
-        (["A=a", "B=b", "--out", "a/metrics.csv"], ["is a file"]),
+        (["A=a", "B=b", "--out", "a/metrics.csv"], ["is not a writable directory"]),
         (["A=a", "B=b", "--out", "a/metrics.csv/below"], ["metrics.csv is not a writable directory"]),
         (["A=a", "B=b", "--report", "a/metrics.csv/report.html"], ["metrics.csv is not a writable directory"]),
         (["A=a", "B=b", "--report", "a"], ["a is a directory"]),

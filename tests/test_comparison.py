@@ -624,7 +624,7 @@ class TestFolder:
 
     def test_a_file_is_no_folder(self, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("")
-        with pytest.raises(InputError, match="is a file"):
+        with pytest.raises(InputError, match="is not a writable directory"):
             save(compare(three()), tmp_path / "out")
 
 

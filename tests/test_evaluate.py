@@ -359,7 +359,7 @@ class TestErrors:
         pred, ref = make()
         (pred / "file").touch()
         for option, place, message in (
-            ("--out", pred / "file", "file is not a directory"),
+            ("--out", pred / "file", "file is not a writable directory"),
             ("--out", pred / "file" / "below", "file is not a writable directory"),
             ("--report", pred / "file" / "report.html", "file is not a writable directory"),
             ("--report", pred, f"{pred} is a directory"),

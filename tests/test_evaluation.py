@@ -234,6 +234,6 @@ def test_a_failing_write_leaves_the_old_files(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="cannot be written: No space"):
         evaluation(PIXELS).save(tmp_path)
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before

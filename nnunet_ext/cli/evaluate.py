@@ -83,10 +83,7 @@ def run(args: argparse.Namespace) -> int:
         check_geometry=not args.ignore_geometry,
         track=progress_bar,
     )
-    try:
-        evaluation.save(out)
-    except OSError as e:
-        raise InputError(f"{out} cannot be written: {e.strerror or e}.", hint="Name another with --out.") from e
+    evaluation.save(out)
     for line in table(evaluation):
         print(line)
     print(f"\n{out / CSV}   per case\n{out / JSON}  the same, and all sums")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,25 @@ def check_writable(path: Path, hint: str) -> None:
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise InputError(f"{path} cannot be written: {above} is not a writable directory.", hint=hint)
+
+
+def check_replaceable(paths: Iterable[Path], ours: Callable[[Path], bool], by: str, hint: str) -> None:
+    """Check that files may be written, and that those which are there already are not somebody else's.
+
+    Args:
+        ours: tells whether an existing file was written by the same command, and may be replaced.
+        by: that command, for the message.
+
+    Raises:
+        InputError: see `check_writable`, or files would be replaced that are not ours.
+    """
+    foreign = []
+    for path in paths:
+        check_writable(path, hint)
+        if path.exists() and not ours(path):
+            foreign.append(str(path))
+    if foreign:
+        raise InputError(f"{', '.join(foreign)}: not written by {by}, and not to be overwritten.", hint=hint)
 
 
 def sync_file(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import check_writable, read_json_if_any, without_nan, write_json, write_text
+from nnunet_ext.common.files import check_replaceable, read_json_if_any, without_nan, write_json, write_text
 from nnunet_ext.comparison.records import Comparison, ModelSummary, Pair, Ranking, Result
 from nnunet_ext.comparison.wording import PROMPTS, effect, interval, method, number, p_value
 
@@ -294,18 +294,7 @@ def check_folder(folder: Path) -> None:
         InputError: the folder is a file, cannot be written to, or holds files of these names that no comparison has
             written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file.", hint="Name a folder with --out.")
-    for name in FILES:
-        check_writable(folder / name, HINT)
     record = read_json_if_any(folder / RECORD)
     ours = record.get("files") if record.get("made_by") == MARK else None
-    foreign = [
-        str(folder / name)
-        for name in FILES
-        if (folder / name).exists() and name not in (ours if isinstance(ours, list) else [])
-    ]
-    if foreign:
-        raise InputError(
-            f"{', '.join(foreign)}: not written by nnunet_ext compare, and not to be overwritten.", hint=HINT
-        )
+    written = ours if isinstance(ours, list) else []
+    check_replaceable((folder / name for name in FILES), lambda file: file.name in written, MARK, HINT)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import check_writable, read_json, write_json, write_text
+from nnunet_ext.common.files import check_replaceable, read_json, write_json, write_text
 from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.aggregate import StructureSummary
 from nnunet_ext.metrics.definitions import BY_KEY, COUNTS, METRICS, Units
@@ -22,6 +22,7 @@ CSV, JSON = "metrics.csv", "metrics.json"
 EXTENSION = "nnunet_ext"  # the key in metrics.json of all that nnU-Net's summary.json has no place for
 TO_NNUNET = {"dice": "Dice", "iou": "IoU", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN"}
 DERIVED = ("n_pred", "n_ref")  # nnU-Net's sums of these counts
+HINT = "Name another folder with --out."
 EVALUATE = "Make it with nnunet_ext evaluate --pred DIR --ref DIR."
 
 
@@ -83,10 +84,9 @@ class Evaluation:
         Undefined values are empty in the one and null in the other. Each file appears when it is whole.
 
         Raises:
-            InputError: see `check_folder`.
+            InputError: see `check_folder`, or the disk is full.
         """
         check_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         record = {
             "format": FORMAT,
             "units": self.units._asdict(),
@@ -95,8 +95,12 @@ class Evaluation:
             "definitions": {m.key: f"{m.definition}; undefined: {m.undefined or 'never'}" for m in METRICS},
             "aggregates": {name: summary.as_dict() for name, summary in self.summaries.items()},
         }
-        write_text(folder / CSV, self.table.to_csv(index=False, lineterminator="\n"))
-        write_json(folder / JSON, {**self._summary(), EXTENSION: record})
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / CSV, self.table.to_csv(index=False, lineterminator="\n"))
+            write_json(folder / JSON, {**self._summary(), EXTENSION: record})
+        except OSError as e:
+            raise InputError(f"{folder} cannot be written: {e.strerror or e}.", hint=HINT) from e
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
@@ -167,16 +171,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: nothing can be written there, or a file would be replaced that is none of ours.
     """
-    hint = "Name another folder with --out."
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is not a directory.", hint=hint)
-    files = [folder / CSV, folder / JSON]
-    for file in files:
-        check_writable(file, hint)
-    if foreign := [str(file) for file in files if file.exists() and not _ours(file)]:
-        raise InputError(
-            f"{', '.join(foreign)}: not written by nnunet_ext evaluate, and not to be overwritten.", hint=hint
-        )
+    check_replaceable((folder / CSV, folder / JSON), _ours, "nnunet_ext evaluate", HINT)
 
 
 def _ours(file: Path) -> bool:

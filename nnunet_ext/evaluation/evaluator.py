@@ -13,10 +13,10 @@ from nnunet_ext.common.processes import finished
 from nnunet_ext.common.progress import Track, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import some
+from nnunet_ext.evaluation.dataset import Structures
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.evaluation.reading import PairReader
 from nnunet_ext.evaluation.source import Pair, Source, from_folders
-from nnunet_ext.evaluation.structures import Structures
 from nnunet_ext.metrics.definitions import COUNTS, PIXELS, PLANAR, Units
 from nnunet_ext.metrics.measure import Scale, measure_segmentations
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json, read_json_if_any
+from nnunet_ext.evaluation.dataset import DATASET
 from nnunet_ext.evaluation.evaluation import EXTENSION, TO_NNUNET, Evaluation, table_of
-from nnunet_ext.evaluation.source import DATASET, provenance
+from nnunet_ext.evaluation.source import provenance
 from nnunet_ext.metrics.definitions import COUNTS, PHYSICAL, PIXELS
 from nnunet_ext.metrics.overlap import Overlap
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from nnunet_ext import registry
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json, read_json_if_any
+from nnunet_ext.common.files import read_json_if_any
 from nnunet_ext.common.text import some
-from nnunet_ext.evaluation.structures import Structures
+from nnunet_ext.evaluation.dataset import DATASET, Structures, find_dataset_json, read_dataset
 
-DATASET, PLANS, PROMPTS = "dataset.json", "plans.json", "prompts_used.json"
+PLANS, PROMPTS = "plans.json", "prompts_used.json"
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")  # that nnU-Net reads
 _NAMED = 8  # cases in one message
 
@@ -56,7 +56,7 @@ def from_folders(predictions: Path, references: Path, dataset_json: Path | None 
     absent = [f"{folder} is not a directory." for folder in (predictions, references) if not folder.is_dir()]
     if absent:
         raise InputError(*absent, hint="Name directories with --pred and --ref.")
-    dataset, structures = _dataset(_find_dataset_json(dataset_json, predictions, references))
+    dataset, structures = read_dataset(find_dataset_json(dataset_json, predictions, references))
     ending = dataset["file_ending"]
     predicted, referred = (_cases(folder, ending) for folder in (predictions, references))
     problems = [
@@ -87,7 +87,7 @@ def from_model(model: Path, folds: Sequence[str]) -> Source:
     if missing := [name for name in (DATASET, PLANS) if not (model / name).is_file()]:
         problem = f"{model} is not a trained model: {' and '.join(missing)} missing."
         raise InputError(problem, hint="-m is a folder like nnUNet_results/Dataset029_LiTS/TRAINER__PLANS__2d.")
-    dataset, structures = _dataset(model / DATASET)
+    dataset, structures = read_dataset(model / DATASET)
     name = read_json_if_any(model / PLANS).get("dataset_name", model.resolve().parent.name)
     ending, references = dataset["file_ending"], _references(name)
     referred = _cases(references, ending)
@@ -167,24 +167,6 @@ def _fold(folds: Iterable[Any]) -> Any:
     """Return one fold as a number (or "all"), several as a list."""
     values = [int(fold) if str(fold).isdigit() else str(fold) for fold in folds]
     return values[0] if len(values) == 1 else values
-
-
-def _find_dataset_json(given: Path | None, predictions: Path, references: Path) -> Path:
-    candidates = [given] if given else [f / DATASET for f in (predictions, references, references.resolve().parent)]
-    for file in candidates:
-        if file.is_file():
-            return file
-    raise InputError(
-        f"No dataset.json, which says what the labels mean: {', '.join(map(str, candidates))} not there.",
-        hint="Name it with --dataset-json; nnUNet_raw/DATASET has one.",
-    )
-
-
-def _dataset(file: Path) -> tuple[dict[str, Any], Structures]:
-    dataset = read_json(file, hint="It should be nnU-Net's dataset.json.")
-    if not isinstance(dataset.get("file_ending"), str):
-        raise InputError(f'{file} has no "file_ending".', hint="It should be nnU-Net's (version 2) dataset.json.")
-    return dataset, Structures.of(dataset, str(file))
 
 
 def _references(dataset: str) -> Path:

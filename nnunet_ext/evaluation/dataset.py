@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import read_json
+
+DATASET = "dataset.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +76,31 @@ class Structures:
 def _is_label_or_region(value: Any) -> bool:
     values = value if isinstance(value, list) else [value]
     return bool(values) and all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+
+
+def find_dataset_json(given: Path | None, predictions: Path, references: Path) -> Path:
+    """Return the given file, else the one next to the predictions, next to the references or in the folder above them.
+
+    Raises:
+        InputError: there is none.
+    """
+    candidates = [given] if given else [f / DATASET for f in (predictions, references, references.resolve().parent)]
+    for file in candidates:
+        if file.is_file():
+            return file
+    raise InputError(
+        f"No dataset.json, which says what the labels mean: {', '.join(map(str, candidates))} not there.",
+        hint="Name it with --dataset-json; nnUNet_raw/DATASET has one.",
+    )
+
+
+def read_dataset(file: Path) -> tuple[dict[str, Any], Structures]:
+    """Read a dataset.json, and the structures that it names.
+
+    Raises:
+        InputError: the file cannot be read, or nnU-Net would not take it either.
+    """
+    dataset = read_json(file, hint="It should be nnU-Net's dataset.json.")
+    if not isinstance(dataset.get("file_ending"), str):
+        raise InputError(f'{file} has no "file_ending".', hint="It should be nnU-Net's (version 2) dataset.json.")
+    return dataset, Structures.of(dataset, str(file))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,7 +79,7 @@ class Evaluation:
         """The sums of every structure over all cases, by its name."""
         return {name: StructureSummary.of(self.of(name)) for name in self.structures}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | PathLike[str]) -> None:
         """Write ``metrics.csv`` and ``metrics.json``; the latter has nnU-Net's summary.json keys where they exist.
 
         Undefined values are empty in the one and null in the other. Each file appears when it is whole.
@@ -86,6 +87,7 @@ class Evaluation:
         Raises:
             InputError: see `check_folder`, or the disk is full.
         """
+        folder = Path(folder)
         check_folder(folder)
         record = {
             "format": FORMAT,
@@ -103,7 +105,7 @@ class Evaluation:
             raise InputError(f"{folder} cannot be written: {e.strerror or e}.", hint=HINT) from e
 
     @classmethod
-    def load(cls, path: Path) -> Evaluation:
+    def load(cls, path: str | PathLike[str]) -> Evaluation:
         """Read a ``metrics.json``, or the one in a folder, of this or an earlier version of nnunet_ext.
 
         A metric that it lacks was not measured; one that this version does not know is ignored, which `notes` say.
@@ -111,7 +113,7 @@ class Evaluation:
         Raises:
             InputError: the file is not there, or is not such a file.
         """
-        file = path / JSON if path.is_dir() else path
+        file = Path(path, JSON) if Path(path).is_dir() else Path(path)
         content = read_json(file, hint=EVALUATE)
         try:
             record = content[EXTENSION]

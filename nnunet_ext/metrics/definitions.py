@@ -87,7 +87,7 @@ METRICS = (
            "differing pixels; not a distance in the image", "3D images", ranked=False),
 )  # fmt: skip
 BY_KEY = {m.key: m for m in METRICS}
-COUNTS = ("tp", "fp", "fn", "tn")  # voxels, which stand beside the metrics in every row
+COUNTS = ("tp", "fp", "fn", "tn")  # of voxels, which every row has before the metrics
 
 
 class Units(NamedTuple):

@@ -14,7 +14,7 @@ from nnunet_ext.common.files import write_text
 from nnunet_ext.common.progress import Track, untracked
 from nnunet_ext.comparison import Comparison, ModelRuns, wording
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.report import context, costs, pictures, plots, profiles, svg, tables
+from nnunet_ext.report import context, costs, figures, pictures, svg, tables
 from nnunet_ext.report.data import Extras, ReportData
 
 TITLE = "Segmentation report"
@@ -96,9 +96,9 @@ def _sections(track: Track) -> tuple[Section, ...]:
         Section("summary", "Summary", tables.summary),
         Section("significance", "Significance and rank stability", tables.significance,
                 "Two or more models: nnunet_ext compare A=DIR B=DIR --report FILE."),
-        Section("distributions", "Every case, by metric", plots.distributions),
-        Section("paired", "Case by case", plots.paired, "Two or more models over the same cases."),
-        Section("profiles", "Precision, recall, size", profiles.profiles,
+        Section("distributions", "Every case, by metric", figures.distributions),
+        Section("paired", "Case by case", figures.paired, "Two or more models over the same cases."),
+        Section("profiles", "Precision, recall, size", figures.profiles,
                 "Evaluations by nnunet_ext evaluate; nnU-Net's summary.json has neither precision nor volumes."),
         Section("qualitative", "Pictures", partial(pictures.qualitative, track=track),
                 "Image, reference and prediction files where the evaluations say; --images DIR names the images."),

@@ -71,6 +71,7 @@ def _always(data: ReportData) -> Iterator[str]:
 
 def _uncompared(data: ReportData) -> Iterator[str]:
     """Yield what a comparison would have noted."""
+    yield from (note for model in data.models for run in model.runs for note in run.notes)
     if len(set(data.prompts.values())) > 1:
         yield "Prompts differ: models are ranked only among those with the same."
     for structure in data.structures:

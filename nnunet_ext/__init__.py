@@ -1,10 +1,42 @@
 """RA-U-Net and SAMUS-HF under nnU-Net v2's own commands.
 
 Importing the package activates the start-up hook in this process, for notebooks and for environments that do not
-read ``.pth`` files. Nothing heavy is imported here.
+read ``.pth`` files. Nothing heavy is imported here: the names below are imported when they are first used.
+docs/python-api.md introduces them.
 """
+
+from __future__ import annotations
+
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 import _nnunet_ext_hook  # noqa: F401  (importing it is what activates it)
 from nnunet_ext.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from nnunet_ext.comparison import compare
+    from nnunet_ext.evaluation.evaluator import evaluate
+    from nnunet_ext.metrics.surface import surface_distances
+    from nnunet_ext.report import build_report
+
+__all__ = ["__version__", "build_report", "compare", "evaluate", "surface_distances"]
+
+_ADDRESSES = {
+    "build_report": "nnunet_ext.report:build_report",
+    "compare": "nnunet_ext.comparison:compare",
+    "evaluate": "nnunet_ext.evaluation.evaluator:evaluate",
+    "surface_distances": "nnunet_ext.metrics.surface:surface_distances",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _ADDRESSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = resolve_name(_ADDRESSES[name])
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})

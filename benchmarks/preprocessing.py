@@ -15,7 +15,7 @@ from common import interleaved, machine, medians, save
 from scipy.ndimage import median_filter
 from skimage.exposure import equalize_adapthist
 
-from nnunet_ext.phantom.abdomen import render
+from nnunet_ext.phantom.lits import render
 from nnunet_ext.preprocessing import LiverWindowCLAHENormalization, LiverWindowNormalization, window
 
 SLICES = 4

@@ -13,7 +13,7 @@ from scipy import ndimage
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.phantom import busi
-from nnunet_ext.phantom.breast import KINDS, lesion_count, render
+from nnunet_ext.phantom.busi import KINDS, lesion_count, render
 from nnunet_ext.phantom.ultrasound import Probe, Tissue, diameters, response
 
 SIZE = 128

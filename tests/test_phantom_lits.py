@@ -13,9 +13,8 @@ from scipy import ndimage
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.phantom import lits
-from nnunet_ext.phantom.abdomen import Case, noise_filter, render
-from nnunet_ext.phantom.canvas import Pose
-from nnunet_ext.phantom.shapes import Ellipsoid, NoiseField, Segment, tube
+from nnunet_ext.phantom.canvas import Ellipsoid, NoiseField, Pose, Segment, tube
+from nnunet_ext.phantom.lits import Case, noise_filter, render
 
 SIZE, SLICES = 96, 16
 

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from nnunet_ext.phantom import abdomen, breast
-from nnunet_ext.phantom.abdomen import Case
+from nnunet_ext.phantom import busi, lits
 
 CASES = ((0, 26), (8, 24), (3, 17), (1, 24))  # (case, slice)
 SLICES, SIZE = 42, 512
@@ -29,13 +28,13 @@ PICTURE_SIZE = 470
 
 
 def radiological(voxels: NDArray, *, affine: NDArray[np.float64], index: int) -> NDArray:
-    """Slice `index` with the patient's right on the left and the front on top; shape (rows, columns)."""
+    """Return slice `index` with the patient's right on the left and the front on top, shape (rows, columns)."""
     canonical = nib.as_closest_canonical(nib.Nifti1Image(voxels, affine))
     return np.asarray(canonical.dataobj)[::-1, ::-1, index].T
 
 
-def draw(axes: NDArray, *, case: Case, index: int) -> None:
-    """One column: the image, and the image with outlines."""
+def draw(axes: NDArray, *, case: lits.Case, index: int) -> None:
+    """Draw one column: the image, and the image with outlines."""
     image = radiological(case.hu, affine=case.affine, index=index)
     labels = radiological(case.labels, affine=case.affine, index=index)
     for ax in axes:
@@ -48,7 +47,7 @@ def draw(axes: NDArray, *, case: Case, index: int) -> None:
 
 
 def palette() -> Image.Image:
-    """Greys, and the outlines in two strengths: a small file that keeps its colours."""
+    """Return greys and the outlines in two strengths: a small file that keeps its colours."""
     greys = [(v, v, v) for v in np.linspace(0, 255, 52).astype(int)]
     colours = [
         tuple(int(c * s + 110 * (1 - s)) for c in ImageColor.getrgb(name)) for name in OUTLINES for s in (1, 0.6)
@@ -58,8 +57,8 @@ def palette() -> Image.Image:
     return image
 
 
-def draw_picture(axes: NDArray, *, picture: breast.Picture, colour: str) -> None:
-    """One column: the ultrasound picture, and the picture with outlines."""
+def draw_picture(axes: NDArray, *, picture: busi.Picture, colour: str) -> None:
+    """Draw one column: the ultrasound picture, and the picture with outlines."""
     for ax in axes:
         ax.imshow(picture.rgb, interpolation="antialiased")
         ax.set_axis_off()
@@ -69,7 +68,7 @@ def draw_picture(axes: NDArray, *, picture: breast.Picture, colour: str) -> None
 
 
 def save(figure: plt.Figure, name: str) -> None:
-    """Write the figure beside this file."""
+    """Write the figure to the folder of this file."""
     figure.subplots_adjust(0, 0, 1, 1, wspace=0.01, hspace=0.01)
     figure.set_dpi(110)
     figure.canvas.draw()
@@ -79,15 +78,15 @@ def save(figure: plt.Figure, name: str) -> None:
 
 
 def main() -> None:
-    """Render and save."""
+    """Render and save both pictures."""
     figure, axes = plt.subplots(2, len(CASES), figsize=(10, 3.8), facecolor="black")
     for column, (number, index) in zip(axes.T, CASES, strict=True):
-        draw(column, case=abdomen.render(seed=0, case=number, size=SIZE, slices=SLICES), index=index)
+        draw(column, case=lits.render(seed=0, case=number, size=SIZE, slices=SLICES), index=index)
     save(figure, "phantom_lits.png")
 
     figure, axes = plt.subplots(2, len(PICTURES), figsize=(10, 3.3), facecolor="black")
     for column, (kind, number) in zip(axes.T, PICTURES, strict=True):
-        picture = breast.render(seed=0, kind=kind, number=number, size=PICTURE_SIZE)
+        picture = busi.render(seed=0, kind=kind, number=number, size=PICTURE_SIZE)
         draw_picture(column, picture=picture, colour=OUTLINES[kind == "malignant"])
     save(figure, "phantom_busi.png")
 

@@ -1,72 +1,16 @@
-"""One synthetic breast ultrasound picture: skin, fat, gland, muscle and ribs under a probe, with lesions inside."""
+"""The breast: skin, fat, gland, muscle and ribs as sound meets them, with benign and malignant lesions."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_ext.phantom.shapes import Array, NoiseField, Rng
-from nnunet_ext.phantom.ultrasound import Probe, Tissue, annotate
+from nnunet_ext.phantom.canvas import Array, NoiseField, Rng
+from nnunet_ext.phantom.ultrasound import Tissue
 
-KINDS = ("benign", "malignant", "normal")
-MOST_LESIONS = 3
 TYPICAL_SEMI = {"benign": 5.5, "malignant": 7.0}  # mm, half the width
 FLAT = np.zeros((1, 1), np.float32)  # the only depth of textures that vary along the width alone
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """What a machine would store, uint8 (height, width, 3), and what a reader would draw, one mask per lesion."""
-
-    rgb: NDArray[np.uint8]
-    masks: tuple[NDArray[np.bool_], ...]
-
-
-def render(*, seed: int, kind: str, number: int, size: int | None, patient: int | None = None) -> Picture:
-    """Draw one picture.
-
-    Args:
-        seed, kind, number: which picture; kind is benign, malignant or normal.
-        size: pixels of the longer side; None for sizes that vary as BUSI's do.
-        patient: whose breast is seen, by default one per picture. Two pictures of one patient are near-duplicates:
-            they differ in noise, gain, markers and a few pixels of the frame.
-    """
-    patient = number if patient is None else patient
-    anatomy, view = _stream(seed, kind, patient, 1), _stream(seed, kind, number, 2)
-    width = float(np.clip(anatomy.normal(600, 110), 300, 900))
-    height = width * anatomy.uniform(0.68, 0.95)
-    scale = 1 if size is None else size / max(width, height)
-    width, height, depth = round(width * scale), round(height * scale), float(anatomy.uniform(28, 42))  # pixels, mm
-    pixel = depth / height
-    y = np.arange(height, dtype=np.float32)[:, None] * np.float32(pixel)
-    x = (np.arange(width, dtype=np.float32)[None, :] - np.float32(width / 2)) * np.float32(pixel)
-    probe = Probe(anatomy)
-    lesions = _place(anatomy, kind, lesion_count(seed=seed, kind=kind, patient=patient), depth, pixel * width)
-    tissue = _layers(anatomy, y, x, depth)
-    for lesion in lesions:
-        lesion.paint(tissue, y, x, anatomy)
-    probe.gain += view.uniform(-1, 1)
-    top, right = view.integers(0, 1 + (height // 100 if patient != number else 0), 2)
-    framed = slice(top, height), slice(0, width - right)
-    grey = probe.acquire(tissue, pixel=pixel, rng=view)[framed]
-    masks = tuple(lesion.mask(y, x)[framed] for lesion in lesions)
-    return Picture(rgb=annotate(grey, masks=masks, rng=_stream(seed, kind, number, 3)), masks=masks)
-
-
-def lesion_count(*, seed: int, kind: str, patient: int) -> int:
-    """Return how many lesions the picture of a patient shows, without drawing it."""
-    if kind == "normal":
-        return 0
-    draw = _stream(seed, kind, patient, 0).uniform()
-    return 1 + int(draw > 0.92) + int(draw > 0.985)
-
-
-def _stream(seed: int, kind: str, number: int, part: int) -> np.random.Generator:
-    """Return random numbers that depend on the arguments alone."""
-    return np.random.default_rng([seed, KINDS.index(kind), number, part])
 
 
 class Lesion:
@@ -144,7 +88,7 @@ class Lesion:
             tissue.reflect(speck.astype(np.float32) - 4)
 
 
-def _place(rng: Rng, kind: str, count: int, depth: float, width: float) -> list[Lesion]:
+def place_lesions(rng: Rng, kind: str, count: int, depth: float, width: float) -> list[Lesion]:
     """Draw lesions that lie next to each other, each in a strip of its own, within fat and gland."""
     lesions = []
     for i in range(count):
@@ -159,7 +103,7 @@ def _place(rng: Rng, kind: str, count: int, depth: float, width: float) -> list[
     return lesions
 
 
-def _layers(rng: Rng, y: Array, x: Array, depth: float) -> Tissue:
+def draw_tissue(rng: Rng, y: Array, x: Array, depth: float) -> Tissue:
     """Draw tissue without lesions, from the skin to the ribs."""
     bend = 0.9 * _texture(rng, y, x, 14, 18) + np.float32(rng.uniform(-0.08, 0.08)) * x
     level = y + bend * np.clip(y / 8, 0, 1)  # the probe flattens what is near

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
-from nnunet_ext.phantom.canvas import Canvas, Organ
-from nnunet_ext.phantom.shapes import (
-    Array,
-    Ellipsoid,
-    Point,
-    Rng,
-    Segment,
-    Tube,
-    near,
-    ramp,
-    smooth_cut,
-    smooth_union,
-    tube,
-)
+import numpy as np
+
+from nnunet_ext.phantom.canvas import Array, Canvas, Ellipsoid, Organ, Rng, Segment, Tube, near, ramp, smooth_min, tube
 from nnunet_ext.phantom.viscera import Viscera
 
 BOX = ((-150, 100), (-110, 105), (-105, 105))
 MEDIAN_MM, LOG_SD, SMALLEST_MM, LARGEST_MM = 22.0, 0.6, 6.0, 90.0  # of the tumours' diameters
-Ends = list[tuple[Point, float]]  # where the branches of a vein lead, and how wide they begin, in mm
+Ends = list[tuple[tuple[int, int, int], float]]  # where the branches of a vein lead, and how wide they begin, in mm
 RIGHT_PORTAL: Ends = [(end, 4.6) for end in ((-84, -48, 34), (-100, 36, 26), (-90, 24, -30), (-78, -44, -20))]
 LEFT_PORTAL: Ends = [(end, 3.8) for end in ((44, -56, 46), (-28, -68, 18), (24, -64, 26))]
 HEPATIC: Ends = [((-104, 30, 34), 6.0), ((-96, 0, -14), 4.8), ((-46, -52, 22), 5.4)]
@@ -103,13 +91,13 @@ class Liver:
 
     def distance(self, x: Array, y: Array, z: Array, *, belly: Array) -> Array:
         """Return the distance in model mm, negative inside; `belly` is that to the space for viscera."""
-        d = smooth_union(self.right.distance(x, y, z), self.left.distance(x, y, z), 28)
+        d = smooth_min(self.right.distance(x, y, z), self.left.distance(x, y, z), 28)
         limit = self.tip + 0.7 * np.minimum(x + 72, 78) + 0.3 * y
-        d = -smooth_union(-d, -(limit - z) / 1.27, 16)
-        d = smooth_union(d, self.caudate.distance(x, y, z), 8)
+        d = -smooth_min(-d, -(limit - z) / 1.27, 16)
+        d = smooth_min(d, self.caudate.distance(x, y, z), 8)
         for shape, away, radius in self.cuts:
-            d = smooth_cut(d, shape.distance(x, y, z) - away, radius)
-        return -smooth_union(-d, -belly, 6)
+            d = -smooth_min(-d, shape.distance(x, y, z) - away, radius)
+        return -smooth_min(-d, -belly, 6)
 
     def depth(self, points: Array) -> Array:
         """Return how deep points (n, 3) lie inside, in model mm."""
@@ -117,12 +105,12 @@ class Liver:
         belly = self.trunk.belly(self.trunk.cavity(x, y, z), self.trunk.dome(x, y, z))
         return -self.distance(x, y, z, belly=belly)
 
-    def _twigs(self, rng: Rng, start: Point, ends: Ends, mm: float) -> list[Segment]:
+    def _twigs(self, rng: Rng, start: Sequence[float], ends: Ends, mm: float) -> list[Segment]:
         """Draw branches from a point to near their ends."""
         branches = (self._branch(rng, np.array(start), np.array(near(rng, end, mm)), radius) for end, radius in ends)
         return [segment for branch in branches for segment in branch]
 
-    def _branch(self, rng: Rng, start: NDArray, end: NDArray, radius: float) -> list[Segment]:
+    def _branch(self, rng: Rng, start: Array, end: Array, radius: float) -> list[Segment]:
         """Draw a curved branch in three pieces, with side branches that shrink until they are below 1.2 mm."""
         length = float(np.linalg.norm(end - start))
         stops = np.linspace(0, 1, 4)[:, None]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunet_ext.phantom.canvas import FAT, Canvas, Organ
-from nnunet_ext.phantom.shapes import Array, Ellipsoid, Rng, Segment, ramp, smooth_union, superellipse
+from nnunet_ext.phantom.canvas import FAT, Array, Canvas, Ellipsoid, Organ, Rng, Segment, ramp, smooth_min
 
 SPINE_BOX = ((-62.0, 62.0), (24.0, 135.0), (-400.0, 400.0))
 BONE_END, CARTILAGE_END = 2.05, 2.85  # angles of the ribs from the back, in radians
@@ -52,7 +51,7 @@ class Trunk:
     @staticmethod
     def belly(cavity: Array, dome: Array) -> Array:
         """Return the distance to the space for viscera: inside the wall and below the diaphragm."""
-        return -smooth_union(-(cavity + 2.5), -(dome + 1.6), 8)
+        return -smooth_min(-(cavity + 2.5), -(dome + 1.6), 8)
 
     def paint(self, canvas: Canvas) -> None:
         """Paint the table, then everything from the skin to the fat of the cavity, then the lungs and the diaphragm."""
@@ -114,7 +113,7 @@ class Trunk:
         (x, y, z), cavity, grain, other = canvas.at, canvas.cavity, canvas.grain, canvas.other
         middle = Ellipsoid((2, 45, 0), (38, 52, 400)).distance(x, y, z)
         front = Ellipsoid((14, -66, 0), (24, 50, 400)).distance(x, y, z)
-        lung = np.maximum(np.maximum(cavity + 1.5, -dome), -smooth_union(middle, front, 40))
+        lung = np.maximum(np.maximum(cavity + 1.5, -dome), -smooth_min(middle, front, 40))
         canvas.blend(canvas.coverage(np.abs(dome + 0.6) - 0.9) * canvas.coverage(cavity), self.muscle)
         vessels = np.clip(1.6 - (grain * grain + other * other) / 0.035, 0, 1)
         bases = 60 * np.clip(1 - np.abs(lung) / 12, 0, 1) + 30 * ramp(y, 0, 90)
@@ -202,3 +201,13 @@ class Skeleton:
         gap = np.exp(-((((side - 20) * 0.8 + (y - 90) * 0.6) / 0.8) ** 2)) * (np.abs(around) < 7)
         bone = self.compact * 1.15 + (self.spongy + 60 - self.compact * 1.15) * ramp(-d, 1.4, 2.8)
         canvas.blend(canvas.coverage(d), bone - 330 * gap)
+
+
+def superellipse(x: Array, y: Array, *, half: Array | float, front: Array | float, back: Array | float) -> Array:
+    """Return the distance along the ray from the centre to an outline of half-width `half`, depth `front` and `back`.
+
+    The exponent is 2.5, between an ellipse and a box, which a square root gives at a fraction of the price of a power.
+    """
+    u, v = np.abs(x) / half, np.abs(y) / np.where(y < 0, np.asarray(front, np.float32), np.asarray(back, np.float32))
+    k = u * u * np.sqrt(u) + v * v * np.sqrt(v)
+    return np.sqrt(x * x + y * y) * (1 - np.maximum(k, np.float32(1e-7)) ** np.float32(-0.4))

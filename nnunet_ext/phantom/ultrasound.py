@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_ext.phantom.shapes import Array, Rng
+from nnunet_ext.phantom.canvas import Array, Rng
 
 DECIBEL = np.float32(np.log(10) / 20)  # exp(DECIBEL * dB) is an amplitude
 RAYLEIGH_MEAN = np.sqrt(np.pi / 2)  # of the envelope of unit-variance complex noise

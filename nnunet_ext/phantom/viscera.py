@@ -6,8 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from nnunet_ext.phantom.canvas import FAT, Canvas, Organ
-from nnunet_ext.phantom.shapes import Array, Ellipsoid, Rng, near, ramp, tube
+from nnunet_ext.phantom.canvas import FAT, Array, Canvas, Ellipsoid, Organ, Rng, near, ramp, tube
 from nnunet_ext.phantom.trunk import Trunk
 
 SIDES = (-1, 1)  # right, left

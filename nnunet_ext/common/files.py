@@ -157,3 +157,19 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def files_below(folder: Path, onerror: Callable[[OSError], object]) -> Iterator[Path]:
+    """Yield all files below a folder in order, through links to folders too, each folder once.
+
+    Hidden files and folders and macOS's ``__MACOSX`` are left out; `onerror` gets those folders that cannot be read.
+    """
+    seen = set()
+    for current, subfolders, names in os.walk(folder, onerror=onerror, followlinks=True):
+        real = os.path.realpath(current)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and s != "__MACOSX")
+        yield from (Path(current, name) for name in sorted(names) if not name.startswith("."))

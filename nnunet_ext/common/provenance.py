@@ -28,10 +28,10 @@ PACKAGES = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result."""
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python, of this package and of those that decide a result (`PACKAGES` by default)."""
     found = {"python": platform.python_version(), "nnunet-ext": __version__}
-    for package in PACKAGES:
+    for package in packages or PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

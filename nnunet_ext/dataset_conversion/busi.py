@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
-from nnunet_ext.dataset_conversion.conversion import Found, Problem
-from nnunet_ext.dataset_conversion.source_files import source_files
+from nnunet_ext.common.files import files_below
+from nnunet_ext.common.text import some
+from nnunet_ext.dataset_conversion.png import Pictures
+from nnunet_ext.dataset_conversion.types import Case, Checked, Found, Problem, Reader, Settings
 
-REFERENCE = "Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28 (2020) 104863"
 PUBLISHED = {"benign": 437, "malignant": 210, "normal": 133}  # images
 CLASSES = tuple(PUBLISHED)
 LESION_CLASSES = CLASSES[:2]
@@ -25,90 +27,140 @@ _CLASS = re.compile(rf"({'|'.join(CLASSES)})(?![a-z])", re.I)
 _MASK = re.compile(r"(.+?)_mask(?:_\d+)?", re.I)
 _OTHER_FORMATS = (".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _FOLDERS = {*CLASSES, "images", "masks"}
+_KEPT_BYTES = 1 << 29  # of decoded images, between checking and writing; all of BUSI takes half of that
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
-    """One image; `name` is its file's in the download, without ending."""
+class BusiReader(Reader):
+    """BUSI.
 
-    id: str
-    name: str
-    diagnosis: str
-    image: Path
-    masks: tuple[Path, ...]
+    Args:
+        classes: which of `CLASSES` to convert.
+        target: "lesion", or "class" for a label of its own for each class of lesions.
+        duplicates: a key of `duplicates.POLICIES`.
+    """
+
+    description: ClassVar[str] = "Lesions in breast ultrasound"
+    reference: ClassVar[str] = "Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28 (2020) 104863"
+    licence: ClassVar[str] = "see the reference"
+    channel: ClassVar[str] = "ultrasound"
+    planner: ClassVar[str] = "SAMUSPlanner"
+    tenths: ClassVar[tuple[int, int]] = (2, 1)  # the paper's 7:1:2
+    unit: ClassVar[str] = "group of image"
+
+    classes: tuple[str, ...] = LESION_CLASSES
+    target: str = "lesion"
+    duplicates: str = "group"
+
+    def options(self) -> dict[str, Any]:
+        """Return the converter, its classes and target, and what becomes of near-duplicates."""
+        return {
+            "converter": "busi",
+            "classes": sorted(set(self.classes)),
+            "target": self.target,
+            "drop_duplicates": self.duplicates == "drop",
+            "ignore_duplicates": self.duplicates == "ignore",
+        }
+
+    def format(self, settings: Settings) -> Pictures:
+        """Return PNG, with room for all images that are to be written."""
+        return Pictures(room=0 if settings.dry_run else _KEPT_BYTES)
+
+    def labels(self) -> dict[str, int]:
+        """Return the labels without gaps: a class that is not converted has none."""
+        lesions = [c for c in LESION_CLASSES if c in self.classes] if self.target == "class" else ["lesion"]
+        return {"background": 0, **{name: value for value, name in enumerate(lesions, 1)}}
+
+    def values(self, case: Case) -> Mapping[int, int]:
+        """Return the value of a lesion in images of the case's class; 0 where there is none."""
+        return {0: 0, 1: self.labels().get(case.category if self.target == "class" else "lesion", 0)}
+
+    def faults(self, checked: Checked) -> list[str]:
+        """Compare what the masks mark with the class."""
+        case, names = checked.case, ", ".join(map(str, checked.case.masks))
+        if case.category in LESION_CLASSES and not checked.marked:
+            return [f"{names}: marks no lesion, but the image is {case.category}; draw it, or call the image normal."]
+        if case.category not in LESION_CLASSES and checked.marked:
+            return [f"{names}: marks a lesion, but the image is {case.category}; correct one of the two."]
+        return []
+
+    def find(self, source: Path) -> Found:
+        """Pair the images of the classes asked for with their masks by name."""
+        problems: list[Problem] = []
+        unreadable: list[OSError] = []
+        ignored, strange = [], defaultdict(list)
+        by_id: dict[str, dict[str, _Files]] = defaultdict(dict)
+        for path in files_below(source, unreadable.append):
+            if path.suffix.lower() != ".png":
+                ignored += [path.name] if path.suffix.lower() in _OTHER_FORMATS else []
+                continue
+            folders = [folder.lower() for folder in path.parent.parts[-2:]]
+            if _FOLDERS.isdisjoint(folders):
+                strange[path.parent].append(path)
+                continue
+            is_mask, name = _role(path, folders)
+            category, fault = _category(path, name, folders)
+            if fault:
+                problems.append(fault)
+            elif category in self.classes:
+                files = by_id[case_id(name, category)].setdefault(name, _Files(category=category))
+                (files.masks if is_mask else files.images).append(path)
+        problems += [Problem(message=f"{e.filename}: this folder cannot be read ({e.strerror}).") for e in unreadable]
+        problems += [_strange_folder(folder, paths) for folder, paths in strange.items()]
+        cases = []
+        for id_, by_name in sorted(by_id.items()):
+            faults = list(_faults(id_, by_name))
+            problems += [Problem(message=fault, case=id_) for fault in faults]
+            if not faults:
+                ((name, files),) = by_name.items()
+                masks = tuple(files.masks)
+                cases.append(Case(id=id_, image=files.images[0], masks=masks, name=name, category=files.category))
+        if not any(case.category in LESION_CLASSES for case in cases):
+            message = (
+                f"{source}: no image of a lesion with its mask was found in it or below (benign/benign (1).png with "
+                f"benign (1)_mask.png, or images/ with masks/0/; --classes {' '.join(sorted(set(self.classes)))})."
+            )
+            problems.append(Problem(message=message))
+        paths = (p for by_name in by_id.values() for files in by_name.values() for p in (*files.images, *files.masks))
+        notes = [f"{len(ignored)} images are no PNG files and were left alone: {some(sorted(ignored))}"]
+        return Found(
+            files=tuple(sorted(paths)),
+            cases=tuple(cases),
+            problems=tuple(problems),
+            notes=(*(notes if ignored else []), *self._number_note(cases)),
+        )
+
+    def _number_note(self, cases: Sequence[Case]) -> Iterator[str]:
+        counts = Counter(case.category for case in cases)
+        wrong = [c for c in sorted(set(self.classes)) if counts[c] != PUBLISHED[c]]
+        if wrong:
+            listed = ", ".join(f"{counts[c]} {c} (published: {PUBLISHED[c]})" for c in wrong)
+            yield f"not as many images as BUSI has: {listed}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Files:
     """Images and masks of one name."""
 
-    diagnosis: str
+    category: str
     images: list[Path] = field(default_factory=list)
     masks: list[Path] = field(default_factory=list)
 
 
-def find(source: Path, classes: Sequence[str]) -> Found:
-    """Pair the images of some classes with their masks by name. What does not pair up is a problem of that case."""
-    if not source.is_dir():
-        return Found(files=(), cases=(), problems=(Problem(message=f"--source {source}: is not a folder."),))
-    problems, unreadable, ignored, strange = [], [], [], defaultdict(list)
-    by_id: dict[str, dict[str, _Files]] = defaultdict(dict)
-    for path in source_files(source, unreadable.append):
-        if path.suffix.lower() != ".png":
-            ignored += [path.name] if path.suffix.lower() in _OTHER_FORMATS else []
-            continue
-        folders = [folder.lower() for folder in path.parent.parts[-2:]]
-        if _FOLDERS.isdisjoint(folders):
-            strange[path.parent].append(path)
-            continue
-        is_mask, name = _role(path, folders)
-        diagnosis, fault = _diagnosis(path, name, folders)
-        if fault:
-            problems.append(fault)
-        elif diagnosis in classes:
-            files = by_id[case_id(name, diagnosis)].setdefault(name, _Files(diagnosis=diagnosis))
-            (files.masks if is_mask else files.images).append(path)
-    problems += [Problem(message=f"{e.filename}: this folder cannot be read ({e.strerror}).") for e in unreadable]
-    problems += [_strange_folder(folder, paths) for folder, paths in strange.items()]
-    cases = []
-    for id_, by_name in sorted(by_id.items()):
-        faults = list(_faults(id_, by_name))
-        problems += [Problem(message=fault, case=id_) for fault in faults]
-        if not faults:
-            ((name, files),) = by_name.items()
-            cases.append(
-                Case(id=id_, name=name, diagnosis=files.diagnosis, image=files.images[0], masks=tuple(files.masks))
-            )
-    if not any(case.diagnosis in LESION_CLASSES for case in cases):
-        problems.append(
-            Problem(
-                message=f"{source}: no image of a lesion with its mask was found in it or below (benign/benign (1).png "
-                f"with benign (1)_mask.png, or images/ with masks/0/; --classes {' '.join(classes)})."
-            )
-        )
-    paths = (p for by_name in by_id.values() for files in by_name.values() for p in (*files.images, *files.masks))
-    return Found(
-        files=tuple(sorted(paths)),
-        cases=tuple(cases),
-        problems=tuple(problems),
-        notes=(*_ignored_note(ignored), *_number_note(cases, classes)),
-    )
-
-
-def case_id(name: str, diagnosis: str) -> str:
-    """File-system safe and sorted by number: "benign (1)" is benign_0001."""
+def case_id(name: str, category: str) -> str:
+    """Return a name that is safe for file systems and sorted by number: "benign (1)" is benign_0001."""
     words = [word.zfill(4) if word.isdigit() else word for word in re.findall(r"[a-z]+|[0-9]+", name.lower())]
-    return "_".join(words if words[:1] == [diagnosis] else [diagnosis, *words])
+    return "_".join(words if words[:1] == [category] else [category, *words])
 
 
 def _role(path: Path, folders: Sequence[str]) -> tuple[bool, str]:
-    """Whether it is a mask, and the name of the image."""
+    """Tell whether it is a mask, and the name of the image."""
     match = _MASK.fullmatch(path.stem)
     return match is not None or "masks" in folders, match[1] if match else path.stem
 
 
-def _diagnosis(path: Path, name: str, folders: Sequence[str]) -> tuple[str, Problem | None]:
-    """By file name or else by folder; a problem where there is none or they differ."""
+def _category(path: Path, name: str, folders: Sequence[str]) -> tuple[str, Problem | None]:
+    """Return the class by file name or else by folder; a problem where there is none or they differ."""
     match = _CLASS.match(name)
     named = match[1].lower() if match else ""
     folder = next((f for f in reversed(folders) if f in CLASSES), "")
@@ -123,7 +175,7 @@ def _diagnosis(path: Path, name: str, folders: Sequence[str]) -> tuple[str, Prob
 
 def _strange_folder(folder: Path, paths: Sequence[Path]) -> Problem:
     return Problem(
-        message=f"{folder}: is no class folder of BUSI ({', '.join(CLASSES)}), nor images or masks, but holds "
+        message=f"{folder}: is not a class folder of BUSI ({', '.join(CLASSES)}), images or masks, but holds "
         f"{len(paths)} PNG files, {paths[0].name} for example; rename it, or move them out of the source."
     )
 
@@ -138,20 +190,8 @@ def _faults(id_: str, by_name: dict[str, _Files]) -> Iterator[str]:
             yield f"case {id_} is there more than once: {', '.join(map(str, files.images))}; keep one."
         elif not files.masks:
             yield (
-                f"{files.images[0]}: its mask is missing; no {name}_mask.png beside it and no masks/0/{name}.png was "
+                f"{files.images[0]}: its mask is missing; no {name}_mask.png next to it and no masks/0/{name}.png was "
                 "found in the source or below."
             )
         elif not files.images:
             yield f"{', '.join(map(str, files.masks))}: the image is missing; no {name}.png was found."
-
-
-def _ignored_note(ignored: Sequence[str]) -> list[str]:
-    shown = ", ".join(sorted(ignored)[:3]) + (", ..." if len(ignored) > 3 else "")
-    return [f"{len(ignored)} images are no PNG files and were left alone: {shown}"] if ignored else []
-
-
-def _number_note(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[str]:
-    counts = Counter(case.diagnosis for case in cases)
-    differing = [f"{counts[c]} {c} (published: {PUBLISHED[c]})" for c in classes if counts[c] != PUBLISHED[c]]
-    if differing:
-        yield f"not as many images as BUSI has: {', '.join(differing)}"

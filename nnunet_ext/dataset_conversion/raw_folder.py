@@ -1,4 +1,4 @@
-"""The one dataset folder in nnUNet_raw that a conversion makes, and the hidden work folder beside it."""
+"""What a conversion changes: one dataset's folder in nnUNet_raw, and what nnUNet_preprocessed holds of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +15,20 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import read_json_if_any, sync_folder
 
 RECORD = "conversion.json"
 _ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 def nnunet_root(variable: str) -> Path | None:
-    """One of nnU-Net's three folders, read when needed; None where the environment does not name it."""
+    """Return one of nnU-Net's three folders, read when needed; None where the environment does not name it."""
     value = os.environ.get(variable)
     return Path(value).absolute() if value else None
 
 
 def dataset_name(dataset_id: int, name: str) -> str:
-    """nnU-Net's folder name, for example Dataset029_LiTS. InputError where nnU-Net could not use it."""
+    """Return nnU-Net's folder name, for example Dataset029_LiTS; InputError where nnU-Net could not use it."""
     if not 1 <= dataset_id <= 999:
         raise InputError(f"--dataset-id {dataset_id}: nnU-Net's ids have three digits, 1 to 999.")
     if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]|_(?!_))*", name):  # nnU-Net splits result folders at "__"
@@ -36,7 +37,7 @@ def dataset_name(dataset_id: int, name: str) -> str:
 
 
 def environment_problems(name: str) -> list[str]:
-    """What keeps `name` from being written: nnUNet_raw unset or unwritable, the dataset id taken."""
+    """Return what keeps `name` from being written: nnUNet_raw unset or unwritable, the dataset id taken."""
     raw = nnunet_root("nnUNet_raw")
     if raw is None:
         return ["nnUNet_raw is not set; export nnUNet_raw=/path/to/nnUNet_raw."]
@@ -45,7 +46,7 @@ def environment_problems(name: str) -> list[str]:
     while not os.path.lexists(existing):
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        problems.append(f"nnUNet_raw={raw} cannot be written ({existing} is not a writable folder).")
+        problems.append(f"nnUNet_raw={raw} cannot be written ({existing} is not a writable directory).")
     if (raw / name).is_symlink():
         problems.append(f"{raw / name} is a symbolic link, which cannot be replaced; remove the link first.")
     prefix = name.split("_")[0]
@@ -59,8 +60,11 @@ def environment_problems(name: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class RawFolder:
-    """`final` is what nnU-Net sees. `work` is invisible to it and holds the lock, the dataset being built and, for the
-    moment between two renames, the one being replaced."""
+    """One dataset's folder.
+
+    `final` is what nnU-Net sees. `work` is invisible to it and holds the lock, the dataset being built and, for the
+    moment between two renames, the one being replaced.
+    """
 
     final: Path
 
@@ -81,7 +85,7 @@ class RawFolder:
         return self.work / "keys.json"
 
     def check_apart(self, source: Path, files: Iterable[Path]) -> None:
-        """InputError where replacing the dataset would take the source, or one of its files, with it."""
+        """Raise InputError where replacing the dataset would take the source, or one of its files, with it."""
         own = [Path(os.path.realpath(folder)) for folder in (self.final, self.work)]
         lost = [p for p in (source, *files) if any(Path(os.path.realpath(p)).is_relative_to(folder) for folder in own)]
         if lost or own[0].is_relative_to(os.path.realpath(source)):
@@ -93,15 +97,11 @@ class RawFolder:
             )
 
     def record(self) -> dict[str, Any] | None:
-        """The finished dataset's conversion.json; None where there is none or it is not one."""
-        try:
-            content = json.loads((self.final / RECORD).read_text())
-        except (OSError, ValueError):
-            return None
-        return content if isinstance(content, dict) else None
+        """Return the finished dataset's conversion.json; None where there is none or it is not one."""
+        return read_json_if_any(self.final / RECORD) or None
 
     def damage(self, sizes: dict[str, int]) -> list[str]:
-        """Files of the finished dataset that are gone or have another size than recorded."""
+        """Return the files of the finished dataset that are gone or have another size than recorded."""
         return [name for name, size in sizes.items() if _size(self.final / name) != size]
 
     @contextmanager
@@ -121,7 +121,7 @@ class RawFolder:
             lock.release()
 
     def recover(self) -> None:
-        """After a kill between the two renames of `swap`: the previous dataset comes back, or its remains go."""
+        """After a kill between the two renames of `swap`, bring the previous dataset back, or remove its remains."""
         if not self.work.is_dir():
             return
         with self.locked():
@@ -142,35 +142,85 @@ class RawFolder:
         shutil.rmtree(self.work, ignore_errors=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write via a temporary name, on disk before it gets its own."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as stream:
-        json.dump(content, stream, indent=2)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
-def sync_file(path: Path) -> None:
-    """Bring a file's content to disk: a power cut may truncate one that already has its name but was not synced."""
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's own entries to disk, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
     except OSError:
         return None
+
+
+_STALE_FILES = ("dataset_fingerprint.json", "splits_final.json", "dataset.json")
+_LABELS = "gt_segmentations"
+_HIDDEN = ".replaced"
+
+
+def unseen_note() -> str | None:
+    """Return one sentence where nobody can look for stale data."""
+    if nnunet_root("nnUNet_preprocessed"):
+        return None
+    return (
+        "nnUNet_preprocessed is not set: what it may hold of an earlier conversion, which nnU-Net would silently keep "
+        "using, could not be looked for."
+    )
+
+
+def stale_entries(dataset: str) -> list[Path]:
+    """Return what nnU-Net would silently keep of a dataset that is about to change, as far as it is there.
+
+    That is fingerprint, split, label copies, plans and their folders; nothing else counts.
+    """
+    root = nnunet_root("nnUNet_preprocessed")
+    if root is None or not (root / dataset).is_dir():
+        return []
+    entries = sorted((root / dataset).iterdir())
+    plans = {path: folders for path in entries if (folders := _identifiers(path)) is not None}
+    names = {*_STALE_FILES, _LABELS}.union(*plans.values())
+    return [path for path in entries if path.name in names or path in plans or _is_hidden(path) or _holds_cases(path)]
+
+
+@contextmanager
+def replaced(entries: Sequence[Path]) -> Iterator[None]:
+    """Hide stale entries from nnU-Net while the block runs, then delete them; where it fails they come back.
+
+    After a kill they stay hidden, and `stale_entries` finds them again.
+    """
+    hidden = {
+        path: path if _is_hidden(path) else path.with_name(f".{path.name}.{os.getpid()}{_HIDDEN}") for path in entries
+    }
+    try:
+        for path, aside in hidden.items():
+            path.rename(aside)
+        yield
+    except OSError:
+        for path, aside in hidden.items():
+            if os.path.lexists(aside):
+                aside.rename(path)
+        raise
+    for aside in hidden.values():
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(_HIDDEN)
+
+
+def _identifiers(path: Path) -> set[str] | None:
+    """Return the names of the folders that a plans file preprocesses to; None for any other file."""
+    if path.suffix != ".json":
+        return None
+    try:
+        content = json.loads(path.read_text())
+        configurations = content["configurations"].values() if "plans_name" in content else None
+        return None if configurations is None else {c.get("data_identifier") for c in configurations} - {None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _holds_cases(path: Path) -> bool:
+    """Recognise preprocessed cases whose plans are gone: nnU-Net's arrays beside their properties."""
+    return path.is_dir() and any(
+        properties.with_suffix(ending).exists() for properties in path.glob("*.pkl") for ending in (".b2nd", ".npz")
+    )

@@ -1,73 +1,35 @@
-"""Cases to nnUNet_raw: atomic, parallel, resumable, whatever the images are.
+"""A layout to nnUNet_raw: atomic, parallel, resumable, whatever the images are.
 
 A dataset grows in a hidden folder, each file under a temporary name first, and takes its place by renaming. Killed at
-any moment, the next run keeps the files whose sources and recipe are still the same and makes the rest.
+any moment, the next run keeps the files whose sources and recipe are still the same and makes the rest. Files that need
+no change are not written again but cloned or linked, and copied only where nothing else works.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import read_json_if_any, sync_file, sync_folder, write_json
 from nnunet_ext.common.processes import spawned_pool
-from nnunet_ext.dataset_conversion.linking import copy, link
-from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, sync_file, sync_folder, write_json
+from nnunet_ext.common.progress import Track, untracked
+from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder
+from nnunet_ext.dataset_conversion.types import Layout, OutputFile
 
-T = TypeVar("T")
 _TEMPORARY = ".tmp"
 _SECONDS_PER_WORKER = 1.0  # starting one takes half of that; less work is done sooner without
-
-
-class Track(Protocol):
-    """Progress: hands the items on and may draw a bar over `total` of them."""
-
-    def __call__(self, items: Iterable[T], *, total: int, what: str) -> Iterable[T]: ...
-
-
-def untracked(items: Iterable[T], *, total: int, what: str) -> Iterable[T]:
-    """No progress bar."""
-    return items
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputFile:
-    """One file of a dataset. `recipe` writes it to a path (picklable); None: the source's own bytes are right.
-
-    `key` changes whenever the content would. `size` is in bytes on disk where that is known beforehand, `estimate` an
-    upper guess of it, and `seconds` a rough guess of what the recipe takes on one core. A file that people edit shall
-    not `share` its bytes with the source, unless they ask for it.
-    """
-
-    target: str
-    source: Path
-    key: str
-    recipe: Callable[[Path], None] | None = None
-    size: int | None = None
-    estimate: int = 0
-    seconds: float = 0.0
-    share: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class RawDataset:
-    """All that goes into one folder of nnUNet_raw: files, and JSON documents by name."""
-
-    files: tuple[OutputFile, ...]
-    documents: Mapping[str, Any]
+_FICLONE = 0x40049409  # linux/fs.h; Python has no name for it
 
 
 def write(
-    dataset: RawDataset,
+    layout: Layout,
     folder: RawFolder,
     *,
     mode: str,
@@ -76,7 +38,7 @@ def write(
     track: Track = untracked,
     around_swap: AbstractContextManager[None] | None = None,
 ) -> Counter[str]:
-    """Build the dataset and put it in place; how many files were linked (by method), copied, written or kept.
+    """Build the dataset and put it in place; return how many files were linked (by method), copied, written or kept.
 
     `around_swap` is entered when everything is written and nothing has changed yet for nnU-Net. InputError for links
     that do not work and for a full disk; the same call then continues.
@@ -84,13 +46,13 @@ def write(
     with folder.locked():
         if folder.final.exists() and not overwrite:
             raise InputError(f"{folder.final} exists.", hint="Use --overwrite to replace it.")
-        left = unfinished(dataset, folder)
-        done: Counter[str] = Counter(kept=len(dataset.files) - len(left))
+        left = unfinished(layout, folder)
+        done: Counter[str] = Counter(kept=len(layout.files) - len(left))
         try:
-            _prepare(dataset.files, left, folder)
+            _prepare(layout.files, left, folder)
             jobs = _link_all_but_written(left, folder, mode, done)
             _write_rest(jobs, folder, num_processes, track, done)
-            _write_documents(dataset, folder)
+            _write_documents(layout, folder)
             with around_swap or nullcontext():
                 folder.swap()
         except OSError as e:
@@ -111,21 +73,18 @@ def write(
     return +done
 
 
-def unfinished(dataset: RawDataset, folder: RawFolder) -> list[OutputFile]:
+def unfinished(layout: Layout, folder: RawFolder) -> list[OutputFile]:
     """The files that an interrupted run did not get to, or made from something else."""
-    try:
-        keys = json.loads(folder.keys.read_text())
-    except (OSError, ValueError):
-        return list(dataset.files)
-    return [f for f in dataset.files if keys.get(f.target) != f.key or not _is_whole(folder.new / f.target, f.size)]
+    keys = read_json_if_any(folder.keys)
+    return [f for f in layout.files if keys.get(f.target) != f.key or not _is_whole(folder.new / f.target, f.size)]
 
 
-def space_problem(dataset: RawDataset, folder: RawFolder, mode: str) -> str | None:
+def space_problem(layout: Layout, folder: RawFolder, mode: str) -> str | None:
     """One sentence when what is still to be written will not fit; links that may be made are taken to cost nothing."""
     disk = folder.final.parent
     while not disk.exists():
         disk = disk.parent
-    left = unfinished(dataset, folder)
+    left = unfinished(layout, folder)
     needed = sum(f.estimate for f in left if f.recipe or mode == "copy" or (mode == "auto" and not f.share))
     free = shutil.disk_usage(disk).free
     if needed <= free:
@@ -144,7 +103,7 @@ def _prepare(files: Sequence[OutputFile], left: Sequence[OutputFile], folder: Ra
             path.unlink()
     for parent in {(folder.new / f.target).parent for f in files}:
         parent.mkdir(parents=True, exist_ok=True)
-    write_json(folder.keys, {f.target: f.key for f in files})
+    write_json(folder.keys, {f.target: f.key for f in files}, sync=True)
 
 
 def _is_whole(path: Path, size: int | None) -> bool:
@@ -163,7 +122,7 @@ def _link_all_but_written(
     rest = []
     for file in files:
         temporary = _temporary(folder, file)
-        method = None if file.recipe else link(file.source, temporary, mode, share=file.share)
+        method = None if file.recipe else link(file.sources[0], temporary, mode, share=file.share)
         if method is None:
             rest.append(file)
         else:
@@ -191,15 +150,15 @@ def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> I
     workers = min(num_processes, len(recipes), int(sum(file.seconds for file, _ in recipes) / _SECONDS_PER_WORKER))
     if workers < 2:
         for file, temporary in jobs:
-            _make(file.source, file.recipe, temporary)
+            _make(file.sources[0], file.recipe, temporary)
             yield file, temporary
         return
     with spawned_pool(workers) as pool:
-        futures = {pool.submit(_make, file.source, file.recipe, path): (file, path) for file, path in recipes}
+        futures = {pool.submit(_make, file.sources[0], file.recipe, path): (file, path) for file, path in recipes}
         try:
             for file, temporary in jobs:
                 if file.recipe is None:
-                    _make(file.source, None, temporary)
+                    _make(file.sources[0], None, temporary)
                     yield file, temporary
             for future in as_completed(futures):
                 future.result()
@@ -219,15 +178,65 @@ def _temporary(folder: RawFolder, file: OutputFile) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
 
 
-def _write_documents(dataset: RawDataset, folder: RawFolder) -> None:
+def _write_documents(layout: Layout, folder: RawFolder) -> None:
     """The record goes last and lists every file's size, by which a later run sees whether all is still there."""
-    for name, content in dataset.documents.items():
+    for name, content in layout.documents.items():
         if name == RECORD:
             continue
-        write_json(folder.new / name, content)
-    sizes = {f.target: (folder.new / f.target).stat().st_size for f in dataset.files}
-    write_json(folder.new / RECORD, {**dataset.documents.get(RECORD, {}), "files": sizes})
+        write_json(folder.new / name, content, sync=True)
+    sizes = {f.target: (folder.new / f.target).stat().st_size for f in layout.files}
+    write_json(folder.new / RECORD, {**layout.documents.get(RECORD, {}), "files": sizes}, sync=True)
     for path in folder.new.iterdir():
         if path.is_dir():
             sync_folder(path)
     sync_folder(folder.new)
+
+
+def link(source: Path, target: Path, mode: str, *, share: bool = True) -> str | None:
+    """Make `target` stand for `source` without copying bytes: the method used, or None where only a copy is left.
+
+    `auto` tries, in this order, a reflink (independent of the source) and, where the two may `share` their bytes, a
+    hard link (same device, link permitted) and a symbolic link. InputError when the one method asked for does not work
+    here.
+    """
+    if mode == "copy":
+        return None
+    source = Path(os.path.realpath(source))  # a hard link to a link would be a link
+    automatic = _LINKS if share else ("reflink",)
+    for method in automatic if mode == "auto" else (mode,):
+        try:
+            _LINKS[method](source, target)
+            return method
+        except OSError as e:
+            target.unlink(missing_ok=True)
+            if mode != "auto":
+                raise InputError(
+                    f"{source}: no {mode} link to it can be made in {target.parent} ({e.strerror or e}).",
+                    hint="Use --link auto, which takes what works, or --link copy.",
+                ) from e
+    return None
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy the bytes, in the kernel where the system can."""
+    shutil.copyfile(os.path.realpath(source), target)
+
+
+def _reflink(source: Path, target: Path) -> None:
+    try:
+        import fcntl
+    except ImportError as e:  # Windows
+        raise OSError("reflinks are not available on this system") from e
+    with source.open("rb") as old, target.open("xb") as new:
+        fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+
+
+def _hard(source: Path, target: Path) -> None:
+    os.link(source, target)
+
+
+def _symlink(source: Path, target: Path) -> None:
+    target.symlink_to(source)
+
+
+_LINKS: dict[str, Callable[[Path, Path], None]] = {"reflink": _reflink, "hard": _hard, "symlink": _symlink}

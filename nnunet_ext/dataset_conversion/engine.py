@@ -1,0 +1,188 @@
+"""One conversion from start to end, for any dataset: find, compare with what is there, check, write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import sha256
+from nnunet_ext.common.progress import Track, untracked
+from nnunet_ext.common.provenance import versions
+from nnunet_ext.common.text import some
+from nnunet_ext.dataset_conversion import raw_folder
+from nnunet_ext.dataset_conversion.layout import lay_out
+from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder
+from nnunet_ext.dataset_conversion.types import Found, Outcome, Problem, Reader, Settings
+from nnunet_ext.dataset_conversion.writer import space_problem, write
+
+FORMAT = 2  # raise it when the same request would be converted differently
+_HEAD_BYTES = 4096
+_LEAVE_DATA = ("source", "link", "checksum", "skip_bad")  # options that, on the same sources, give the same voxels
+
+
+def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outcome:
+    """Convert a dataset, or with `dry_run` only check it and lay it out.
+
+    InputError before anything is written: first for what blocks any conversion, before the voxels are read (which takes
+    minutes), then with all problems of the cases together.
+    """
+    name = raw_folder.dataset_name(settings.dataset_id, settings.name)
+    blocking = raw_folder.environment_problems(name)
+    folder = RawFolder(final=(raw_folder.nnunet_root("nnUNet_raw") or Path("nnUNet_raw")) / name)
+    found = _find(reader, settings.source)
+    if not blocking:
+        folder.check_apart(settings.source, found.files)
+        if not settings.dry_run:
+            folder.recover()
+    fingerprints = _fingerprints(found.files, settings)
+    request = _request(reader, settings, fingerprints)
+    record = folder.record()
+    same_data = record is not None and _same_data(record.get("request", {}), request)
+    unchanged = same_data and record["request"]["options"] == request["options"]
+    if unchanged and not settings.overwrite and not blocking:
+        return _finished(folder, record, settings)
+    if folder.final.exists() and not settings.overwrite:
+        blocking.append(f"{folder.final} exists {_difference(record, request)}; use --overwrite to replace it.")
+    outdated = [] if same_data else raw_folder.stale_entries(name)
+    if outdated and not settings.overwrite_preprocessed:
+        blocking.append(
+            f"{outdated[0].parent} holds {', '.join(path.name for path in outdated)} of an earlier conversion, which "
+            "nnU-Net would silently keep using; --overwrite-preprocessed removes them."
+        )
+    if blocking:
+        _raise(blocking, found.problems, settings)
+    unseen = None if same_data else raw_folder.unseen_note()
+    layout = lay_out(reader, found, settings, fingerprints, track)
+    problems = [*found.problems, *layout.problems]
+    space = space_problem(layout, folder, settings.link)
+    _raise([space] if space else [], problems, settings)
+    skipped = [p.message for p in problems if p.case is not None]
+    notes = [*found.notes, *layout.notes, *([unseen] if unseen else [])]
+    packages = versions(*reader.format(settings).packages)
+    provenance = {
+        "request": request,
+        "versions": packages,
+        **layout.documents[RECORD],
+        "skipped": skipped,
+        "notes": notes,
+    }
+    layout = replace(layout, documents={**layout.documents, RECORD: provenance}, notes=tuple(notes))
+    made: Counter[str] = Counter()
+    if not settings.dry_run:
+        made = write(
+            layout,
+            folder,
+            mode=settings.link,
+            overwrite=settings.overwrite,
+            num_processes=settings.num_processes,
+            track=track,
+            around_swap=raw_folder.replaced(outdated),
+        )
+    return Outcome(
+        folder=folder.final,
+        layout=layout,
+        made=made,
+        skipped=tuple(skipped),
+        stale=tuple(outdated),
+        dry_run=settings.dry_run,
+    )
+
+
+def _find(reader: Reader, source: Path) -> Found:
+    if not source.is_dir():
+        return Found(problems=(Problem(message=f"--source {source}: is not a directory."),))
+    return reader.find(source)
+
+
+def _fingerprints(files: Sequence[Path], settings: Settings) -> dict[str, Any]:
+    with ThreadPoolExecutor(max(1, settings.num_processes)) as pool:  # hashing and reading let go of the GIL
+        found = pool.map(lambda file: fingerprint(file, checksum=settings.checksum), files)
+        return dict(zip(map(str, files), found, strict=True))
+
+
+def fingerprint(path: Path, *, checksum: bool) -> dict[str, Any]:
+    """Return size, modification time and SHA-256 of the first 4 KiB; with `checksum`, of the whole content too.
+
+    A file that cannot be read gets ``{"error": ...}``, so that finding out why is left to the check that names it.
+    """
+    try:
+        status = path.stat()
+        with path.open("rb") as stream:
+            head = hashlib.sha256(stream.read(_HEAD_BYTES)).hexdigest()
+        cheap = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "head_sha256": head}
+        return {**cheap, "sha256": sha256(path)} if checksum else cheap
+    except OSError as e:
+        return {"error": e.strerror or type(e).__name__}
+
+
+def _same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two fingerprints are of the same bytes, whatever the time where both know the checksum."""
+    if "sha256" in one and "sha256" in other:
+        return one["sha256"] == other["sha256"]
+    return all(one.get(name) == other.get(name) for name in ("error", "bytes", "mtime_ns", "head_sha256"))
+
+
+def _request(reader: Reader, settings: Settings, fingerprints: Mapping[str, Any]) -> dict[str, Any]:
+    sources = {Path(os.path.relpath(path, settings.source)).as_posix(): found for path, found in fingerprints.items()}
+    request = {"format": FORMAT, "options": {**settings.options(), **reader.options()}, "sources": sources}
+    return json.loads(json.dumps(request))  # as it will be read back
+
+
+def _same_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Tell whether nnU-Net would see the same dataset.
+
+    Bad cases need no look: `old` and its sources had their outcome.
+    """
+    kept = [{k: v for k, v in r.get("options", {}).items() if k not in _LEAVE_DATA} for r in (old, new)]
+    return old.get("format") == new["format"] and kept[0] == kept[1] and _same_sources(old, new)
+
+
+def _same_sources(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    before, now = old.get("sources", {}), new["sources"]
+    return before.keys() == now.keys() and all(_same_content(before[path], now[path]) for path in now)
+
+
+def _finished(folder: RawFolder, record: Mapping[str, Any], settings: Settings) -> Outcome:
+    damage = folder.damage(record.get("files", {}))
+    if damage:
+        raise InputError(
+            f"{folder.final} was finished, but {some(damage, 5)} is gone or has changed since.",
+            hint="Use --overwrite to convert again.",
+        )
+    if folder.work.is_dir() and not settings.dry_run:
+        with folder.locked():
+            folder.clear()
+    return Outcome(folder=folder.final, dry_run=settings.dry_run)
+
+
+def _difference(record: Mapping[str, Any] | None, request: Mapping[str, Any]) -> str:
+    """Return half a sentence on how the dataset that is there differs from the one asked for."""
+    if record is None or "request" not in record:
+        return "and was not made by this command"
+    old = record["request"].get("options", {})
+    options = [
+        f"--{key.replace('_', '-')} ({old.get(key)} then, {value} now)"
+        for key, value in request["options"].items()
+        if old.get(key) != value
+    ]
+    if not _same_sources(record["request"], request):
+        options.append("source files")
+    return f"with other {', '.join(options)}" if options else "from another version of this command"
+
+
+def _raise(blocking: Sequence[str], problems: Sequence[Problem], settings: Settings) -> None:
+    fatal = [*blocking, *(p.message for p in problems if p.case is None or not settings.skip_bad)]
+    if not fatal:
+        return
+    bad_cases = {p.case for p in problems if p.case is not None}
+    skipping_helps = bad_cases and not settings.skip_bad and all(p.case for p in problems)
+    hint = f"--skip-bad converts the rest without {', '.join(sorted(bad_cases))}." if skipping_helps else ""
+    raise InputError(*fatal, hint=hint)

@@ -1,0 +1,185 @@
+"""From the cases of any dataset to the folder that nnU-Net is to see: check, find near-duplicates, split, lay out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from typing import Any
+
+from nnunet_ext.common.progress import Track
+from nnunet_ext.dataset_conversion.duplicates import Duplicates, find_duplicates
+from nnunet_ext.dataset_conversion.raw_folder import RECORD
+from nnunet_ext.dataset_conversion.splits import Split, make_split
+from nnunet_ext.dataset_conversion.types import (
+    Case,
+    Checked,
+    Format,
+    Found,
+    Layout,
+    OutputFile,
+    Problem,
+    Reader,
+    Settings,
+)
+
+_FOLDERS = {
+    "train": ("imagesTr", "labelsTr"),
+    "test": ("imagesTs", "labelsTs"),
+    "unlabelled": ("imagesTs_unlabelled", ""),
+}
+_TITLES = {"train": "training", "test": "held-out test", "unlabelled": "unlabelled"}
+
+
+def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapping[str, Any], track: Track) -> Layout:
+    """Check every case and lay out a dataset of the good ones.
+
+    `fingerprints` are those of the source files, by path. The layout has no file where no usable case is left.
+    """
+    format_ = reader.format(settings)
+    good, problems = _check_all(reader, format_, found.cases, settings, track)
+    if not any(checked.marked for checked in good):
+        problems += [Problem(message=f"{settings.source}: no usable case is left.")] if found.cases else []
+        return Layout(documents={RECORD: {}}, problems=tuple(problems))
+    duplicates = find_duplicates(good, reader.duplicates) if reader.duplicates else Duplicates(policy="")
+    dropped = duplicates.dropped()
+    kept = [checked for checked in good if checked.case.id not in dropped]
+    split = _split(reader, [checked.case for checked in kept if checked.case.masks], duplicates, settings)
+    ending = format_.ending(kept)
+    files: list[OutputFile] = []
+    cases: dict[str, Any] = {}
+    for checked in kept:
+        case = checked.case
+        subset = _subset(case, split)
+        images, labels = _FOLDERS[subset]
+        parts = {"image": checked.image_file(f"{images}/{case.id}_0000{ending}")}
+        if labels:
+            parts["label"] = checked.label_file(f"{labels}/{case.id}{ending}", reader.values(case))
+        parts = {part: _with_key(file, settings, fingerprints) for part, file in parts.items()}
+        files += parts.values()
+        cases[case.id] = {
+            "subset": subset,
+            **({"name": case.name} if case.name else {}),
+            **({"class": case.category} if case.category else {}),
+            **{
+                part: _part_record(file, fingerprints, several=part == "label" and format_.unites)
+                for part, file in parts.items()
+            },
+        }
+    subsets = {id_: case["subset"] for id_, case in cases.items()}
+    documents = {
+        "dataset.json": _dataset_json(reader, format_, settings, ending, Counter(subsets.values())["train"]),
+        "splits_final.json": split.splits_final(),
+        RECORD: {
+            "split": _split_record(split, settings),
+            **({"near_duplicates": duplicates.record()} if duplicates.policy else {}),
+            "cases": cases,
+        },
+    }
+    return Layout(
+        files=tuple(files),
+        documents=documents,
+        problems=tuple(problems),
+        summary=tuple(_summary(kept, subsets, files, ending, split, duplicates, settings)),
+        repairs=tuple(repair for checked in kept for repair in checked.repairs),
+        notes=(*split.notes, *duplicates.notes(split)),
+    )
+
+
+def _check_all(
+    reader: Reader, format_: Format, cases: Sequence[Case], settings: Settings, track: Track
+) -> tuple[list[Checked], list[Problem]]:
+    """Return the cases without a fault, and the faults of the others; both in the order of ids."""
+    good: list[Checked] = []
+    problems: list[Problem] = []
+    with ThreadPoolExecutor(max(1, settings.num_processes)) as pool:
+        futures: dict[Future, Case] = {pool.submit(format_.check, case, reader.values(case)): case for case in cases}
+        for future in track(as_completed(futures), total=len(futures), what="checking"):
+            checked, faults = future.result()
+            if checked and not faults:
+                faults = reader.faults(checked)
+            problems += [Problem(message=fault, case=futures[future].id) for fault in faults]
+            good += [checked] if checked and not faults else []
+    return sorted(good, key=lambda checked: checked.case.id), sorted(problems, key=lambda problem: problem.case or "")
+
+
+def _split(reader: Reader, cases: Sequence[Case], duplicates: Duplicates, settings: Settings) -> Split:
+    categories = {case.id: case.category for case in cases}
+    units = duplicates.units(list(categories))
+    return make_split(
+        units,
+        kind=settings.split,
+        seed=settings.seed,
+        strata={unit: categories[unit] for unit in units},
+        tenths=reader.tenths,
+        unit=reader.unit,
+    )
+
+
+def _subset(case: Case, split: Split) -> str:
+    if not case.masks:
+        return "unlabelled"
+    return "test" if case.id in split.test else "train"
+
+
+def _with_key(file: OutputFile, settings: Settings, fingerprints: Mapping[str, Any]) -> OutputFile:
+    sources = [(str(source), fingerprints[str(source)]) for source in file.sources]
+    return replace(file, key=f"{file.recipe or settings.link} {sources}")
+
+
+def _part_record(file: OutputFile, fingerprints: Mapping[str, Any], *, several: bool) -> dict[str, Any]:
+    """Return what conversion.json says of one file: where it is from, where it is, what was done."""
+    sources = [{"source": str(source), **fingerprints[str(source)]} for source in file.sources]
+    origin = {"sources": sources} if several else sources[0]
+    return {**origin, "target": file.target, "rewritten": file.recipe is not None, **file.record}
+
+
+def _dataset_json(
+    reader: Reader, format_: Format, settings: Settings, ending: str, training_cases: int
+) -> dict[str, Any]:
+    content = {
+        "name": settings.name,
+        "description": reader.description,
+        "reference": reader.reference,
+        "licence": reader.licence,
+        "channel_names": {"0": reader.channel},
+        "labels": reader.labels(),
+        "numTraining": training_cases,
+        "file_ending": ending,
+        "overwrite_image_reader_writer": format_.image_io,
+    }
+    order = reader.regions_class_order()
+    return {**content, "regions_class_order": list(order)} if order else content
+
+
+def _split_record(split: Split, settings: Settings) -> dict[str, Any]:
+    folds = split.splits_final()
+    return {"kind": settings.split, "seed": settings.seed, "test": list(split.test), "folds": folds}
+
+
+def _summary(
+    cases: Sequence[Checked],
+    subsets: Mapping[str, str],
+    files: Sequence[OutputFile],
+    ending: str,
+    split: Split,
+    duplicates: Duplicates,
+    settings: Settings,
+) -> Iterator[str]:
+    """Yield the lines for the user."""
+    counts = []
+    for subset, title in _TITLES.items():
+        categories = Counter(checked.case.category for checked in cases if subsets[checked.case.id] == subset)
+        listed = ", ".join(f"{n} {category}" for category, n in sorted(categories.items()) if category)
+        counts.append(f"{categories.total()} {title} cases" + (f" ({listed})" if listed else ""))
+    yield f"{', '.join(counts)}; file ending {ending}"
+    sizes = [f"fold {i}: {len(train)} + {len(val)}" for i, (train, val) in enumerate(split.folds)]
+    yield f"split {settings.split}, seed {settings.seed} (training + validation): {', '.join(sizes)}"
+    if duplicates.policy:
+        yield duplicates.summary()
+    written = [file for file in files if file.recipe]
+    yield (
+        f"{len(files) - len(written)} files unchanged (--link {settings.link}), {len(written)} to be "
+        f"written, about {sum(file.estimate for file in written) / 1e9:.2f} GB"
+    )

@@ -1,0 +1,215 @@
+"""What passes between the engine, a dataset's reader and an image format; nothing here knows a dataset or a format.
+
+A reader yields `Case`s by the names of files alone. Its `Format` reads each of them and hands back a `Checked` one,
+which says how its files are written. `layout` turns those into a `Layout`, and `engine` writes that.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user can choose for every dataset; the fields under "how" leave the result as it is."""
+
+    source: Path
+    dataset_id: int
+    name: str
+    link: str = "auto"
+    split: str = "paper"
+    seed: int = 12345
+    file_ending: str | None = None
+    checksum: bool = False
+    skip_bad: bool = False
+    # how
+    overwrite: bool = False
+    overwrite_preprocessed: bool = False
+    dry_run: bool = False
+    num_processes: int = 1
+
+    def options(self) -> dict[str, Any]:
+        """Return the choices that make a conversion another one."""
+        names = ("link", "split", "seed", "file_ending", "checksum", "skip_bad")
+        return {"source": str(self.source.absolute()), **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One sentence on what is wrong and how to put it right; --skip-bad leaves `case` out (None: it cannot)."""
+
+    message: str
+    case: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One image of a download with its masks.
+
+    Attributes:
+        id: nnU-Net's name of the case.
+        image: the file of the image.
+        masks: the files of its masks; an image without any goes to imagesTs_unlabelled.
+        name: what the download calls it, where the id does not say that.
+        category: its class, of which every side of a split holds its share.
+    """
+
+    id: str
+    image: Path
+    masks: tuple[Path, ...]
+    name: str = ""
+    category: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a source folder holds: every file that counts, the cases, and what is wrong at first sight."""
+
+    files: tuple[Path, ...] = ()
+    cases: tuple[Case, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFile:
+    """One file of a dataset.
+
+    Attributes:
+        target: its place in the dataset's folder.
+        sources: the files that it is made of, one or more.
+        recipe: writes it to a path (picklable); None: the source's own bytes are right.
+        key: changes whenever the content would.
+        size: bytes on disk, where they are known beforehand; `estimate` is an upper guess of them.
+        seconds: a rough guess of what the recipe takes on one core.
+        share: whether it may have its bytes in common with the source; a file that people edit should not.
+        record: what conversion.json says of it besides its sources and its target.
+    """
+
+    target: str
+    sources: tuple[Path, ...]
+    recipe: Callable[[Path], None] | None = None
+    key: str = ""
+    size: int | None = None
+    estimate: int = 0
+    seconds: float = 0.0
+    share: bool = True
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A folder of nnUNet_raw to be: files, JSON documents by name, problems of cases, and lines for the user."""
+
+    files: tuple[OutputFile, ...] = ()
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    summary: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a conversion did. `made` counts files by how they came about; `layout` is None if nothing was to be done."""
+
+    folder: Path
+    layout: Layout | None = None
+    made: Counter[str] = field(default_factory=Counter)
+    skipped: tuple[str, ...] = ()
+    stale: tuple[Path, ...] = ()
+    dry_run: bool = False
+
+
+class Checked(Protocol):
+    """A case whose files were read and can be converted."""
+
+    @property
+    def case(self) -> Case: ...
+
+    @property
+    def marked(self) -> int:
+        """The number of pixels or voxels that its masks mark."""
+
+    @property
+    def repairs(self) -> Sequence[str]:
+        """What writing it puts right: a sentence with the file's name for each."""
+
+    def image_file(self, target: str) -> OutputFile:
+        """Return how the image gets to a place in the dataset."""
+
+    def label_file(self, target: str, values: Mapping[int, int]) -> OutputFile:
+        """Return how the label map gets to a place in the dataset; `values` as in `Reader.values`."""
+
+
+class Format(Protocol):
+    """How images of one kind and their masks are read, checked and written."""
+
+    image_io: ClassVar[str]  # nnU-Net's class that reads what is written
+    packages: ClassVar[tuple[str, ...]]  # those whose versions may change what is written
+    unites: ClassVar[bool]  # whether an image may have several masks, which become one label map
+
+    def check(self, case: Case, values: Mapping[int, int]) -> tuple[Checked | None, list[str]]:
+        """Read all of a case; return it, or None, and a sentence on each fault.
+
+        Called from threads: it shall spend its time where Python's lock is let go of (numpy, zlib, Pillow).
+        """
+
+    def ending(self, cases: Sequence[Checked]) -> str:
+        """Return the file ending of the whole dataset: nnU-Net allows one."""
+
+
+class Reader(ABC):
+    """One dataset: its facts, the options of its own, and which of its files make a case.
+
+    Everything else is shared. A subclass is a frozen dataclass whose fields are the options.
+    """
+
+    description: ClassVar[str]
+    reference: ClassVar[str]
+    licence: ClassVar[str]
+    channel: ClassVar[str]
+    planner: ClassVar[str]  # nnU-Net's, which the paper's trainers go with
+    tenths: ClassVar[tuple[int, int]] = (1, 1)  # of the cases, held out and validated on in the split "paper"
+    unit: ClassVar[str] = "patient"  # what no split tears apart, in messages
+
+    @property
+    def duplicates(self) -> str:
+        """A key of `duplicates.POLICIES`; empty: near-duplicates are not looked for."""
+        return ""
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """Return the choices beyond `Settings` that change what is written."""
+
+    @abstractmethod
+    def format(self, settings: Settings) -> Format:
+        """Return what reads and writes the images of one conversion."""
+
+    @abstractmethod
+    def find(self, source: Path) -> Found:
+        """Pair the images and masks in a folder by name; what does not pair up is a problem of that case."""
+
+    @abstractmethod
+    def labels(self) -> dict[str, Any]:
+        """Return nnU-Net's labels, names to values."""
+
+    def regions_class_order(self) -> tuple[int, ...]:
+        """Return nnU-Net's order of values where labels are regions that overlap."""
+        return ()
+
+    @abstractmethod
+    def values(self, case: Case) -> Mapping[int, int]:
+        """Return the value in the dataset for each one that a case's masks may hold; other ones are faults.
+
+        A picture's masks hold 0 where they are black and 1 elsewhere.
+        """
+
+    def faults(self, checked: Checked) -> list[str]:
+        """Return what is wrong with a sound case by this dataset's own rules."""
+        return []

@@ -22,7 +22,7 @@ from common import interleaved, machine, medians, save
 from PIL import Image
 
 from nnunet_ext.dataset_conversion.busi import PUBLISHED
-from nnunet_ext.dataset_conversion.near_duplicates import near_duplicates
+from nnunet_ext.dataset_conversion.duplicates import similar
 
 PREFIX = [sys.executable, "-m", "nnunet_ext", "convert", "busi"]
 AIM = 15  # seconds
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path)
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
-    thumbnails = list(np.random.default_rng(0).random((10_000, 16, 16), np.float32))
+    thumbnails = np.random.default_rng(0).random((10_000, 16, 16), np.float32)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         mirror(args.source, root / "BUSI") if args.source else draw(root / "BUSI")
@@ -90,8 +90,8 @@ def main() -> None:
             "two processes": lambda: convert("--num-processes", "2"),
             "one process": lambda: convert("--num-processes", "1"),
             "check and search only (--dry-run), two threads": lambda: convert("--num-processes", "2", "--dry-run"),
-            "search of 780 thumbnails for near-duplicates": lambda: near_duplicates(thumbnails[:780]),
-            "search of 10,000 thumbnails for near-duplicates": lambda: near_duplicates(thumbnails),
+            "search of 780 thumbnails for near-duplicates": lambda: similar(thumbnails[:780]),
+            "search of 10,000 thumbnails for near-duplicates": lambda: similar(thumbnails),
             "start of the command (--help)": lambda: subprocess.run([*PREFIX, "-h"], check=True, capture_output=True),
         }  # fmt: skip
         seconds = medians(interleaved(variants, args.runs))

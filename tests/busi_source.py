@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nnunet_ext.dataset_conversion import conversion
-from nnunet_ext.dataset_conversion.busi_plan import BusiReader
+from nnunet_ext.dataset_conversion import engine
+from nnunet_ext.dataset_conversion.busi import BusiReader
+from nnunet_ext.dataset_conversion.types import Outcome, Settings
 
 DATASET = "Dataset030_BUSI"
 SIZE = (64, 48)  # width, height
@@ -70,11 +71,11 @@ def convert(
     target: str = "lesion",
     duplicates: str = "group",
     **settings,
-) -> conversion.Outcome:
+) -> Outcome:
     """With the command's defaults, but one process."""
     settings = {"dataset_id": 30, "name": "BUSI", **settings}
     reader = BusiReader(classes=classes, target=target, duplicates=duplicates)
-    return conversion.run(reader, conversion.Settings(source=source, **settings))
+    return engine.run(reader, Settings(source=source, **settings))
 
 
 def image_of(folder: Path, case: str) -> np.ndarray:

@@ -9,8 +9,9 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from nnunet_ext.dataset_conversion import conversion
-from nnunet_ext.dataset_conversion.lits_plan import LitsReader
+from nnunet_ext.dataset_conversion import engine
+from nnunet_ext.dataset_conversion.lits import LitsReader
+from nnunet_ext.dataset_conversion.types import Outcome, Settings
 
 DATASET = "Dataset029_LiTS"
 
@@ -77,10 +78,10 @@ def real_ct(source: Path, shared: Path) -> np.ndarray:
     return label
 
 
-def convert(source: Path, *, target: str = "tumour", **settings) -> conversion.Outcome:
+def convert(source: Path, *, target: str = "tumour", **settings) -> Outcome:
     """With the command's defaults, but one process."""
     settings = {"dataset_id": 29, "name": "LiTS", **settings}
-    return conversion.run(LitsReader(target=target), conversion.Settings(source=source, **settings))
+    return engine.run(LitsReader(target=target), Settings(source=source, **settings))
 
 
 def label_of(folder: Path, case: str, ending: str = ".nii") -> np.ndarray:

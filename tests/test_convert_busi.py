@@ -31,7 +31,7 @@ from PIL import Image
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.dataset_conversion import busi, busi_plan, writer
+from nnunet_ext.dataset_conversion import busi, writer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -46,7 +46,7 @@ def test_published_layout(nnunet_folders: Path) -> None:
     save(ultrasound(), source / "benign" / "benign (99).jpg")
     (source / "benign" / "._benign (1).png").write_bytes(b"AppleDouble")
     outcome = convert(source.parent)
-    assert any("1 images are no PNG files and were left alone: benign (99).jpg" in n for n in outcome.plan.notes)
+    assert any("1 images are no PNG files and were left alone: benign (99).jpg" in n for n in outcome.layout.notes)
     folder = outcome.folder
     assert folder == nnunet_folders / "nnUNet_raw" / DATASET
     assert len(list(folder.glob("imagesTr/*"))) == len(list(folder.glob("labelsTr/*"))) == 16
@@ -171,7 +171,7 @@ def test_colour_becomes_luma_and_is_told(nnunet_folders: Path) -> None:
     image.putpixel((3, 2), (255, 0, 0))
     path = save(image, source / "benign" / "benign (1).png")
     outcome = convert(source)
-    assert outcome.plan.repairs == (f"{path}: coloured pixels became grey",)
+    assert outcome.layout.repairs == (f"{path}: coloured pixels became grey",)
     assert image_of(outcome.folder, "benign_0001")[2, 3] == round(0.299 * 255)
 
 
@@ -221,13 +221,13 @@ TWINS = ["benign_0001", "benign_0009", "malignant_0009"]
 @pytest.mark.parametrize("split", ["paper", "cv5"])
 def test_near_duplicates_stay_together(nnunet_folders: Path, split: str, seed: int) -> None:
     outcome = convert(twins(nnunet_folders / "in"), split=split, seed=seed, dry_run=True)
-    record = outcome.plan.dataset.documents["conversion.json"]
+    record = outcome.layout.documents["conversion.json"]
     (group,) = record["near_duplicates"]["groups"]
     assert group["cases"] == TWINS
     assert group["label_conflict"] is True
     assert 0.83 <= group["similarity"] < 1
-    assert "1 groups of 3 images" in " ".join(outcome.plan.summary)
-    assert any("label conflict: benign_0001, benign_0009, malignant_0009" in note for note in outcome.plan.notes)
+    assert "1 groups of 3 images" in " ".join(outcome.layout.summary)
+    assert any("label conflict: benign_0001, benign_0009, malignant_0009" in note for note in outcome.layout.notes)
     split_ = record["split"]
     for side in (split_["test"], *(fold[part] for fold in split_["folds"] for part in ("train", "val"))):
         assert len(set(TWINS) & set(side)) in (0, 3)
@@ -238,7 +238,7 @@ def test_duplicates_dropped(nnunet_folders: Path) -> None:
     record = record_of(outcome.folder)
     assert set(TWINS) & set(record["cases"]) == {"benign_0001"}  # as large as malignant_0009, and before it
     assert record["near_duplicates"]["groups"][0]["kept"] == "benign_0001"
-    assert any("benign_0001 is kept" in note for note in outcome.plan.notes)
+    assert any("benign_0001 is kept" in note for note in outcome.layout.notes)
     assert len(list(outcome.folder.glob("imagesT?/*"))) == 16
 
 
@@ -246,12 +246,12 @@ def test_duplicates_ignored_give_the_split_by_image(nnunet_folders: Path) -> Non
     source = twins(nnunet_folders / "in")
     torn = []
     for seed in range(4):
-        plan = convert(source, duplicates="ignore", seed=seed, dry_run=True).plan
-        record = plan.dataset.documents["conversion.json"]
+        layout = convert(source, duplicates="ignore", seed=seed, dry_run=True).layout
+        record = layout.documents["conversion.json"]
         assert record["near_duplicates"]["groups"][0]["cases"] == TWINS
         sides = [record["split"]["test"], *(fold["val"] for fold in record["split"]["folds"])]
         torn.append(any(0 < len(set(TWINS) & set(side)) < 3 for side in sides))
-        assert any(f"{int(torn[-1])} of 1 groups" in note for note in plan.notes)
+        assert any(f"{int(torn[-1])} of 1 groups" in note for note in layout.notes)
     assert any(torn)
 
 
@@ -259,8 +259,8 @@ def test_same_again_is_nothing_and_another_needs_overwrite(nnunet_folders: Path)
     source = published(nnunet_folders / "in")
     folder = convert(source).folder
     before = tree(folder)
-    assert convert(source).plan is None
-    assert convert(source, classes=("malignant", "benign", "benign")).plan is None
+    assert convert(source).layout is None
+    assert convert(source, classes=("malignant", "benign", "benign")).layout is None
     with pytest.raises(InputError, match=r"--drop-duplicates \(False then, True now\).*--overwrite"):
         convert(source, duplicates="drop")
     assert tree(folder) == before
@@ -284,9 +284,9 @@ def test_images_that_find_no_room_in_memory_are_decoded_again(
     folder = convert(source).folder
     expected = tree(folder)
     for images in (0, 2):
-        monkeypatch.setattr(busi_plan, "_KEPT_BYTES", images * SIZE[0] * SIZE[1])
-        plan = convert(source, overwrite=True).plan
-        recipes = [file.recipe for file in plan.dataset.files if file.target.startswith("images")]
+        monkeypatch.setattr(busi, "_KEPT_BYTES", images * SIZE[0] * SIZE[1])
+        layout = convert(source, overwrite=True).layout
+        recipes = [file.recipe for file in layout.files if file.target.startswith("images")]
         assert sum(recipe.pixels is not None for recipe in recipes) == images
         assert tree(folder) == expected
 
@@ -384,8 +384,8 @@ def test_real_quirks(real_busi: tuple[Path, Path]) -> None:
 
 
 def test_real_colours_are_told(shared_data: Path, nnunet_folders: Path) -> None:
-    plan = convert(shared_data / "busi", classes=busi.CLASSES, dry_run=True).plan
-    coloured = {Path(repair.split(": ")[0]).stem for repair in plan.repairs}
+    layout = convert(shared_data / "busi", classes=busi.CLASSES, dry_run=True).layout
+    coloured = {Path(repair.split(": ")[0]).stem for repair in layout.repairs}
     assert {"benign (13)", "malignant (65)", "normal (113)"} <= coloured
     assert len(coloured) < 20
 

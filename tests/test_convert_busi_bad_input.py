@@ -207,7 +207,7 @@ def test_a_class_folder_and_a_name_that_differ(nnunet_folders: Path, source: Pat
 def test_unknown_class_folder(nnunet_folders: Path, source: Path, folder: str) -> None:
     save(ultrasound(9), source / folder / "benign (9).png")
     for skip_bad in (False, True):
-        with pytest.raises(InputError, match=r"is no class folder of BUSI.*benign \(9\)\.png") as caught:
+        with pytest.raises(InputError, match=r"is not a class folder of BUSI.*benign \(9\)\.png") as caught:
             convert(source, skip_bad=skip_bad)
         assert str(source / folder) in str(caught.value)
     assert not os.listdir(nnunet_folders / "nnUNet_raw")
@@ -238,11 +238,11 @@ def test_nothing_found_and_nothing_left(nnunet_folders: Path, source: Path) -> N
         convert(nnunet_folders / "empty")
     with pytest.raises(InputError, match="no image of a lesion"):
         convert(source, classes=("normal",))
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="is not a directory"):
         convert(nnunet_folders / "elsewhere")
     for path in source.rglob("*_mask.png"):
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="no usable image is left"):
+    with pytest.raises(InputError, match="no usable case is left"):
         convert(source, skip_bad=True)
 
 

@@ -49,7 +49,7 @@ def test_decathlon_layout_gives_the_same_ids(nnunet_folders: Path) -> None:
     outcome = convert(task.parent, split="cv5")
     assert sorted(p.name for p in outcome.folder.glob("labelsTr/*")) == [f"lits_00{n}.nii.gz" for n in range(3)]
     assert [p.name for p in outcome.folder.glob("imagesTs_unlabelled/*")] == ["lits_test_131_0000.nii.gz"]
-    assert any("lits_003" in note for note in outcome.plan.notes)
+    assert any("lits_003" in note for note in outcome.layout.notes)
 
 
 def test_decathlon_as_nnunet_converts_it(nnunet_folders: Path) -> None:
@@ -70,8 +70,8 @@ def test_foreign_files_are_left_alone_and_named(nnunet_folders: Path) -> None:
     (source / "__MACOSX").mkdir()
     save(source / "__MACOSX" / "volume-0.nii", ct())
     outcome = convert(source)
-    assert len(outcome.plan.dataset.files) == 2
-    assert "liver_0.nii" in " ".join(outcome.plan.notes)
+    assert len(outcome.layout.files) == 2
+    assert "liver_0.nii" in " ".join(outcome.layout.notes)
 
 
 @pytest.mark.parametrize("target", ["liver-tumour", "regions"])
@@ -179,7 +179,7 @@ def test_one_time_point_is_3d_and_nifti2_becomes_nifti1(nnunet_folders: Path) ->
     nib.save(nib.Nifti2Image(liver(), AFFINE), nnunet_folders / "in" / "segmentation-1.nii")
     outcome = convert(nnunet_folders / "in", target="liver-tumour")
     np.testing.assert_array_equal(label_of(outcome.folder, "lits_001"), liver())
-    assert sum("NIfTI-2" in repair for repair in outcome.plan.repairs) == 2
+    assert sum("NIfTI-2" in repair for repair in outcome.layout.repairs) == 2
 
 
 def test_geometry_of_the_volume_is_taken_and_told(nnunet_folders: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -192,7 +192,7 @@ def test_geometry_of_the_volume_is_taken_and_told(nnunet_folders: Path, capfd: p
     save(nnunet_folders / "in" / "segmentation-1.nii", liver())
     outcome = convert(nnunet_folders / "in", target="liver-tumour", split="cv5")
     what = "origin, direction, spacing differed from the volume's: the volume's taken"
-    assert outcome.plan.repairs == (f"{nnunet_folders / 'in' / 'segmentation-0.nii'}: {what}",)
+    assert outcome.layout.repairs == (f"{nnunet_folders / 'in' / 'segmentation-0.nii'}: {what}",)
     assert outcome.made["written"] == 1
     image = sitk.ReadImage(str(outcome.folder / "imagesTr/lits_000_0000.nii"))
     label = sitk.ReadImage(str(outcome.folder / "labelsTr/lits_000.nii"))
@@ -212,7 +212,7 @@ def test_skewed_directions_are_made_orthonormal(nnunet_folders: Path, ending: st
     with pytest.raises(RuntimeError):
         sitk.ReadImage(str(nnunet_folders / "in" / f"volume-0{ending}"))
     outcome = convert(nnunet_folders / "in")
-    assert any("orthonormal" in repair for repair in outcome.plan.repairs)
+    assert any("orthonormal" in repair for repair in outcome.layout.repairs)
     image = sitk.ReadImage(str(outcome.folder / f"imagesTr/lits_000_0000{ending}"))
     np.testing.assert_allclose(image.GetSpacing(), (0.7, 0.7, 2.5), atol=1e-3)
     np.testing.assert_allclose(image.GetDirection(), np.diag([1, 1, 1]).ravel(), atol=0.02)

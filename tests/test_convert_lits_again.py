@@ -29,7 +29,7 @@ def flat(nnunet_folders: Path) -> Path:
 def test_same_again_is_nothing_and_another_needs_overwrite(nnunet_folders: Path, flat: Path) -> None:
     folder = convert(flat).folder
     before = tree(folder)
-    assert convert(flat).plan is None
+    assert convert(flat).layout is None
     with pytest.raises(InputError, match=r"--target \(tumour then, regions now\).*--overwrite"):
         convert(flat, target="regions")
     os.utime(flat / "volume-0.nii", ns=(0, 0))
@@ -47,7 +47,7 @@ def test_damage_to_a_finished_dataset_is_noticed(nnunet_folders: Path, flat: Pat
     with pytest.raises(InputError, match=r"labelsTr/lits_00[\s\S]*--overwrite"):
         convert(flat)
     convert(flat, overwrite=True)
-    assert convert(flat).plan is None
+    assert convert(flat).layout is None
 
 
 def test_a_dataset_of_unknown_origin_is_not_touched(nnunet_folders: Path, flat: Path) -> None:
@@ -88,7 +88,7 @@ def test_checksums_look_at_content_not_at_time(nnunet_folders: Path, flat: Path)
     sources = json.loads((folder / "conversion.json").read_text())["request"]["sources"]
     assert all(len(source["sha256"]) == 64 for source in sources.values())
     os.utime(flat / "volume-0.nii", ns=(0, 0))
-    assert convert(flat, checksum=True, link="copy").plan is None
+    assert convert(flat, checksum=True, link="copy").layout is None
     data = bytearray((flat / "volume-0.nii").read_bytes())
     data[-1] ^= 1
     (flat / "volume-0.nii").write_bytes(data)

@@ -13,7 +13,7 @@ import pytest
 from lits_source import AFFINE, DATASET, convert, ct, liver, save, three_cases
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.dataset_conversion.lits_plan import LitsReader
+from nnunet_ext.dataset_conversion.nifti import Volumes
 
 
 def truncate(path: Path, by: int = 200) -> None:
@@ -170,7 +170,7 @@ def test_bad_case_is_named_and_nothing_written(nnunet_folders: Path, flat: Path,
     assert not os.listdir(nnunet_folders / "nnUNet_raw")
     outcome = convert(flat, skip_bad=True)
     assert len(outcome.skipped) == 1
-    assert sorted({file.target[9:17] for file in outcome.plan.dataset.files}) == ["lits_001", "lits_002"]
+    assert sorted({file.target[9:17] for file in outcome.layout.files}) == ["lits_001", "lits_002"]
     assert json.loads((outcome.folder / "conversion.json").read_text())["skipped"] == list(outcome.skipped)
 
 
@@ -189,7 +189,7 @@ def test_all_problems_come_together(nnunet_folders: Path, flat: Path) -> None:
 def test_what_blocks_is_told_before_any_voxel_is_read(
     nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LitsReader, "plan", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(Volumes, "check", lambda *_: pytest.fail("read"))
     (nnunet_folders / "nnUNet_raw" / "Dataset029_Other").mkdir()
     (nnunet_folders / "nnUNet_raw" / DATASET).mkdir()
     (nnunet_folders / "nnUNet_preprocessed" / DATASET / "gt_segmentations").mkdir(parents=True)
@@ -226,7 +226,7 @@ def test_nothing_found(nnunet_folders: Path) -> None:
     (nnunet_folders / "in").mkdir()
     with pytest.raises(InputError, match=r"no pair of volume-N\.nii"):
         convert(nnunet_folders / "in")
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="is not a directory"):
         convert(nnunet_folders / "elsewhere")
 
 

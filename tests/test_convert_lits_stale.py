@@ -11,8 +11,7 @@ import pytest
 from lits_source import DATASET, convert, ct, save, three_cases, tree
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.dataset_conversion import stale
-from nnunet_ext.dataset_conversion.raw_folder import RawFolder
+from nnunet_ext.dataset_conversion.raw_folder import RawFolder, replaced, stale_entries
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_stale_preprocessed_data(nnunet_folders: Path, flat: Path) -> None:
     convert(flat)
     folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
     preprocessed(folder)
-    assert convert(flat).plan is None  # unchanged: nothing is stale
+    assert convert(flat).layout is None  # unchanged: nothing is stale
     assert convert(flat, overwrite=True).stale == ()
     with pytest.raises(InputError) as caught:
         convert(flat, target="regions", overwrite=True)
@@ -79,9 +78,9 @@ def test_preprocessed_data_outlives_changes_that_leave_the_data_as_it_is(nnunet_
 
 
 def test_told_where_stale_data_cannot_be_looked_for(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "nnUNet_preprocessed" not in " ".join(convert(flat).plan.notes)
+    assert "nnUNet_preprocessed" not in " ".join(convert(flat).layout.notes)
     monkeypatch.delenv("nnUNet_preprocessed")
-    assert "nnUNet_preprocessed is not set" in " ".join(convert(flat, target="regions", overwrite=True).plan.notes)
+    assert "nnUNet_preprocessed is not set" in " ".join(convert(flat, target="regions", overwrite=True).layout.notes)
 
 
 def test_stale_data_without_a_raw_dataset(nnunet_folders: Path, flat: Path) -> None:
@@ -115,7 +114,7 @@ def test_stale_data_comes_back_when_the_swap_fails(
 def test_stale_data_is_found_again_after_a_kill(nnunet_folders: Path, flat: Path) -> None:
     folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
     preprocessed(folder)
-    with pytest.raises(KeyboardInterrupt), stale.replaced(stale.stale_entries(DATASET)):
+    with pytest.raises(KeyboardInterrupt), replaced(stale_entries(DATASET)):
         raise KeyboardInterrupt
     assert not (folder / "dataset.json").exists()
     with pytest.raises(InputError, match=r"\.elsewhere_2d\.\d+\.replaced"):

@@ -18,15 +18,16 @@ gamma (0.992), with 2 % cropped on every side (0.938), and with text and that cr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from nnunet_ext.dataset_conversion.splits import Split
-from nnunet_ext.dataset_conversion.types import Case
+from nnunet_ext.dataset_conversion.types import Checked
 
 SIDE = 16
 THRESHOLD = 0.83
@@ -37,17 +38,6 @@ POLICIES = {
 }
 _MEANS_WEIGHT = 0.25
 _ROWS = 512  # of the correlation matrix at a time
-
-
-class Picture(Protocol):
-    """An image with its case, its (width, height) and what `thumbnail` makes of it."""
-
-    @property
-    def case(self) -> Case: ...
-    @property
-    def size(self) -> tuple[int, int]: ...
-    @property
-    def thumbnail(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +112,7 @@ class Duplicates:
             )
 
 
-def find_duplicates(pictures: Sequence[Picture], policy: str) -> Duplicates:
+def find_duplicates(pictures: Sequence[Checked], policy: str) -> Duplicates:
     """Return the groups among some images. The one of most pixels stays, of equal ones the first by id."""
     groups = []
     for members, similarity in similar(np.array([picture.thumbnail for picture in pictures])):
@@ -132,7 +122,7 @@ def find_duplicates(pictures: Sequence[Picture], policy: str) -> Duplicates:
                 ids=tuple(picture.case.id for picture in together),
                 categories=tuple(sorted({picture.case.category for picture in together})),
                 similarity=similarity,
-                kept=max(together, key=lambda picture: picture.size[0] * picture.size[1]).case.id,
+                kept=max(together, key=lambda picture: math.prod(picture.size)).case.id,
             )
         )
     return Duplicates(policy=policy, groups=tuple(groups))

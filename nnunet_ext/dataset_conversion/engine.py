@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import sha256
+from nnunet_ext.common.files import files_below, sha256
 from nnunet_ext.common.progress import Track, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import some
@@ -45,7 +45,7 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     fingerprints = _fingerprints(found.files, settings)
     request = _request(reader, settings, fingerprints)
     record = folder.record()
-    same_data = record is not None and _same_data(record.get("request", {}), request)
+    same_data = _same_data(record.get("request", {}), request)
     unchanged = same_data and record["request"]["options"] == request["options"]
     if unchanged and not settings.overwrite and not blocking:
         return _finished(folder, record, settings)
@@ -99,7 +99,10 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
 def _find(reader: Reader, source: Path) -> Found:
     if not source.is_dir():
         return Found(problems=(Problem(message=f"--source {source}: is not a directory."),))
-    return reader.find(source)
+    unreadable: list[OSError] = []
+    found = reader.find(source, list(files_below(source, unreadable.append)))
+    problems = [Problem(message=f"{e.filename}: this folder cannot be read ({e.strerror}).") for e in unreadable]
+    return replace(found, problems=(*problems, *found.problems))
 
 
 def _fingerprints(files: Sequence[Path], settings: Settings) -> dict[str, Any]:
@@ -163,9 +166,9 @@ def _finished(folder: RawFolder, record: Mapping[str, Any], settings: Settings) 
     return Outcome(folder=folder.final, dry_run=settings.dry_run)
 
 
-def _difference(record: Mapping[str, Any] | None, request: Mapping[str, Any]) -> str:
+def _difference(record: Mapping[str, Any], request: Mapping[str, Any]) -> str:
     """Return half a sentence on how the dataset that is there differs from the one asked for."""
-    if record is None or "request" not in record:
+    if "request" not in record:
         return "and was not made by this command"
     old = record["request"].get("options", {})
     options = [

@@ -40,13 +40,17 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
     format_ = reader.format(settings)
     good, problems = _check_all(reader, format_, found.cases, settings, track)
     if not any(checked.marked for checked in good):
-        problems += [Problem(message=f"{settings.source}: no usable case is left.")] if found.cases else []
+        problems += (
+            [Problem(message=f"{settings.source}: no usable case is left whose masks mark anything.")]
+            if found.cases
+            else []
+        )
         return Layout(documents={RECORD: {}}, problems=tuple(problems))
     duplicates = find_duplicates(good, reader.duplicates) if reader.duplicates else Duplicates(policy="")
     dropped = duplicates.dropped()
     kept = [checked for checked in good if checked.case.id not in dropped]
     split = _split(reader, [checked.case for checked in kept if checked.case.masks], duplicates, settings)
-    ending = format_.ending(kept)
+    ending = settings.file_ending or _ending_of_most(kept)
     files: list[OutputFile] = []
     cases: dict[str, Any] = {}
     for checked in kept:
@@ -115,6 +119,14 @@ def _split(reader: Reader, cases: Sequence[Case], duplicates: Duplicates, settin
         tenths=reader.tenths,
         unit=reader.unit,
     )
+
+
+def _ending_of_most(cases: Sequence[Checked]) -> str:
+    """Return the ending that leaves most image bytes untouched: nnU-Net allows one per dataset."""
+    sizes: Counter[str] = Counter()
+    for checked in cases:
+        sizes[checked.ending] += checked.case.image.stat().st_size
+    return sizes.most_common(1)[0][0]
 
 
 def _subset(case: Case, split: Split) -> str:

@@ -8,15 +8,15 @@ nnU-Net's own conversion made of it, ``liver_N_0000.nii.gz``. One volume is take
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nnunet_ext.common.files import files_below, read_json_if_any
+from nnunet_ext.common.files import read_json_if_any
 from nnunet_ext.common.text import some
 from nnunet_ext.dataset_conversion.nifti import Volumes
+from nnunet_ext.dataset_conversion.pairing import Named, pair
 from nnunet_ext.dataset_conversion.types import Case, Found, Problem, Reader, Settings
 
 _NAMES = (
@@ -27,6 +27,7 @@ _NAMES = (
     (re.compile(r"liver_(\d+)\.nii(\.gz)?", re.I), "labelsTr", "label"),
     (re.compile(r"liver_(\d+)(?:_0000)?\.nii(\.gz)?", re.I), "imagesTs", "unlabelled"),
 )
+_UNLABELLED = "lits_test_"  # begins the ids of volumes without segmentation
 _LABELS: dict[str, dict[str, Any]] = {
     "tumour": {"background": 0, "tumour": 1},
     "liver-tumour": {"background": 0, "liver": 1, "tumour": 2},
@@ -52,100 +53,67 @@ class LitsReader(Reader):
     target: str = "tumour"
 
     def options(self) -> dict[str, Any]:
-        """Return the converter and its target."""
         return {"converter": "lits", "target": self.target}
 
     def format(self, settings: Settings) -> Volumes:
-        """Return NIfTI with the ending asked for."""
-        return Volumes(file_ending=settings.file_ending)
+        return Volumes()
 
     def labels(self) -> dict[str, Any]:
-        """Return the labels or regions of the target."""
         return _LABELS[self.target]
 
     def regions_class_order(self) -> tuple[int, ...]:
-        """Return liver before tumour, which lies in it."""
         return (1, 2) if self.target == "regions" else ()
 
     def values(self, case: Case) -> Mapping[int, int]:
-        """Return the values as they are, or 1 for tumour alone."""
         return {0: 0, 1: 0, 2: 1} if self.target == "tumour" else {0: 0, 1: 1, 2: 2}
 
-    def find(self, source: Path) -> Found:
-        """Pair volumes and segmentations by number."""
-        roles: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-        unreadable: list[OSError] = []
-        ignored = []
-        paths = list(files_below(source, unreadable.append))
-        for path in paths:
-            id_, role = _classify(path)
-            if id_:
-                roles[id_][role].append(path)
-            elif path.name.lower().endswith((".nii", ".nii.gz")):
-                ignored.append(str(path.relative_to(source)))
-        problems = [Problem(message=f"{e.filename}: this folder cannot be read ({e.strerror}).") for e in unreadable]
-        cases = []
-        for id_, files in sorted(roles.items()):
-            faults = _faults(id_, files)
-            problems += [Problem(message=fault, case=id_) for fault in faults]
-            if not faults:
-                cases.append(
-                    Case(id=id_, image=(files["image"] or files["unlabelled"])[0], masks=tuple(files["label"]))
-                )
-        if not any(case.masks for case in cases):
+    def find(self, source: Path, paths: Sequence[Path]) -> Found:
+        files = [file for path in paths if (file := _named(path))]
+        found = pair(files, _missing, one_mask=True)
+        problems, notes = list(found.problems), list(_missing_notes(paths, {file.id for file in files}))
+        if not any(case.masks for case in found.cases):
             message = (
                 f"{source}: no pair of volume-N.nii and segmentation-N.nii (or imagesTr and labelsTr of Task03_Liver) "
                 "was found in it or below."
             )
             problems.append(Problem(message=message))
-        notes = [f"{len(ignored)} NIfTI files are not named as LiTS's are and were left alone: {some(ignored)}"]
-        return Found(
-            files=tuple(sorted(path for files in roles.values() for paths in files.values() for path in paths)),
-            cases=tuple(cases),
-            problems=tuple(problems),
-            notes=(*(notes if ignored else []), *_missing_notes(paths, roles)),
-        )
+        others = [p for p in paths if p.name.lower().endswith((".nii", ".nii.gz")) and not _named(p)]
+        if others:
+            shown = some(path.relative_to(source) for path in others)
+            notes.insert(0, f"{len(others)} NIfTI files are not named as LiTS's are and were left alone: {shown}")
+        return replace(found, problems=tuple(problems), notes=tuple(notes))
 
 
-def _classify(path: Path) -> tuple[str, str]:
-    """Return (case id, role), or empty strings for a file that is none of LiTS's."""
+def _named(path: Path) -> Named | None:
+    """Return what a file is, None for one that is none of LiTS's."""
     for pattern, folder, role in _NAMES:
         match = pattern.fullmatch(path.name)
         if match and folder in (None, path.parent.name):
-            number = int(match[1])
-            return (f"lits_test_{number:03d}" if role == "unlabelled" else f"lits_{number:03d}"), role
-    return "", ""
+            id_ = f"{_UNLABELLED if role == 'unlabelled' else 'lits_'}{int(match[1]):03d}"
+            return Named(path=path, id=id_, is_mask=role == "label")
+    return None
 
 
-def _faults(id_: str, files: dict[str, list[Path]]) -> list[str]:
-    faults = [
-        f"case {id_} is there more than once: {', '.join(map(str, paths))}; keep one."
-        for paths in files.values()
-        if len(paths) > 1
-    ]
-    if files["unlabelled"] or faults:
-        return faults
-    if not files["label"]:
-        return [f"{files['image'][0]}: its segmentation is missing; {_sought(id_, 'segmentation', 'labelsTr')}"]
-    if not files["image"]:
-        return [f"{files['label'][0]}: its volume is missing; {_sought(id_, 'volume', 'imagesTr')}"]
-    return []
+def _missing(file: Named) -> str:
+    if file.id.startswith(_UNLABELLED):
+        return ""
+    number = int(file.id.removeprefix("lits_"))
+    role, folder = ("volume", "imagesTr") if file.is_mask else ("segmentation", "labelsTr")
+    return (
+        f"its {role} is missing; no {role}-{number}.nii[.gz] and no {folder}/liver_{number}.nii[.gz] was found in the "
+        "source or below."
+    )
 
 
-def _sought(id_: str, role: str, folder: str) -> str:
-    number = int(id_.removeprefix("lits_"))
-    return f"no {role}-{number}.nii[.gz] and no {folder}/liver_{number}.nii[.gz] was found in the source or below."
-
-
-def _missing_notes(paths: Sequence[Path], roles: Mapping[str, Any]) -> Iterator[str]:
+def _missing_notes(paths: Sequence[Path], ids: Collection[str]) -> Iterator[str]:
     """Compare with what the Decathlon's dataset.json says should be there."""
     for path in paths:
         if path.name == "dataset.json":
             listed = read_json_if_any(path).get("training", [])
             try:
-                expected = {_classify(path.parent / entry["image"])[0] for entry in listed}
+                expected = {file.id for entry in listed if (file := _named(path.parent / entry["image"]))}
             except (KeyError, TypeError):
                 continue
-            missing = sorted(expected - set(roles) - {""})
+            missing = sorted(expected.difference(ids))
             if missing:
                 yield f"{path} lists {len(expected)} training cases; not there: {', '.join(missing)}"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,16 +15,14 @@ import SimpleITK as sitk  # noqa: N813
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.text import some
 from nnunet_ext.dataset_conversion.nifti_file import (
-    NII,
     NII_GZ,
     NiftiFile,
-    WriteImage,
-    WriteLabel,
+    WriteVolume,
     header_bytes,
     label_header,
     read,
 )
-from nnunet_ext.dataset_conversion.types import Case, OutputFile
+from nnunet_ext.dataset_conversion.types import Case, Checked, OutputFile
 
 # what gzip level 1 leaves of an uncompressed file, on the safe side
 _GZIPPED_IMAGE, _GZIPPED_LABEL = 0.6, 0.05
@@ -37,16 +34,13 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its remarks on odd headers 
 
 @dataclass(frozen=True, kw_only=True)
 class Volumes:
-    """The format of 3-D images with one segmentation each; `file_ending` None takes that of most image bytes."""
+    """The format of 3-D images with one segmentation each."""
 
     image_io: ClassVar[str] = "SimpleITKIO"  # for .nii too, which nnU-Net would read with nibabel: one notion of space
     packages: ClassVar[tuple[str, ...]] = ("nnunetv2", "numpy", "nibabel", "SimpleITK")
     unites: ClassVar[bool] = False
 
-    file_ending: str | None = None
-
     def check(self, case: Case, values: Mapping[int, int]) -> tuple[CheckedVolume | None, list[str]]:
-        """Read headers and all labels; return all that is wrong with a volume and its segmentation alike."""
         faults: list[str] = []
         image, label = None, None
         try:
@@ -57,83 +51,67 @@ class Volumes:
             label = check_label(read(case.masks[0]), image, values) if case.masks else None
         except InputError as e:
             faults += e.problems
-        return (CheckedVolume(case=case, image=image, label=label) if image else None), faults
-
-    def ending(self, cases: Sequence[CheckedVolume]) -> str:
-        """Return the file ending that leaves most image bytes untouched, unless one was asked for."""
-        sizes: Counter[str] = Counter({NII: 0, NII_GZ: 0})
-        for case in cases:
-            sizes[case.image.file.ending] += case.image.file.path.stat().st_size
-        return self.file_ending or sizes.most_common(1)[0][0]
+        if not image or faults:
+            return None, faults
+        parts = [image, label] if label else [image]
+        repairs = tuple(f"{part.file.path}: {repair}" for part in parts for repair in part.repairs)
+        marked = sum(count for value, count in label.counts.items() if value) if label else 0
+        checked = CheckedVolume(
+            case=case,
+            marked=marked,
+            repairs=repairs,
+            ending=image.file.ending,
+            size=image.file.shape,
+            image=image,
+            label=label,
+        )
+        return checked, []
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckedImage:
-    """A volume that nnU-Net can read once `header` stands in front of its voxels; `repairs` says what that changes."""
+class Part:
+    """A volume or a segmentation that can be used; `repairs` says what writing it anew puts right.
+
+    Attributes:
+        header: what stands in front of a volume's voxels once it is repaired.
+        geometry: where a volume then lies; None for a segmentation, which takes the volume's place.
+        counts: voxels per value of a segmentation.
+    """
 
     file: NiftiFile
+    repairs: tuple[str, ...]
     header: nib.Nifti1Header
-    geometry: Geometry
-    repairs: tuple[str, ...]
+    geometry: Geometry | None = None
+    counts: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckedLabel:
-    """A label map with allowed values only; `counts` is voxels per value, `repairs` what writing it anew puts right."""
+class CheckedVolume(Checked):
+    """A case that can be converted; its label is None where it has no segmentation."""
 
-    file: NiftiFile
-    counts: dict[int, int]
-    repairs: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckedVolume:
-    """A case that can be converted."""
-
-    case: Case
-    image: CheckedImage
-    label: CheckedLabel | None
-
-    @property
-    def marked(self) -> int:
-        """The number of voxels that are not background."""
-        return sum(count for value, count in self.label.counts.items() if value) if self.label else 0
-
-    @property
-    def repairs(self) -> list[str]:
-        """What writing the two files puts right."""
-        parts = [part for part in (self.image, self.label) if part]
-        return [f"{part.file.path}: {repair}" for part in parts for repair in part.repairs]
+    image: Part
+    label: Part | None
 
     def image_file(self, target: str) -> OutputFile:
-        """Return the volume itself where header and ending are right, else how it is rewritten."""
         image, record = self.image, {"repairs": list(self.image.repairs)}
         if not image.repairs and target.endswith(image.file.ending):
-            return _unchanged(image.file, target, record, share=True)
-        recipe = WriteImage(source=image.file, header=header_bytes(image.header), compress=target.endswith(NII_GZ))
+            return OutputFile.unchanged(image.file.path, target, record=record)
+        recipe = WriteVolume(source=image.file, header=header_bytes(image.header), compress=target.endswith(NII_GZ))
         return _written(recipe, target, record, image.file.size, _GZIPPED_IMAGE)
 
     def label_file(self, target: str, values: Mapping[int, int]) -> OutputFile:
-        """Return the segmentation itself where all is right with it, else how it is rewritten."""
         label = self.label
         assert label is not None
         record = {"repairs": list(label.repairs), "source_voxels": {str(v): n for v, n in label.counts.items()}}
         same_values = not label.file.scaled and all(old == new or not label.counts[old] for old, new in values.items())
         if same_values and not label.repairs and target.endswith(label.file.ending):
-            return _unchanged(label.file, target, record, share=False)
+            return OutputFile.unchanged(label.file.path, target, share=False, record=record)
         header = header_bytes(label_header(self.image.header, label.file.shape))
-        recipe = WriteLabel(source=label.file, header=header, compress=target.endswith(NII_GZ), values=values)
+        recipe = WriteVolume(source=label.file, header=header, compress=target.endswith(NII_GZ), values=values)
         return _written(recipe, target, record, label.file.voxels, _GZIPPED_LABEL)
 
 
-def _unchanged(file: NiftiFile, target: str, record: dict[str, Any], *, share: bool) -> OutputFile:
-    size = file.path.stat().st_size
-    return OutputFile(target=target, sources=(file.path,), size=size, estimate=size, share=share, record=record)
-
-
-def _written(
-    recipe: WriteImage | WriteLabel, target: str, record: dict[str, Any], voxel_bytes: int, gzipped: float
-) -> OutputFile:
+def _written(recipe: WriteVolume, target: str, record: dict[str, Any], voxel_bytes: int, gzipped: float) -> OutputFile:
     size = len(recipe.header) + voxel_bytes
     return OutputFile(
         target=target,
@@ -146,48 +124,47 @@ def _written(
     )
 
 
-def check_image(file: NiftiFile) -> CheckedImage:
+def check_image(file: NiftiFile) -> Part:
     """Check length, geometry and, of floats, finiteness; InputError where nothing can be put right."""
     file.check_length()
     if file.dtype.kind == "f":
         bad = sum(slab.size - int(np.count_nonzero(np.isfinite(slab))) for slab in file.stored())
         if bad:
-            hint = "replace them by a HU value such as -1024."
-            raise InputError(f"{file.path}: {bad:,} voxels are NaN or infinite; {hint}")
-    repairs = _version_repairs(file)
-    header, found = file.header, geometry(file.header)
+            advice = "replace them by a HU value such as -1024."
+            raise InputError(f"{file.path}: {bad:,} voxels are NaN or infinite; {advice}")
+    repairs = file.repairs()
+    header = file.header
+    found = geometry(header)
     if found is None:
-        header = orthonormalised(file.header)
-        found = geometry(header) if header is not None else None
-        if header is None or found is None:
+        repaired = orthonormalised(header)
+        found = geometry(repaired) if repaired is not None else None
+        if repaired is None or found is None:
             raise InputError(f"{file.path}: its header has no usable orientation or spacing; set a valid sform.")
+        header = repaired
         repairs.append("direction cosines were not orthonormal: replaced by the nearest that are")
-    return CheckedImage(file=file, header=header, geometry=found, repairs=tuple(repairs))
+    return Part(file=file, repairs=tuple(repairs), header=header, geometry=found)
 
 
-def check_label(file: NiftiFile, image: CheckedImage | None, allowed: Collection[int]) -> CheckedLabel:
+def check_label(file: NiftiFile, image: Part | None, allowed: Collection[int]) -> Part:
     """Check every voxel's value, then shape and geometry against the volume (None: that one was bad)."""
-    problems = []
+    problems: list[str] = []
+    counts: dict[int, int] = {}
     if image is not None and image.file.shape != file.shape:
         sizes = [" x ".join(map(str, f.shape)) for f in (image.file, file)]
         problems.append(f"{image.file.path} is {sizes[0]} voxels, but {file.path} is {sizes[1]}; they must agree.")
     try:
         counts = _count_labels(file, allowed)
     except InputError as e:
-        raise InputError(*problems, *e.problems) from e
+        problems += e.problems
     if problems:
         raise InputError(*problems)
-    repairs = _version_repairs(file)
-    if image is not None:
+    repairs = file.repairs()
+    if image is not None and image.geometry is not None:
         own = geometry(file.header)
         parts = ["direction"] if own is None else image.geometry.differences(own)
         if parts:
             repairs.append(f"{', '.join(parts)} differed from the volume's: the volume's taken")
-    return CheckedLabel(file=file, counts=counts, repairs=tuple(repairs))
-
-
-def _version_repairs(file: NiftiFile) -> list[str]:
-    return ["NIfTI-2: rewritten as NIfTI-1"] if file.version == 2 else []
+    return Part(file=file, repairs=tuple(repairs), header=file.header, counts=counts)
 
 
 def _count_labels(file: NiftiFile, allowed: Collection[int]) -> dict[int, int]:

@@ -7,13 +7,14 @@ takes 500 MB and six times as long. Workers import this: numpy and nibabel, and 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
+import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -69,6 +70,10 @@ class NiftiFile:
     def scaled(self) -> bool:
         """Whether the stored numbers are not the values."""
         return (self.slope, self.inter) != (1.0, 0.0)
+
+    def repairs(self) -> list[str]:
+        """Return what writing it anew would put right."""
+        return ["NIfTI-2: rewritten as NIfTI-1"] if self.version == 2 else []
 
     def check_length(self) -> None:
         """Raise InputError if voxels are missing: by length, or by gzip trailer and, if that differs, by reading."""
@@ -141,7 +146,7 @@ def read(path: Path) -> NiftiFile:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, compressed: bool) -> Iterator[BinaryIO]:
+def _opened(path: Path, compressed: bool) -> Iterator[io.BufferedIOBase]:
     with path.open("rb") as raw:
         yield gzip.GzipFile(fileobj=raw) if compressed else raw
 
@@ -195,42 +200,28 @@ def label_header(image_header: nib.Nifti1Header, shape: tuple[int, ...]) -> nib.
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriteImage:
-    """Writes the source's stored numbers, bit for bit, behind `header`."""
+class WriteVolume:
+    """Writes the source's voxels behind `header`.
+
+    They are its stored numbers, bit for bit, or 8-bit labels where `values` gives the new value of each old one.
+    """
 
     source: NiftiFile
     header: bytes
     compress: bool
+    values: Mapping[int, int] | None = None
 
     def __call__(self, target: Path) -> None:
-        _write(target, self.header, self.source.stored(), self.compress)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WriteLabel:
-    """Writes 8-bit labels behind `header`; `values` gives the new value of each old one."""
-
-    source: NiftiFile
-    header: bytes
-    compress: bool
-    values: Mapping[int, int]
-
-    def __call__(self, target: Path) -> None:
-        _write(target, self.header, map(self._renumbered, self.source.labels()), self.compress)
+        slabs = self.source.stored() if self.values is None else map(self._renumbered, self.source.labels())
+        with contextlib.ExitStack() as stack:
+            stream: io.BufferedIOBase = stack.enter_context(target.open("wb"))
+            if self.compress:  # no name and no time inside, so that the same input gives the same bytes
+                stream = stack.enter_context(gzip.GzipFile("", "wb", _GZIP_LEVEL, stream, mtime=0))
+            stream.write(self.header)
+            for slab in slabs:
+                array_to_file(slab, stream, offset=None)  # type: ignore[arg-type]  # None is its documented "here"
 
     def _renumbered(self, old: np.ndarray) -> np.ndarray:
-        new = np.zeros(old.shape, np.uint8, order="F")
-        for before, after in self.values.items():
-            if after:
-                new |= (old == before).view(np.uint8) * np.uint8(after)  # a voxel has one value
-        return new
-
-
-def _write(target: Path, header: bytes, slabs: Iterable[np.ndarray], compress: bool) -> None:
-    with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(target.open("wb"))
-        if compress:  # no name and no time inside, so that the same input gives the same bytes
-            stream = stack.enter_context(gzip.GzipFile("", "wb", _GZIP_LEVEL, stream, mtime=0))
-        stream.write(header)
-        for slab in slabs:
-            array_to_file(slab, stream, offset=None)
+        kept = [(before, after) for before, after in (self.values or {}).items() if after]
+        # a voxel has one value, so at most one of the terms is not zero
+        return functools.reduce(np.bitwise_or, [(old == before) * np.uint8(after) for before, after in kept])

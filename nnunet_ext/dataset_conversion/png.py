@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.duplicates import thumbnail
-from nnunet_ext.dataset_conversion.types import Case, OutputFile
+from nnunet_ext.dataset_conversion.types import Case, Checked, OutputFile
 
 MAX_PIXELS = 50_000_000  # fifty times the largest image of BUSI; a bomb claims far more than its bytes could hold
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -44,7 +44,6 @@ class Pictures:
         self._room = room
 
     def check(self, case: Case, values: Mapping[int, int]) -> tuple[CheckedPicture | None, list[str]]:
-        """Decode an image and its masks; return all that is wrong with them."""
         faults: list[str] = []
         image, picture = None, None
         try:
@@ -63,22 +62,21 @@ class Pictures:
                 faults += e.problems
         if faults or image is None or picture is None:
             return None, faults
-        plain, one_channel = is_grey(picture), grey(picture)
+        plain = picture.mode == "L" and "transparency" not in picture.info  # one channel for every reader
+        one_channel = grey(picture)
         checked = CheckedPicture(
             case=case,
+            marked=int(np.count_nonzero(np.logical_or.reduce(areas))) if areas else 0,
+            repairs=(f"{image.path}: coloured pixels became grey",) if has_colour(picture) else (),
+            ending=".png",
+            size=image.size,
             image=image,
             masks=tuple(masks),
             plain=plain,
             pixels=np.asarray(one_channel) if not plain and self._has_room(image.pixels) else None,
-            coloured=has_colour(picture),
-            marked=int(np.count_nonzero(np.logical_or.reduce(areas))) if areas else 0,
             thumbnail=thumbnail(one_channel),
         )
         return checked, []
-
-    def ending(self, cases: Sequence[CheckedPicture]) -> str:
-        """Return the one ending that is written."""
-        return ".png"
 
     def _has_room(self, size: int) -> bool:
         self._room -= size
@@ -86,51 +84,31 @@ class Pictures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckedPicture:
+class CheckedPicture(Checked):
     """A case that can be converted.
 
     Attributes:
         plain: whether the image's own bytes are right for nnU-Net.
         pixels: the grey image, where it has to be written and there was room to keep it.
-        marked: the number of pixels that any mask marks.
-        thumbnail: what `duplicates.thumbnail` makes of the image.
     """
 
-    case: Case
     image: PngFile
     masks: tuple[PngFile, ...]
     plain: bool
     pixels: np.ndarray | None
-    coloured: bool
-    marked: int
-    thumbnail: np.ndarray
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        return self.image.size
-
-    @property
-    def repairs(self) -> list[str]:
-        """What writing the image changes."""
-        return [f"{self.image.path}: coloured pixels became grey"] if self.coloured else []
 
     def image_file(self, target: str) -> OutputFile:
-        """Return the image itself where it is 8-bit grey, else how it becomes that."""
         if self.plain:
-            size = self.image.path.stat().st_size
-            return OutputFile(target=target, sources=(self.image.path,), size=size, estimate=size)
-        recipe = WriteGrey(source=self.image, pixels=self.pixels)
+            return OutputFile.unchanged(self.image.path, target)
         return OutputFile(
             target=target,
             sources=(self.image.path,),
-            recipe=recipe,
+            recipe=WriteGrey(source=self.image, pixels=self.pixels),
             seconds=self.image.pixels / _PIXELS_PER_SECOND,
             estimate=int(self.image.pixels * _BYTES_PER_PIXEL_OF_IMAGE),
         )
 
     def label_file(self, target: str, values: Mapping[int, int]) -> OutputFile:
-        """Return how the masks are united, with `values[1]` where any of them marks a pixel."""
         return OutputFile(
             target=target,
             sources=tuple(mask.path for mask in self.masks),
@@ -211,11 +189,6 @@ def _actual_format(path: Path) -> str:
         return ""
 
 
-def is_grey(image: Image.Image) -> bool:
-    """Tell whether nnU-Net reads one 8-bit channel from the file as it is."""
-    return image.mode == "L" and "transparency" not in image.info
-
-
 def has_colour(image: Image.Image) -> bool:
     """Tell whether any pixel is other than grey."""
     if image.mode in ("1", "L", "LA"):
@@ -233,14 +206,14 @@ def lesion(image: Image.Image) -> np.ndarray:
     """Return (height, width) bool: where the picture is not black, in whatever mode; transparency does not count."""
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L")) > 0
-    return np.asarray(image.convert("RGB")).any(axis=-1)
+    return np.logical_or.reduce(np.asarray(image.convert("RGB")), axis=-1)
 
 
 def write(pixels: np.ndarray, target: Path) -> None:
     """Write (height, width) uint8 as a grey PNG, under any name."""
     # run lengths of differences: matches, which deflate spends its time on, are rare in speckle and trivial in masks
     _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE])
-    target.write_bytes(data)
+    target.write_bytes(data.tobytes())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,13 +96,13 @@ class RawFolder:
                 hint="Move the download elsewhere, give its own folder as --source, or choose another --dataset-id.",
             )
 
-    def record(self) -> dict[str, Any] | None:
-        """Return the finished dataset's conversion.json; None where there is none or it is not one."""
-        return read_json_if_any(self.final / RECORD) or None
+    def record(self) -> dict[str, Any]:
+        """Return the finished dataset's conversion.json; empty where there is none or it is not one."""
+        return read_json_if_any(self.final / RECORD)
 
     def damage(self, sizes: dict[str, int]) -> list[str]:
         """Return the files of the finished dataset that are gone or have another size than recorded."""
-        return [name for name, size in sizes.items() if _size(self.final / name) != size]
+        return [name for name, size in sizes.items() if size_of(self.final / name) != size]
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -142,7 +142,8 @@ class RawFolder:
         shutil.rmtree(self.work, ignore_errors=True)
 
 
-def _size(path: Path) -> int | None:
+def size_of(path: Path) -> int | None:
+    """Return a file's bytes; None where it is not there."""
     try:
         return path.stat().st_size
     except OSError:

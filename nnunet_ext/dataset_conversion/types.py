@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -101,6 +103,12 @@ class OutputFile:
     share: bool = True
     record: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def unchanged(cls, source: Path, target: str, **attributes: Any) -> OutputFile:
+        """Return a file whose source's bytes are right as they are."""
+        size = source.stat().st_size
+        return cls(target=target, sources=(source,), size=size, estimate=size, **attributes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -126,23 +134,30 @@ class Outcome:
     dry_run: bool = False
 
 
-class Checked(Protocol):
-    """A case whose files were read and can be converted."""
+@dataclass(frozen=True, kw_only=True)
+class Checked(ABC):
+    """A case whose files were read and can be converted.
 
-    @property
-    def case(self) -> Case: ...
+    Attributes:
+        marked: the number of pixels or voxels that its masks mark.
+        repairs: what writing it puts right, a sentence with the file's name for each.
+        ending: that of the dataset's files with which the image needs least rewriting.
+        size: pixels or voxels along each axis.
+        thumbnail: what `duplicates.thumbnail` makes of the image, for those formats of which near-duplicates are found.
+    """
 
-    @property
-    def marked(self) -> int:
-        """The number of pixels or voxels that its masks mark."""
+    case: Case
+    marked: int
+    repairs: tuple[str, ...]
+    ending: str
+    size: tuple[int, ...]
+    thumbnail: np.ndarray | None = None
 
-    @property
-    def repairs(self) -> Sequence[str]:
-        """What writing it puts right: a sentence with the file's name for each."""
-
+    @abstractmethod
     def image_file(self, target: str) -> OutputFile:
         """Return how the image gets to a place in the dataset."""
 
+    @abstractmethod
     def label_file(self, target: str, values: Mapping[int, int]) -> OutputFile:
         """Return how the label map gets to a place in the dataset; `values` as in `Reader.values`."""
 
@@ -159,9 +174,6 @@ class Format(Protocol):
 
         Called from threads: it shall spend its time where Python's lock is let go of (numpy, zlib, Pillow).
         """
-
-    def ending(self, cases: Sequence[Checked]) -> str:
-        """Return the file ending of the whole dataset: nnU-Net allows one."""
 
 
 class Reader(ABC):
@@ -192,8 +204,8 @@ class Reader(ABC):
         """Return what reads and writes the images of one conversion."""
 
     @abstractmethod
-    def find(self, source: Path) -> Found:
-        """Pair the images and masks in a folder by name; what does not pair up is a problem of that case."""
+    def find(self, source: Path, paths: Sequence[Path]) -> Found:
+        """Pair the images and masks among all files of a folder by name; what does not pair up is a problem."""
 
     @abstractmethod
     def labels(self) -> dict[str, Any]:

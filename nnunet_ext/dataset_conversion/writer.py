@@ -20,7 +20,7 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json_if_any, sync_file, sync_folder, write_json
 from nnunet_ext.common.processes import spawned_pool
 from nnunet_ext.common.progress import Track, untracked
-from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder
+from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, size_of
 from nnunet_ext.dataset_conversion.types import Layout, OutputFile
 
 _TEMPORARY = ".tmp"
@@ -74,13 +74,13 @@ def write(
 
 
 def unfinished(layout: Layout, folder: RawFolder) -> list[OutputFile]:
-    """The files that an interrupted run did not get to, or made from something else."""
+    """Return the files that an interrupted run did not get to, or made from something else."""
     keys = read_json_if_any(folder.keys)
     return [f for f in layout.files if keys.get(f.target) != f.key or not _is_whole(folder.new / f.target, f.size)]
 
 
 def space_problem(layout: Layout, folder: RawFolder, mode: str) -> str | None:
-    """One sentence when what is still to be written will not fit; links that may be made are taken to cost nothing."""
+    """Return a sentence where what is still to be written will not fit; links that may be made are taken as free."""
     disk = folder.final.parent
     while not disk.exists():
         disk = disk.parent
@@ -107,12 +107,9 @@ def _prepare(files: Sequence[OutputFile], left: Sequence[OutputFile], folder: Ra
 
 
 def _is_whole(path: Path, size: int | None) -> bool:
-    """A file appears under its name when it is finished and on disk; the size is against other damage."""
-    try:
-        found = path.stat().st_size
-    except OSError:
-        return False
-    return found == size if size is not None else found > 0
+    # a file appears under its name when it is finished and on disk; the size is against other damage
+    found = size_of(path)
+    return found == size if size is not None else bool(found)
 
 
 def _link_all_but_written(
@@ -144,7 +141,7 @@ def _write_rest(
 def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> Iterator[tuple[OutputFile, Path]]:
     """Yield each job once its temporary file is complete.
 
-    Copies are bound by the disk and are made one at a time beside the workers.
+    Copies are bound by the disk and are made one at a time while the workers write.
     """
     recipes = [job for job in jobs if job[0].recipe]
     workers = min(num_processes, len(recipes), int(sum(file.seconds for file, _ in recipes) / _SECONDS_PER_WORKER))
@@ -173,19 +170,18 @@ def _make(source: Path, recipe: Callable[[Path], None] | None, temporary: Path) 
 
 
 def _temporary(folder: RawFolder, file: OutputFile) -> Path:
-    """A name no other process uses, outside what resuming looks at by key."""
+    """Return a name that no other process uses, outside what resuming looks at by key."""
     path = folder.new / file.target
     return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
 
 
 def _write_documents(layout: Layout, folder: RawFolder) -> None:
-    """The record goes last and lists every file's size, by which a later run sees whether all is still there."""
-    for name, content in layout.documents.items():
-        if name == RECORD:
-            continue
-        write_json(folder.new / name, content, sync=True)
+    """Write the record last, with every file's size, by which a later run sees whether all is still there."""
     sizes = {f.target: (folder.new / f.target).stat().st_size for f in layout.files}
-    write_json(folder.new / RECORD, {**layout.documents.get(RECORD, {}), "files": sizes}, sync=True)
+    record = {RECORD: {**layout.documents.get(RECORD, {}), "files": sizes}}
+    others = {name: content for name, content in layout.documents.items() if name != RECORD}
+    for name, content in {**others, **record}.items():
+        write_json(folder.new / name, content, sync=True)
     for path in folder.new.iterdir():
         if path.is_dir():
             sync_folder(path)
@@ -193,7 +189,7 @@ def _write_documents(layout: Layout, folder: RawFolder) -> None:
 
 
 def link(source: Path, target: Path, mode: str, *, share: bool = True) -> str | None:
-    """Make `target` stand for `source` without copying bytes: the method used, or None where only a copy is left.
+    """Make `target` stand for `source` without copying bytes; return the method, or None where only a copy is left.
 
     `auto` tries, in this order, a reflink (independent of the source) and, where the two may `share` their bytes, a
     hard link (same device, link permitted) and a symbolic link. InputError when the one method asked for does not work
@@ -231,12 +227,4 @@ def _reflink(source: Path, target: Path) -> None:
         fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
 
 
-def _hard(source: Path, target: Path) -> None:
-    os.link(source, target)
-
-
-def _symlink(source: Path, target: Path) -> None:
-    target.symlink_to(source)
-
-
-_LINKS: dict[str, Callable[[Path, Path], None]] = {"reflink": _reflink, "hard": _hard, "symlink": _symlink}
+_LINKS: dict[str, Callable[[Path, Path], None]] = {"reflink": _reflink, "hard": os.link, "symlink": os.symlink}

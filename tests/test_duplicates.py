@@ -9,9 +9,9 @@ import pytest
 from busi_source import ultrasound
 from PIL import Image, ImageDraw
 
-from nnunet_ext.dataset_conversion import duplicate_groups, near_duplicates
-from nnunet_ext.dataset_conversion.near_duplicates import near_duplicates as find
-from nnunet_ext.dataset_conversion.near_duplicates import thumbnail
+from nnunet_ext.dataset_conversion import duplicates
+from nnunet_ext.dataset_conversion.duplicates import Duplicates, find_duplicates, similar, thumbnail
+from nnunet_ext.dataset_conversion.types import Case
 
 BUSI = "busi/Dataset_BUSI_with_GT"
 # looked at by eye, all pairs near the threshold among them
@@ -62,6 +62,11 @@ VARIANTS = {
 }
 
 
+def find(thumbnails: list[np.ndarray]) -> list[tuple[int, ...]]:
+    """The indices of each group."""
+    return [members for members, _ in similar(np.array(thumbnails))]
+
+
 @pytest.fixture(scope="module")
 def real(shared_data: Path) -> dict[str, Image.Image]:
     paths = sorted(p for p in (shared_data / BUSI).glob("*/*.png") if "_mask" not in p.name)
@@ -70,7 +75,7 @@ def real(shared_data: Path) -> dict[str, Image.Image]:
 
 def test_real_groups_are_those_seen_by_eye(real: dict[str, Image.Image]) -> None:
     names = list(real)
-    found = [{names[i] for i in group.members} for group in find([thumbnail(image) for image in real.values()])]
+    found = [{names[i] for i in group} for group in find([thumbnail(image) for image in real.values()])]
     assert sorted(map(sorted, found)) == sorted(map(sorted, REAL_GROUPS))
 
 
@@ -78,23 +83,23 @@ def test_real_images_are_unlike_mirror_images(real: dict[str, Image.Image]) -> N
     thumbnails = [thumbnail(image) for image in real.values()]
     mirrored = [t[:, ::-1] for t in thumbnails]
     for group in find(thumbnails + mirrored):
-        sides = {index < len(thumbnails) for index in group.members}
+        sides = {index < len(thumbnails) for index in group}
         assert len(sides) == 1
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_real_images_are_found_again(real: dict[str, Image.Image], variant: str) -> None:
     pairs = [t for image in list(real.values())[::10] for t in (thumbnail(image), thumbnail(VARIANTS[variant](image)))]
-    assert [group.members for group in find(pairs)] == [(i, i + 1) for i in range(0, len(pairs), 2)]
+    assert find(pairs) == [(i, i + 1) for i in range(0, len(pairs), 2)]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_drawn_images_are_found_again(variant: str) -> None:
     image = ultrasound(1, (300, 240))
     others = [ultrasound(n, (300, 240)) for n in range(2, 20)]
-    (group,) = find([thumbnail(i) for i in (image, *others, VARIANTS[variant](image))])
-    assert group.members == (0, 19)
-    assert near_duplicates.THRESHOLD < group.similarity < 1
+    ((members, similarity),) = similar(np.array([thumbnail(i) for i in (image, *others, VARIANTS[variant](image))]))
+    assert members == (0, 19)
+    assert duplicates.THRESHOLD < similarity < 1
 
 
 def test_groups_are_connected_components_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,14 +108,14 @@ def test_groups_are_connected_components_across_blocks(monkeypatch: pytest.Monke
     a, c = (rng.randn(16, 16).astype(np.float32) for _ in range(2))
     others = list(rng.randn(7, 16, 16).astype(np.float32))
     chain = [*others[:3], a, *others[3:5], 0.88 * a + 0.47 * c, *others[5:], 0.56 * a + 0.83 * c]  # 28 degrees apart
-    whole = find(chain)
-    assert len(find([a, c])) == len(find([a, chain[-1]])) == 0
-    assert [group.members for group in whole] == [(3, 6, 9)]
-    features = near_duplicates._features(np.stack(chain))
-    assert whole[0].similarity == pytest.approx(min(features[3] @ features[6], features[6] @ features[9]))
+    assert find([a, c]) == find([a, chain[-1]]) == []
+    ((members, similarity),) = similar(np.stack(chain))
+    assert members == (3, 6, 9)
+    features = duplicates._features(np.stack(chain))
+    assert similarity == pytest.approx(min(features[3] @ features[6], features[6] @ features[9]))
     for rows in (1, 2, 3, 4, 7):
-        monkeypatch.setattr(near_duplicates, "_ROWS", rows)
-        assert [group.members for group in find(chain)] == [(3, 6, 9)]
+        monkeypatch.setattr(duplicates, "_ROWS", rows)
+        assert find(chain) == [(3, 6, 9)]
 
 
 def test_even_images_and_none() -> None:
@@ -126,31 +131,32 @@ def test_similarity_against_its_definition() -> None:
     def parts(t: np.ndarray) -> np.ndarray:
         t = t - t.mean()
         trend = t.mean(0, keepdims=True) + t.mean(1, keepdims=True)
-        return (t - trend + near_duplicates._MEANS_WEIGHT * trend).ravel()
+        return (t - trend + duplicates._MEANS_WEIGHT * trend).ravel()
 
-    features = near_duplicates._features(np.stack([one, other]).astype(np.float32))
+    features = duplicates._features(np.stack([one, other]).astype(np.float32))
     assert features[0] @ features[1] == pytest.approx(np.corrcoef(parts(one), parts(other))[0, 1], abs=1e-5)
 
 
 class Shot:
-    """What `duplicate_groups` wants to know of an image."""
+    """What `find_duplicates` wants to know of an image."""
 
     def __init__(self, id_: str, number: int, size: tuple[int, int] = (64, 48)) -> None:
-        self.id, self.diagnosis, self.size = id_, id_.split("_")[0], size
+        self.case, self.size = Case(id=id_, image=Path(id_), masks=(), category=id_.split("_")[0]), size
         self.thumbnail = thumbnail(ultrasound(number, size))
 
 
 def test_the_largest_is_kept_and_conflicts_are_seen() -> None:
     shots = [Shot("normal_1", 1), Shot("benign_2", 1, (96, 72)), Shot("benign_1", 1), Shot("benign_3", 5)]
     shots += [Shot("malignant_2", 7), Shot("malignant_1", 7)]
-    one, other = duplicate_groups.duplicate_groups(shots)
+    found = find_duplicates(shots, "drop")
+    one, other = found.groups
     assert (one.ids, one.kept, one.conflict) == (("benign_1", "benign_2", "normal_1"), "benign_2", True)
     assert (other.ids, other.kept, other.conflict) == (("malignant_1", "malignant_2"), "malignant_1", False)
-    assert duplicate_groups.dropped([one, other], "drop") == {"benign_1", "normal_1", "malignant_2"}
-    ids = [shot.id for shot in shots]
-    assert duplicate_groups.split_units(ids, [one, other], "group") == {
+    assert found.dropped() == {"benign_1", "normal_1", "malignant_2"}
+    ids = [shot.case.id for shot in shots]
+    assert Duplicates(policy="group", groups=found.groups).units(ids) == {
         "benign_1": ["benign_1", "benign_2", "normal_1"],
         "benign_3": ["benign_3"],
         "malignant_1": ["malignant_1", "malignant_2"],
     }
-    assert duplicate_groups.split_units(ids, [one, other], "ignore") == {id_: [id_] for id_ in ids}
+    assert Duplicates(policy="ignore", groups=found.groups).units(ids) == {id_: [id_] for id_ in ids}

@@ -101,7 +101,9 @@ class NiftiFile:
                 while self.compressed and stream.read(_SLAB_BYTES):  # at its end gzip compares the checksum
                     pass
         except (EOFError, OSError, ValueError, zlib.error) as e:
-            raise InputError(f"{self.path}: is truncated or damaged ({e or 'end of file'}); download it again.") from e
+            raise InputError(
+                f"{self.path}: is truncated or damaged ({str(e) or 'end of file'}); download it again."
+            ) from e
 
     def labels(self) -> Iterator[np.ndarray]:
         """Yield the values slab by slab, rid of the rounding error that scaling brings: 1.9999999 is 2, 1.5 stays."""
@@ -122,7 +124,7 @@ def read(path: Path) -> NiftiFile:
         with _opened(path, compressed) as stream:
             head = stream.read(max(_HEADERS))
     except (OSError, EOFError, zlib.error) as e:
-        raise InputError(f"{path}: cannot be read ({e or type(e).__name__}).") from e
+        raise InputError(f"{path}: cannot be read ({str(e) or type(e).__name__}).") from e
     header, version = _parse(path, head)
     shape = _shape(path, header)
     dtype = header.get_data_dtype()

@@ -87,6 +87,7 @@ def test_simpleitk() -> None:
     assert compared > 1700
 
 
+@pytest.mark.filterwarnings("ignore:monai:FutureWarning")  # it calls its own deprecated arguments
 def test_monai() -> None:
     """1,200 pairs."""
     monai = pytest.importorskip("monai.metrics")

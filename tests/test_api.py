@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import doctest
 import re
 import subprocess
 import sys
@@ -45,14 +44,9 @@ def test_an_unknown_name() -> None:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_examples(name: str) -> None:
-    """Every public name has an example in its docstring, which prints what it says."""
-    value = getattr(nnunet_ext, name)
-    (test,) = doctest.DocTestFinder(recurse=False).find(value, name, globs=vars(sys.modules[value.__module__]).copy())
-    assert test.examples, f"{name} has no example"
-    report: list[str] = []
-    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS).run(test, out=report.append)
-    assert not report, "".join(report)
+def test_every_name_has_an_example(name: str) -> None:
+    """tests/test_examples.py runs it."""
+    assert ">>> " in (getattr(nnunet_ext, name).__doc__ or "")
 
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def _matched_budget(name: str, passes: int, paper: str) -> Entry:
     return Entry(
         kind="trainer",
         name=name,
-        module="nnunet_ext.trainers.matched_budget",
+        module="nnunet_ext.trainers.pass_trainer",
         summary=f"stock nnU-Net network and recipe, {paper}'s {passes} passes",
         family="nnunet",
         follows_environment=True,

@@ -15,10 +15,8 @@ from test_trainers import CPU, train
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.inference import prompt_file
-from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
-from nnunet_ext.inference.folder import _class_names
-from nnunet_ext.inference.prompted import Clicks, prompted_logits
+from nnunet_ext.inference.prediction import class_names, prompted_logits
+from nnunet_ext.inference.prompts import Clicks, fixed_clicks, random_clicks, to_original, to_preprocessed
 from nnunet_ext.losses import ForegroundLoss, ForegroundMaps, dice_bce, dice_loss, dice_mse
 
 PLANS = "nnUNetSAMUSPlans"
@@ -150,7 +148,7 @@ def test_continues_and_refuses_to_mix(trained: Path, tmp_path: Path, capsys: pyt
     (tmp_path / "out" / "case_1.png").unlink()
     before = (tmp_path / "out" / "case_0.png").stat().st_mtime_ns
     predict(trained, tmp_path / "out")
-    assert "1 cases predicted" in capsys.readouterr().out
+    assert "1 case predicted" in capsys.readouterr().out
     assert (tmp_path / "out" / "case_0.png").stat().st_mtime_ns == before
     for other in (("--from-reference", raw(trained, "labelsTr")), ("--npz",), ("-chk", "checkpoint_final.pth")):
         assert predict(trained, tmp_path / "out", *other) == 2
@@ -164,8 +162,8 @@ def test_continues_and_refuses_to_mix(trained: Path, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
-        ("[]", "holds no object"),
+        ("{", "is not valid JSON"),
+        ("[]", "holds a list, not a dict"),
         ('{"case_9": []}', "no image for case_9"),
         ('{"case_0": []}', "no clicks for case_1, case_2, case_3"),
         ('{"case_0": [{"point": [1]}]}', '"point" must be 2 numbers'),
@@ -197,7 +195,7 @@ def test_edited_clicks_are_another_request(trained: Path, tmp_path: Path, capsys
 def test_wrong_folders(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     images, out = raw(trained, "imagesTr"), tmp_path / "out"
     for options, message in (
-        (("-m", tmp_path, "-i", images), "no trained model"),
+        (("-m", tmp_path, "-i", images), "is not a trained model"),
         (("-m", model(trained), "-i", tmp_path), "holds no image"),
         (("-m", model(trained), "-i", images, "-f", 3), "fold 3"),
         (("-m", model(trained), "-i", images, "--from-reference", tmp_path), "lacks the reference of case_0"),
@@ -223,15 +221,15 @@ def test_click_outside_of_the_image(trained: Path) -> None:
     properties = {"bbox_used_for_cropping": [[0, 1], [10, 30], [0, 36]], "shape_before_cropping": (1, 40, 36)}
     where = {"classes": ["lesion"], "properties": properties, "shape": (1, 40, 72), "transpose_forward": [0, 1, 2]}
     click = {"class": "lesion", "foreground": True}
-    inside = prompt_file.to_preprocessed([{**click, "point": [18, 20]}], name="x", **where)
+    inside = to_preprocessed([{**click, "point": [18, 20]}], name="x", **where)
     torch.testing.assert_close(inside[0, 0].xy, torch.tensor([[36.5, 20.5]]))
-    back = prompt_file.to_original(
+    back = to_original(
         inside[0, 0].xy[0].tolist(), 0, properties=properties, shape=(1, 40, 72), transpose_backward=[0, 1, 2]
     )
     assert back == [18, 20, 0]
     for point, message in (([36, 20], "outside of the image"), ([5, 2], "empty margin")):
         with pytest.raises(InputError, match=message):
-            prompt_file.to_preprocessed([{**click, "point": point}], name="x", **where)
+            to_preprocessed([{**click, "point": point}], name="x", **where)
 
 
 def test_fixed_click_is_the_middle_of_the_foreground() -> None:
@@ -271,8 +269,8 @@ def test_no_click_on_a_pixel_that_does_not_count() -> None:
 
 def test_classes_are_named_in_the_order_of_their_values() -> None:
     labels = {"tumour": 2, "background": 0, "liver": 1, "ignore": 3}
-    assert _class_names(labels, False) == ["liver", "tumour"]
-    assert _class_names({"background": 0, "b": [2, 1], "a": 2}, True) == ["b", "a"]
+    assert class_names(labels, False) == ["liver", "tumour"]
+    assert class_names({"background": 0, "b": [2, 1], "a": 2}, True) == ["b", "a"]
 
 
 def test_losses_are_the_formulas() -> None:

@@ -322,7 +322,7 @@ def test_ordered_loaders_follow_seed_and_epoch(datasets: Path, monkeypatch: pyte
 
 
 def test_workers_draw_different_random_numbers_from_torch() -> None:
-    from nnunet_ext.trainers.reproducibility import SeedingLoader
+    from nnunet_ext.trainers.pass_trainer import SeedingLoader
 
     class Loader:
         def set_thread_id(self, number: int) -> None:

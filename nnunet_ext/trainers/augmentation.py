@@ -1,4 +1,4 @@
-"""The augmentation of SAMUS's official code, from batchgeneratorsv2's transforms where it has them."""
+"""The augmentation of SAMUS's official code, and what nnU-Net's training transforms end with in any case."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.intensity.contrast import ContrastTransform
 from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from torch.nn import functional as F  # noqa: N812
 
 ROTATION = (-np.pi / 6, np.pi / 6)
@@ -50,12 +53,12 @@ class RandomZoom(BasicTransform):
 
 
 def inverse_gamma(**_: object) -> float:
-    """1 / g for one of SAMUS's g = 1.0, 1.1, ..., 2.4."""
+    """Draw 1 / g for one of SAMUS's g = 1.0, 1.1, ..., 2.4."""
     return 1 / (1 + 0.1 * np.random.randint(15))
 
 
 def samus_transforms(patch_size: Sequence[int]) -> list[BasicTransform]:
-    """Gamma, rotation by up to 30 degrees, zoom by up to 1.3, contrast, each for half of the samples; no flip.
+    """Return gamma, rotation by 30 degrees, zoom by 1.3 and contrast at most, each for half of the samples; no flip.
 
     Gamma and contrast act between the extremes of a sample, since images need not be in [0, 1].
     """
@@ -87,5 +90,23 @@ def samus_transforms(patch_size: Sequence[int]) -> list[BasicTransform]:
 
 
 def uniform_contrast(**_: object) -> float:
-    """The factor of torchvision's ColorJitter in SAMUS's code."""
+    """Draw the factor of torchvision's ColorJitter in SAMUS's code."""
     return np.random.uniform(0.8, 2.0)
+
+
+def segmentation_transforms(
+    use_mask_for_norm: Sequence[bool] | None, regions: Sequence | None, ignore_label: int | None
+) -> list[BasicTransform]:
+    """Return what nnU-Net's training transforms end with, whatever the augmentation.
+
+    Zero outside the mask, padding (-1) to background, labels to regions: each where the dataset asks for it.
+    """
+    transforms: list[BasicTransform] = []
+    if use_mask_for_norm is not None and any(use_mask_for_norm):
+        channels = [i for i, masked in enumerate(use_mask_for_norm) if masked]
+        transforms.append(MaskImageTransform(apply_to_channels=channels, channel_idx_in_seg=0, set_outside_to=0))
+    transforms.append(RemoveLabelTansform(-1, 0))
+    if regions is not None:
+        ignored = [] if ignore_label is None else [ignore_label]
+        transforms.append(ConvertSegmentationToRegionsTransform([*regions, *ignored], channel_in_seg=0))
+    return transforms

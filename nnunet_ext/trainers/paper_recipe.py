@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
@@ -10,6 +15,7 @@ from torch import nn
 from nnunet_ext import registry
 from nnunet_ext.architectures.memory import training_memory
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.trainers.augmentation import segmentation_transforms
 from nnunet_ext.trainers.pass_trainer import CUDA, PassTrainer
 
 PLANS_KEY = "nnunet_ext"  # what a plan carries for us to the prediction, where nnU-Net rebuilds the network from it
@@ -48,7 +54,7 @@ class PaperRecipe(PassTrainer):
 
     @classmethod
     def _refuse_what_cannot_work(cls, configuration_manager: ConfigurationManager, configuration: str) -> None:
-        """Before nnU-Net creates its output folder."""
+        """Raise InputError before nnU-Net creates its output folder."""
         dim = len(configuration_manager.patch_size)
         if dim != cls.dim:
             raise InputError(
@@ -65,7 +71,7 @@ class PaperRecipe(PassTrainer):
     def build_network(
         cls, plan: ConfigurationManager, in_channels: int, out_channels: int, has_regions: bool
     ) -> nn.Module:
-        """The paper's network, with nnU-Net's channels: regions, or classes with the background first."""
+        """Build the paper's network, with nnU-Net's channels: regions, or classes with the background first."""
         raise NotImplementedError
 
     @classmethod
@@ -77,18 +83,50 @@ class PaperRecipe(PassTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = False,
     ) -> nn.Module:
-        """Called by nnU-Net for training and for prediction; the plan says whether the channels are regions."""
+        """Build the network for training and for prediction; the plan says whether the channels are regions."""
         has_regions = plans_manager.plans.get(PLANS_KEY, {}).get("has_regions", False)
         return cls.build_network(configuration_manager, num_input_channels, num_output_channels, has_regions)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """There is none to switch."""
+        """Do nothing: there is none to switch."""
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        """Adam on whatever is trained, at a constant learning rate (a polynomial of degree 0)."""
+        """Return Adam on whatever is trained, at a constant learning rate (a polynomial of degree 0)."""
         trained = [p for p in self.network.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(trained, lr=self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs, exponent=0)
+
+    @classmethod
+    def augmentation(
+        cls, patch_size: Sequence[int], rotation: tuple[float, float], mirror_axes: Sequence[int], in_slices: bool
+    ) -> list[BasicTransform]:
+        """Return the paper's augmentation.
+
+        Args:
+            patch_size: of the training patches, two or three axes.
+            rotation: the range of angles in radians.
+            mirror_axes: the axes that may be flipped.
+            in_slices: 3D patches are augmented within axial slices.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def get_training_transforms(
+        cls,
+        patch_size: np.ndarray | Sequence[int],
+        rotation_for_DA: tuple[float, float],  # noqa: N803  (nnU-Net's name)
+        deep_supervision_scales: Sequence | None,
+        mirror_axes: Sequence[int],
+        do_dummy_2d_data_aug: bool,
+        use_mask_for_norm: Sequence[bool] | None = None,
+        is_cascaded: bool = False,
+        foreground_labels: Sequence[int] | None = None,
+        regions: Sequence | None = None,
+        ignore_label: int | None = None,
+    ) -> BasicTransform:
+        """Return the paper's augmentation, then what nnU-Net does to every segmentation."""
+        ours = cls.augmentation(patch_size, rotation_for_DA, mirror_axes, do_dummy_2d_data_aug)
+        return ComposeTransforms([*ours, *segmentation_transforms(use_mask_for_norm, regions, ignore_label)])
 
     def on_train_start(self) -> None:
         """Say first where the plan differs from the paper."""
@@ -96,7 +134,7 @@ class PaperRecipe(PassTrainer):
         super().on_train_start()
 
     def plan_note(self) -> str:
-        """One line: where the plan differs from the paper, the memory, and how to get the paper's plan."""
+        """Return one line: where the plan differs from the paper, the memory, and how to get the paper's plan."""
         plan = self.configuration_manager
         names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
         schemes = zip(names.values(), plan.normalization_schemes, strict=True)
@@ -123,12 +161,12 @@ class PaperRecipe(PassTrainer):
         return note
 
     def _training_memory(self) -> int:
-        """Bytes of a training step with the plan's batch and patch."""
+        """Return the bytes of a training step with the plan's batch and patch."""
         channels = len(self.configuration_manager.normalization_schemes)
         shape = (self.configuration_manager.batch_size, channels, *self.configuration_manager.patch_size)
         return training_memory(lambda: self._network_without_prompts(channels), shape)
 
     def _network_without_prompts(self, channels: int) -> nn.Module:
-        """A network that takes an image alone and costs what the trained one does."""
+        """Build a network that takes an image alone and costs what the trained one does."""
         heads = self.label_manager.num_segmentation_heads
         return self.build_network_architecture(self.plans_manager, self.configuration_manager, channels, heads)

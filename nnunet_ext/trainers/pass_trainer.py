@@ -2,23 +2,98 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from time import monotonic
 from unittest import mock
 
 import numpy as np
 import torch
+from batchgenerators.dataloading.data_loader import DataLoader
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_ext.common import environment
-from nnunet_ext.trainers.budget import iterations_per_pass
-from nnunet_ext.trainers.progress import Progress
-from nnunet_ext.trainers.reproducibility import SeedingLoader, reseed, worker_seeds
+from nnunet_ext.common.files import PARTIAL, atomic
 
 CUDA = torch.device("cuda")
 INITIAL_WEIGHTS, LOADERS = 2**32 - 1, 2**32 - 2  # stand where an epoch stands in the entropy of a seed
+
+
+def tiles(shape: Sequence[int], patch_size: Sequence[int]) -> int:
+    """Return how many patches tile an image; of a 2D patch that covers the slice, the number of slices.
+
+    Args:
+        shape: spatial shape of a preprocessed case, three axes.
+        patch_size: two or three axes.
+    """
+    patch = (1,) * (len(shape) - len(patch_size)) + tuple(patch_size)
+    return math.prod(math.ceil(s / p) for s, p in zip(shape, patch, strict=True))
+
+
+def iterations_per_pass(dataset: nnUNetBaseDataset, patch_size: Sequence[int], global_batch_size: int) -> int:
+    """Return the batches whose number of samples equals the patches that tile all cases of a preprocessed dataset."""
+    total = sum(tiles(dataset.load_case(k)[0].shape[1:], patch_size) for k in dataset.identifiers)
+    return max(1, math.ceil(total / global_batch_size))
+
+
+def reseed(*entropy: int) -> None:
+    """Seed Python's, numpy's and torch's generators from a tuple of non-negative integers."""
+    a, b, c = np.random.SeedSequence(entropy).generate_state(3)
+    random.seed(int(a))
+    np.random.seed(int(b))
+    torch.manual_seed(int(c))
+
+
+class SeedingLoader:
+    """A data loader that seeds torch in the worker it is sent to.
+
+    batchgenerators seeds numpy there and then sets the worker's number; nnU-Net's transforms draw from torch as well,
+    whose state all workers would have in common.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def set_thread_id(self, number: int) -> None:
+        """Seed torch; called once in each worker, after numpy has been seeded."""
+        torch.manual_seed(np.random.randint(2**31))
+        self.loader.set_thread_id(number)
+
+    def __iter__(self) -> Iterator[dict]:
+        return self
+
+    def __next__(self) -> dict:
+        return next(self.loader)
+
+
+class Progress:
+    """Reports at most every `interval` seconds how far an epoch is: a pass over LiTS has 23,000 iterations.
+
+    Args:
+        total: iterations of the epoch.
+        report: takes one line of text.
+        interval: seconds between two lines.
+    """
+
+    def __init__(self, total: int, report: Callable[[str], None], interval: float = 60) -> None:
+        self.total, self.report, self.interval = total, report, interval
+        self.done = 0
+        self.start = self.last = monotonic()
+
+    def step(self, loss: float) -> None:
+        """Count an iteration."""
+        self.done += 1
+        now = monotonic()
+        if now - self.last >= self.interval:
+            self.last = now
+            left = (now - self.start) / self.done * (self.total - self.done)
+            self.report(f"iteration {self.done}/{self.total}, loss {loss:.4f}, {left / 60:.0f} min left in this epoch")
 
 
 class PassTrainer(nnUNetTrainer):
@@ -30,7 +105,7 @@ class PassTrainer(nnUNetTrainer):
 
     Checkpoints are moved into place atomically, every `save_every` epochs. NNUNET_EXT_EPOCHS, NNUNET_EXT_ITERATIONS
     and NNUNET_EXT_VAL_ITERATIONS shorten a run; NNUNET_EXT_SEED makes it reproducible (bit for bit on a CPU with
-    nnUNet_n_proc_DA=0).
+    nnUNet_n_proc_DA=0): everything random in an epoch follows from (seed, epoch, rank).
     """
 
     num_passes: int = 50
@@ -61,8 +136,8 @@ class PassTrainer(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         """Open the data and set the length of an epoch."""
-        if self.current_epoch == 0 and self.local_rank == 0 and not self.disable_checkpointing:
-            self._set_earlier_checkpoints_aside()
+        if self.local_rank == 0 and not self.disable_checkpointing:
+            self._clear_folder()
         super().on_train_start()
         patch, batch = self.configuration_manager.patch_size, self.configuration_manager.batch_size
         train, val = (iterations_per_pass(d, patch, batch) for d in self.get_tr_and_val_datasets())
@@ -73,14 +148,21 @@ class PassTrainer(nnUNetTrainer):
             f"is {train} iterations of {batch} samples. Validation: {self.num_val_iterations_per_epoch} iterations."
         )
 
-    def _set_earlier_checkpoints_aside(self) -> None:
-        """A new training in the folder of a finished one: `--c` would continue the finished one, and lose the new."""
-        for file in Path(self.output_folder).glob("checkpoint_*.pth"):
-            file.replace(file.with_name(f"{file.name}.previous"))
-            self.print_to_log_file(f"{file.name} of an earlier training was renamed to {file.name}.previous")
+    def _clear_folder(self) -> None:
+        """Remove what a killed training left half written, and set the checkpoints of an earlier training aside.
+
+        With those in place, `--c` would continue the earlier training, and lose the new one.
+        """
+        folder = Path(self.output_folder)
+        for file in folder.glob(f".checkpoint_*{PARTIAL}"):
+            file.unlink()
+        if self.current_epoch == 0:
+            for file in folder.glob("checkpoint_*.pth"):
+                file.replace(file.with_name(f"{file.name}.previous"))
+                self.print_to_log_file(f"{file.name} of an earlier training was renamed to {file.name}.previous")
 
     def get_dataloaders(self) -> tuple:
-        """nnU-Net's loaders; with a seed, batchgenerators' ordered ones."""
+        """Return nnU-Net's loaders; with a seed, batchgenerators' ordered ones."""
         if self.seed is None:
             return super().get_dataloaders()
         processes = get_allowed_n_proc_DA()
@@ -89,34 +171,39 @@ class PassTrainer(nnUNetTrainer):
         if processes == 0:
             return loaders
         return tuple(
-            MultiThreadedAugmenter(
-                SeedingLoader(loader.data_loader),
-                None,
-                n,
-                num_cached_per_queue=2,
-                seeds=worker_seeds(n, self.seed, LOADERS, self.current_epoch, self.local_rank, which),
-                pin_memory=self.device.type == "cuda",
-                wait_time=0.002,
-            )
-            for which, (loader, n) in enumerate(zip(loaders, (processes, max(1, processes // 2)), strict=True))
+            self._ordered(loader.data_loader, n, i)
+            for i, (loader, n) in enumerate(zip(loaders, (processes, max(1, processes // 2)), strict=True))
+        )
+
+    def _ordered(self, loader: DataLoader, processes: int, which: int) -> MultiThreadedAugmenter:
+        """Return a loader with worker processes whose batches follow from the seed alone."""
+        entropy = (self.seed, LOADERS, self.current_epoch, self.local_rank, which)
+        return MultiThreadedAugmenter(
+            SeedingLoader(loader),
+            None,
+            processes,
+            num_cached_per_queue=2,
+            seeds=[int(s) for s in np.random.SeedSequence(entropy).generate_state(processes)],
+            pin_memory=self.device.type == "cuda",
+            wait_time=0.002,
         )
 
     def on_train_epoch_start(self) -> None:
-        """Reseed, start counting iterations."""
+        """Reseed, and start counting iterations."""
         super().on_train_epoch_start()
         if self.seed is not None:
             reseed(self.seed, self.current_epoch, self.local_rank)
         self.progress = Progress(self.num_iterations_per_epoch, self.print_to_log_file)
 
     def train_step(self, batch: dict) -> dict:
-        """nnU-Net's training step, counted."""
+        """Do nnU-Net's training step and count it."""
         result = super().train_step(batch)
         if self.progress is not None:
             self.progress.step(float(result["loss"]))
         return result
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        """nnU-Net's, without letting one epoch without foreground freeze checkpoint_best.
+        """Do what nnU-Net does, without letting one epoch without foreground freeze checkpoint_best.
 
         The Dice of such an epoch is undefined; nnU-Net's moving average would stay undefined ever after, and nothing
         is better than an undefined best.
@@ -129,8 +216,20 @@ class PassTrainer(nnUNetTrainer):
             average[-1] = dice[-1]  # the first that is defined starts the average
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write beside, then move into place: a kill leaves the previous checkpoint or the new one, both whole."""
-        partial = f"{filename}.partial"
-        super().save_checkpoint(partial)
-        if self.local_rank == 0 and not self.disable_checkpointing:
-            os.replace(partial, filename)
+        """Move a checkpoint into place: a kill leaves the previous one or the new one, both whole."""
+        if self.local_rank or self.disable_checkpointing:
+            super().save_checkpoint(filename)  # which writes none then, and says so
+            return
+        with atomic(Path(filename)) as partial:
+            super().save_checkpoint(str(partial))
+
+
+class nnUNetTrainerMatchedBudget(PassTrainer):
+    """Stock nnU-Net network and recipe for the liver paper's 50 passes, hence the same number of samples."""
+
+
+class nnUNetTrainerMatchedBudget400(PassTrainer):
+    """Stock nnU-Net network and recipe for the ultrasound paper's 400 passes."""
+
+    num_passes = 400
+    checkpoint_interval = 10

@@ -11,26 +11,22 @@ import numpy as np
 import torch
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
-from torch._dynamo import OptimizedModule
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ext import weights
 from nnunet_ext.architectures.samus import checkpoint
 from nnunet_ext.architectures.samus.model import PromptedModel
 from nnunet_ext.architectures.samus.promptable import LearnedPrompts, PromptableSegmenter
 from nnunet_ext.architectures.samus.vit import VIT_B, ViT
-from nnunet_ext.common import environment
-from nnunet_ext.inference.clicks import fixed_clicks, random_clicks
+from nnunet_ext.common import environment, host
+from nnunet_ext.inference.prompts import fixed_clicks, random_clicks
 from nnunet_ext.losses import ForegroundLoss, ForegroundMaps, dice_bce, dice_mse
 from nnunet_ext.trainers.augmentation import samus_transforms
-from nnunet_ext.trainers.ordered_validation import ordered_validation
+from nnunet_ext.trainers.checkpoints import SlimCheckpoints
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
 from nnunet_ext.trainers.pass_trainer import CUDA
-from nnunet_ext.trainers.segmentation_transforms import segmentation_transforms
-from nnunet_ext.trainers.slim_checkpoints import SlimCheckpoints
+from nnunet_ext.trainers.validation import ordered_validation, validate_with_clicks
 
 LOSSES = {"dice_mse": dice_mse, "dice_bce": dice_bce}
 UNIT_RANGE = {"RGBTo01Normalization", "RescaleTo01Normalization"}  # nnU-Net's schemes that end in [0, 1]
@@ -84,14 +80,14 @@ class PromptedRecipe(PaperRecipe):
 
     @classmethod
     def build_model(cls) -> PromptedModel:
-        """The paper's network."""
+        """Build the paper's network."""
         return cls.model(vit=cls.vit, image_size=cls.image_size, **cls.model_options)
 
     @classmethod
     def build_network(
         cls, plan: ConfigurationManager, in_channels: int, out_channels: int, has_regions: bool
     ) -> nn.Module:
-        """The model in a `PromptableSegmenter`, which rescales where the plan's normalisation does not give [0, 1]."""
+        """Build the model in a `PromptableSegmenter`; it rescales where the plan does not normalise to [0, 1]."""
         return PromptableSegmenter(
             model=cls.build_model(),
             in_channels=in_channels,
@@ -104,8 +100,7 @@ class PromptedRecipe(PaperRecipe):
     @property
     def segmenter(self) -> PromptableSegmenter:
         """The network without what DDP and compilation wrap around it."""
-        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
-        return network._orig_mod if isinstance(network, OptimizedModule) else network
+        return host.unwrapped(self.network)
 
     def initialize(self) -> None:
         """Build, and notice from then on whether a checkpoint fills the network."""
@@ -130,13 +125,13 @@ class PromptedRecipe(PaperRecipe):
         super().on_train_start()
 
     def on_train_end(self) -> None:
-        """nnU-Net's, which removes checkpoint_latest; also what was left out of it."""
+        """Let nnU-Net remove checkpoint_latest; remove what was left out of it as well."""
         super().on_train_end()
         if self.local_rank == 0:
             self.slim.file.unlink(missing_ok=True)
 
     def get_dataloaders(self) -> tuple:
-        """Validation takes the same samples in every epoch: its loss chooses the model."""
+        """Return loaders whose validation samples are the same in every epoch: their loss chooses the model."""
         train, drawn = super().get_dataloaders()
         if not isinstance(drawn, SingleThreadedAugmenter):
             drawn._finish()  # its worker processes
@@ -164,7 +159,7 @@ class PromptedRecipe(PaperRecipe):
         self.print_to_log_file(f"Training begins with {path}")
 
     def plan_note(self) -> str:
-        """Also whether samples are rescaled."""
+        """Say also whether samples are rescaled."""
         note = super().plan_note()
         if self.segmenter.rescale:
             schemes = ", ".join(sorted(set(self.configuration_manager.normalization_schemes)))
@@ -178,30 +173,19 @@ class PromptedRecipe(PaperRecipe):
         return network
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
-        """No mirroring, in training nor at test time; patches are drawn as large as they are trained on."""
+        """Mirror neither in training nor at test time; draw patches as large as they are trained on."""
         self.inference_allowed_mirroring_axes = None
         return (0.0, 0.0), False, np.array(self.configuration_manager.patch_size), ()
 
-    @staticmethod
-    def get_training_transforms(
-        patch_size: np.ndarray | Sequence[int],
-        rotation_for_DA: tuple[float, float],  # noqa: N803  (nnU-Net's name)
-        deep_supervision_scales: Sequence | None,
-        mirror_axes: Sequence[int],
-        do_dummy_2d_data_aug: bool,
-        use_mask_for_norm: Sequence[bool] | None = None,
-        is_cascaded: bool = False,
-        foreground_labels: Sequence[int] | None = None,
-        regions: Sequence | None = None,
-        ignore_label: int | None = None,
-    ) -> BasicTransform:
-        """SAMUS's augmentation, then what nnU-Net does to every segmentation."""
-        return ComposeTransforms(
-            [*samus_transforms(patch_size), *segmentation_transforms(use_mask_for_norm, regions, ignore_label)]
-        )
+    @classmethod
+    def augmentation(
+        cls, patch_size: Sequence[int], rotation: tuple[float, float], mirror_axes: Sequence[int], in_slices: bool
+    ) -> list[BasicTransform]:
+        """Return SAMUS's augmentation, which has ranges of its own."""
+        return samus_transforms(patch_size)
 
     def on_train_epoch_start(self) -> None:
-        """Also the clicks follow from the seed, and from nothing else that is random."""
+        """Seed the clicks as well, apart from everything else that is random."""
         super().on_train_epoch_start()
         if self.seed is None:
             self._click_generator.seed()
@@ -210,7 +194,7 @@ class PromptedRecipe(PaperRecipe):
             self._click_generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def train_step(self, batch: dict) -> dict:
-        """nnU-Net's, with clicks and at the model's resolution."""
+        """Do nnU-Net's step with clicks and at the model's resolution."""
         maps, valid = self.maps(batch["target"])
         points, labels = random_clicks(maps, valid, self._click_generator)
         clicked = torch.rand(len(maps), generator=self._click_generator) < 0.5
@@ -220,7 +204,7 @@ class PromptedRecipe(PaperRecipe):
             return super().train_step(batch)
 
     def validation_step(self, batch: dict) -> dict:
-        """nnU-Net's; with the papers' fixed clicks where the network takes nothing else."""
+        """Do nnU-Net's step, with the papers' fixed clicks where the network takes nothing else."""
         if self.prompts == "mixed":
             return super().validation_step(batch)
         points, labels = fixed_clicks(*self.maps(batch["target"]))
@@ -229,7 +213,7 @@ class PromptedRecipe(PaperRecipe):
 
     @contextlib.contextmanager
     def _prompted(self, **prompts: Any) -> Iterator[None]:
-        """nnU-Net's steps call the network with an image alone: give it the prompts along."""
+        """Have nnU-Net's steps, which call the network with an image alone, pass prompts on to it."""
         network = self.network
         on_device = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in prompts.items()}
         self.network = _Prompted(network, on_device)
@@ -239,7 +223,7 @@ class PromptedRecipe(PaperRecipe):
             self.network = network
 
     def on_epoch_end(self) -> None:
-        """nnU-Net's, with `checkpoint_best` by validation loss."""
+        """Do what nnU-Net does, with `checkpoint_best` by validation loss."""
         if self.best_by == "ema_dice":
             super().on_epoch_end()
             return
@@ -254,19 +238,17 @@ class PromptedRecipe(PaperRecipe):
             self.current_epoch += 1
 
     def save_checkpoint(self, filename: str) -> None:
-        """checkpoint_latest without the frozen tensors, if NNUNET_EXT_SLIM_CHECKPOINTS says so."""
+        """Leave frozen tensors out of checkpoint_latest, if NNUNET_EXT_SLIM_CHECKPOINTS says so."""
         written = self.local_rank == 0 and not self.disable_checkpointing
         with self.slim.saving(filename) if written else contextlib.nullcontext():
             super().save_checkpoint(filename)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """nnU-Net's; a network that needs clicks gets them from the reference, which is written down."""
+        """Do nnU-Net's; a network that needs clicks gets them from the reference, which is written down."""
         if self.prompts == "mixed":
             super().perform_actual_validation(save_probabilities)
-            return
-        from nnunet_ext.trainers.click_validation import validate_with_clicks
-
-        validate_with_clicks(self, save_probabilities=save_probabilities)
+        else:
+            validate_with_clicks(self, self.segmenter, self.maps, save_probabilities=save_probabilities)
 
 
 class _Prompted:

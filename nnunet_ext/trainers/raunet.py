@@ -9,7 +9,6 @@ import numpy as np
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
@@ -19,7 +18,6 @@ from nnunet_ext.architectures.raunet import UNet, UNet3D
 from nnunet_ext.architectures.raunet.fast import accelerate
 from nnunet_ext.architectures.raunet.layers import Norm
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
-from nnunet_ext.trainers.segmentation_transforms import segmentation_transforms
 
 ROTATION = (-np.pi / 12, np.pi / 12)  # 15 degrees; the paper names rotation, scaling and flip without ranges
 SCALING = (0.9, 1.1)
@@ -50,7 +48,7 @@ class nnUNetTrainerRAUNet(PaperRecipe):
     def build_network(
         cls, plan: ConfigurationManager, in_channels: int, out_channels: int, has_regions: bool
     ) -> nn.Module:
-        """`UNet` with the options of this class."""
+        """Build `UNet` with the options of this class."""
         net = UNet(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -64,40 +62,31 @@ class nnUNetTrainerRAUNet(PaperRecipe):
         return accelerate(net, enabled=cls.accelerated)
 
     def _build_loss(self) -> nn.Module:
-        """0.5 BCE + Dice: softmax over [0, z] makes nnU-Net's cross-entropy BCE, and its Dice that of sigmoid(z)."""
+        """Return 0.5 BCE + Dice: softmax over [0, z] makes nnU-Net's cross-entropy BCE, its Dice that of sigmoid(z)."""
         loss = super()._build_loss()
         loss.weight_ce = 0.5
         return loss
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
-        """Rotation and scaling within axial slices, also in 3D; horizontal flip, also at test time."""
+        """Rotate and scale within axial slices, also in 3D; flip horizontally, also at test time."""
         patch_size = self.configuration_manager.patch_size
         horizontal = (len(patch_size) - 1,)
         in_slice = get_patch_size(patch_size[-2:], ROTATION, ROTATION, ROTATION, SCALING)
         self.inference_allowed_mirroring_axes = horizontal
         return ROTATION, self.dim == 3, np.array([*patch_size[:-2], *in_slice]), horizontal
 
-    @staticmethod
-    def get_training_transforms(
-        patch_size: np.ndarray | Sequence[int],
-        rotation_for_DA: tuple[float, float],  # noqa: N803  (nnU-Net's name)
-        deep_supervision_scales: Sequence | None,
-        mirror_axes: Sequence[int],
-        do_dummy_2d_data_aug: bool,
-        use_mask_for_norm: Sequence[bool] | None = None,
-        is_cascaded: bool = False,
-        foreground_labels: Sequence[int] | None = None,
-        regions: Sequence | None = None,
-        ignore_label: int | None = None,
-    ) -> BasicTransform:
-        """Rotation, scaling, flip; then what nnU-Net does to every segmentation."""
+    @classmethod
+    def augmentation(
+        cls, patch_size: Sequence[int], rotation: tuple[float, float], mirror_axes: Sequence[int], in_slices: bool
+    ) -> list[BasicTransform]:
+        """Return rotation, scaling and flip."""
         spatial = SpatialTransform(
             tuple(patch_size[-2:]),
             patch_center_dist_from_border=0,
             random_crop=False,
             p_elastic_deform=0,
             p_rotation=1,
-            rotation=rotation_for_DA,
+            rotation=rotation,
             p_scaling=1,
             scaling=SCALING,
             p_synchronize_scaling_across_axes=1,
@@ -105,10 +94,8 @@ class nnUNetTrainerRAUNet(PaperRecipe):
             border_mode_seg="constant",
             padding_value_seg=-1,
         )
-        in_slice = [Convert3DTo2DTransform(), spatial, Convert2DTo3DTransform()] if do_dummy_2d_data_aug else [spatial]
-        mirror = MirrorTransform(allowed_axes=tuple(mirror_axes))
-        common = segmentation_transforms(use_mask_for_norm, regions, ignore_label)
-        return ComposeTransforms([*in_slice, mirror, *common])
+        transforms = [Convert3DTo2DTransform(), spatial, Convert2DTo3DTransform()] if in_slices else [spatial]
+        return [*transforms, MirrorTransform(allowed_axes=tuple(mirror_axes))]
 
 
 class nnUNetTrainerUNet(nnUNetTrainerRAUNet):
@@ -152,7 +139,7 @@ class nnUNetTrainerUNet3D(nnUNetTrainerRAUNet):
     def build_network(
         cls, plan: ConfigurationManager, in_channels: int, out_channels: int, has_regions: bool
     ) -> nn.Module:
-        """`UNet3D` with the options of this class."""
+        """Build `UNet3D` with the options of this class."""
         net = UNet3D(
             in_channels=in_channels,
             out_channels=out_channels,

@@ -1,11 +1,12 @@
-"""An epoch is a pass: how many iterations that is."""
+"""An epoch is a pass: how many iterations that is, and how far an epoch is."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from nnunet_ext.trainers.budget import iterations_per_pass, tiles
+from nnunet_ext.trainers import pass_trainer
+from nnunet_ext.trainers.pass_trainer import Progress, iterations_per_pass, tiles
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,15 @@ def test_iterations(batch: int, expected: int) -> None:
 
 def test_no_cases() -> None:
     assert iterations_per_pass(Dataset(), (32, 32), 2) == 1
+
+
+def test_progress_is_reported_at_intervals_with_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(pass_trainer, "monotonic", lambda: now[0])
+    lines: list[str] = []
+    p = Progress(100, lines.append, interval=60)
+    for _ in range(25):
+        now[0] += 10
+        p.step(0.5)
+    assert [line.split(",")[0] for line in lines] == [f"iteration {n}/100" for n in (6, 12, 18, 24)]
+    assert lines[-1] == "iteration 24/100, loss 0.5000, 13 min left in this epoch"

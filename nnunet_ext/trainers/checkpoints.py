@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from nnunet_ext.common import environment
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import atomic
 
 FROZEN = "checkpoint_frozen.pth"
 
@@ -19,8 +19,9 @@ FROZEN = "checkpoint_frozen.pth"
 class SlimCheckpoints:
     """Leaves frozen tensors out of ``checkpoint_latest.pth`` and puts them back when it is loaded.
 
-    They are written once, to ``checkpoint_frozen.pth`` beside it. Of SAMUS 375 MB stay out of every checkpoint_latest;
-    the best and the final one, which are predicted with, are always whole. Off unless NNUNET_EXT_SLIM_CHECKPOINTS is 1.
+    They are written once, to ``checkpoint_frozen.pth`` in the same folder. Of SAMUS 375 MB stay out of every
+    checkpoint_latest; the best and the final one, which are predicted with, are always whole. Off unless
+    NNUNET_EXT_SLIM_CHECKPOINTS is 1.
 
     Args:
         network: whose state dict nnU-Net saves and loads.
@@ -35,15 +36,14 @@ class SlimCheckpoints:
 
     @contextlib.contextmanager
     def saving(self, filename: str) -> Iterator[None]:
-        """What is saved to `filename` meanwhile is slim, if it is checkpoint_latest."""
+        """Keep frozen tensors out of what is saved to `filename` meanwhile, if that is checkpoint_latest."""
         if not (self.enabled and Path(filename).name == "checkpoint_latest.pth"):
             yield
             return
         frozen = self._frozen()
         if not self._written:
-            partial = self.file.with_name(f"{FROZEN}.partial")
-            torch.save(frozen, partial)
-            os.replace(partial, self.file)
+            with atomic(self.file) as partial:
+                torch.save(frozen, partial)
             self._written = True
 
         def drop(_module: nn.Module, state: dict, _prefix: str, _metadata: dict) -> None:
@@ -57,17 +57,18 @@ class SlimCheckpoints:
             handle.remove()
 
     def _frozen(self) -> dict[str, torch.Tensor]:
-        """Frozen parameters. Buffers count as trained: those of a batch norm change."""
+        """Return the frozen parameters. Buffers count as trained: those of a batch norm change."""
         frozen = {name for name, p in self.network.named_parameters() if not p.requires_grad}
         return {name: t for name, t in self.network.state_dict().items() if name in frozen}
 
     def _complete(self, _module: nn.Module, state: dict, *_: object) -> None:
+        """Put the frozen tensors back into a state dict that lacks all of them."""
         missing = [name for name in self._frozen() if name not in state]
         if not missing or len(missing) < len(self._frozen()):
             return  # whole, or not one of ours
         if not self.file.is_file():
             raise InputError(
                 f"checkpoint_latest.pth was written without the frozen weights, and {self.file} is gone.",
-                hint="Put it back beside the checkpoint, or train anew.",
+                hint="Put it back into the checkpoint's folder, or train anew.",
             )
         state.update(torch.load(self.file, map_location="cpu", weights_only=True))

@@ -1,23 +1,102 @@
-"""The file that says where to click, and where a click lands after preprocessing."""
+"""Clicks: from a reference segmentation, from a file that people write, and where they land after preprocessing."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.inference.prompted import Clicks
+from nnunet_ext.common.files import read_json
+from nnunet_ext.losses import ForegroundMaps
 
 EXAMPLE = '{"case_1": [{"point": [120, 88]}, {"point": [10, 9], "foreground": false}]}'
 
 
-def read(path: Path, *, cases: Sequence[str], classes: Sequence[str], ndim: int) -> dict[str, list[dict[str, Any]]]:
-    """Clicks by case: {"case": [{"point": [x, y] or [x, y, z], "foreground": true, "class": "lesion"}, ...], ...}.
+@dataclass(frozen=True, kw_only=True)
+class Clicks:
+    """The clicks on one class in one slice of a preprocessed case.
+
+    Shapes: xy (N, 2) in pixels of the preprocessed slice, labels (N,), 1 for foreground and 0 for background.
+    """
+
+    xy: torch.Tensor
+    labels: torch.Tensor
+
+
+Prompts = dict[tuple[int, int], Clicks]  # by (slice, class), classes counted from 0 without the background
+
+
+def random_clicks(
+    maps: torch.Tensor, valid: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Click once per map on a pixel of the foreground, each as likely as the other.
+
+    This is the rule of training in SAMUS's official code. A map without foreground gets a click on its background,
+    labelled 0.
+
+    Shapes: maps (B, K, H, W) and pixels that count (B, 1, H, W), bool, on the CPU -> (x, y) in pixels (B, K, 1, 2),
+    labels (B, K, 1).
+    """
+    candidates, labels = _candidates(maps, valid)
+    picked = torch.multinomial(candidates.flatten(0, 1).float(), 1, generator=generator)
+    return _points(picked.view(*maps.shape[:2], 1), maps), labels
+
+
+def fixed_clicks(maps: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Click on the middle one of the foreground pixels in reading order: the rule of validation and test.
+
+    Shapes: as `random_clicks`.
+    """
+    candidates, labels = _candidates(maps, valid)
+    order = candidates.cumsum(-1)
+    picked = (order == order[..., -1:] // 2 + 1).int().argmax(-1, keepdim=True)
+    return _points(picked, maps), labels
+
+
+def _candidates(maps: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the pixels that may be clicked (B, K, H W) and the label of the click (B, K, 1)."""
+    valid = valid | ~valid.any((-2, -1), keepdim=True)  # where nothing counts, a click anywhere does no harm
+    foreground, background = (maps & valid).flatten(2), (~maps & valid).flatten(2)
+    any_foreground = foreground.any(-1, keepdim=True)
+    return torch.where(any_foreground, foreground, background), any_foreground.long()
+
+
+def _points(index: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    width = maps.shape[-1]
+    return torch.stack([index % width, index // width], -1).float()
+
+
+def clicks_from_reference(seg: torch.Tensor, maps: ForegroundMaps, regions: Sequence | None) -> Prompts:
+    """Click once per slice and class of a reference by the papers' rule for tests, see `fixed_clicks`.
+
+    Args:
+        seg: preprocessed reference (1, z, y, x), labels, -1 outside of the image.
+        maps: how labels are to be read.
+        regions: nnU-Net's foreground regions, where the classes are regions.
+    """
+    slices = seg.transpose(0, 1)
+    if maps.has_regions:
+        found = torch.cat([torch.isin(slices, torch.tensor(region)) for region in regions], 1)
+    else:
+        found, _ = maps(slices)
+    inside = slices >= 0
+    if maps.ignore_label is not None:
+        inside &= slices != maps.ignore_label
+    points, labels = fixed_clicks(found, inside)
+    return {
+        (z, k): Clicks(xy=points[z, k], labels=labels[z, k]) for z in range(len(points)) for k in range(points.shape[1])
+    }
+
+
+def read_prompts(
+    path: Path, *, cases: Sequence[str], classes: Sequence[str], ndim: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Read clicks: {"case": [{"point": [x, y] or [x, y, z], "foreground": true, "class": "lesion"}, ...], ...}.
 
     Points count pixels of the original image from 0; ``foreground`` is true and ``class`` the only one by default.
 
@@ -30,13 +109,9 @@ def read(path: Path, *, cases: Sequence[str], classes: Sequence[str], ndim: int)
     Raises:
         InputError: everything that is wrong with the file, at once.
     """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise InputError(f"{path} cannot be read as JSON: {e}.", hint=f"It looks like {EXAMPLE}.") from e
+    hint = f"It looks like {EXAMPLE}."
+    content = read_json(path, hint=hint)
     problems = []
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no object.", hint=f"It looks like {EXAMPLE}.")
     unknown, missing = sorted(set(content) - set(cases)), sorted(set(cases) - set(content))
     if unknown:
         problems.append(f"{path}: no image for {', '.join(unknown)}.")
@@ -47,7 +122,7 @@ def read(path: Path, *, cases: Sequence[str], classes: Sequence[str], ndim: int)
             if fault := _fault(click, classes, ndim):
                 problems.append(f"{path}: click {i + 1} of {case}: {fault}.")
     if problems:
-        raise InputError(*problems, hint=f"It looks like {EXAMPLE}.")
+        raise InputError(*problems, hint=hint)
     return {
         case: [{"class": classes[0], "foreground": True, **click} for click in clicks]
         for case, clicks in content.items()
@@ -55,6 +130,7 @@ def read(path: Path, *, cases: Sequence[str], classes: Sequence[str], ndim: int)
 
 
 def _fault(click: Any, classes: Sequence[str], ndim: int) -> str:
+    """Return what is wrong with a click of a file; empty if nothing is."""
     if not isinstance(click, dict) or not click.keys() <= {"point", "foreground", "class"}:
         return 'not an object with "point" and, optionally, "foreground" and "class"'
     point = click.get("point")
@@ -77,12 +153,12 @@ def to_preprocessed(
     shape: Sequence[int],
     transpose_forward: Sequence[int],
     name: str,
-) -> dict:
-    """`Prompts` in a preprocessed case: transposed, cropped and resized as nnU-Net did with the image.
+) -> Prompts:
+    """Move clicks into a preprocessed case: transposed, cropped and resized as nnU-Net did with the image.
 
     Args:
-        clicks: of one case, as `read` returns them.
-        classes: as for `read`.
+        clicks: of one case, as `read_prompts` returns them.
+        classes: as for `read_prompts`.
         properties: what nnU-Net's preprocessor noted about the case.
         shape: (z, y, x) of the preprocessed case.
         transpose_forward: of the plans.
@@ -118,7 +194,7 @@ def to_original(
     shape: Sequence[int],
     transpose_backward: Sequence[int],
 ) -> list[float]:
-    """The inverse, for the record: (x, y) in a preprocessed slice -> [x, y, z] in the original image."""
+    """Move (x, y) in a preprocessed slice to [x, y, z] in the original image: the inverse, for the record."""
     box = properties["bbox_used_for_cropping"]
     place = [(p + 0.5) * (hi - lo) / n - 0.5 + lo for p, (lo, hi), n in zip((z, xy[1], xy[0]), box, shape, strict=True)]
     return [round(place[axis], 2) for axis in reversed(transpose_backward)]

@@ -80,7 +80,6 @@ def test_a_room_imports_only_from_rooms_above_it() -> None:
     assert wrong == []
 
 
-@MOVING
 def test_no_import_circle() -> None:
     # `import nnunet_ext` itself is lazy, and every module of the package runs it first
     edges = {module: targets - {"nnunet_ext"} for module, targets in graph().items()}

@@ -117,12 +117,13 @@ class _Model:
         device = torch.device(request.device)
         self.predictor = nnUNetPredictor(device=device, perform_everything_on_device=device.type == "cuda")
         self.predictor.initialize_from_trained_model_folder(str(request.model), folds, request.checkpoint)
-        self.network = host.unwrapped(self.predictor.network)
+        network = host.unwrapped(self.predictor.network)
         trainer = self.predictor.trainer_name
         entry = registry.get("trainer", trainer)
-        if not isinstance(self.network, PromptableSegmenter) or (entry is not None and entry.prompts == "none"):
+        if not isinstance(network, PromptableSegmenter) or (entry is not None and entry.prompts == "none"):
             raise InputError(f"{request.model} takes no prompts ({trainer}).", hint="Predict with nnUNetv2_predict.")
-        self.needs_clicks = self.network.prompts is None if entry is None else entry.prompts == "click"
+        self.network = network
+        self.needs_clicks = network.prompts is None if entry is None else entry.prompts == "click"
         self.plans, self.plan = self.predictor.plans_manager, self.predictor.configuration_manager
         self.dataset, self.ending = self.predictor.dataset_json, self.predictor.dataset_json["file_ending"]
         self.is_picture = issubclass(self.plans.image_reader_writer_class, NaturalImage2DIO)

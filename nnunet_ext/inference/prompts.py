@@ -80,7 +80,7 @@ def clicks_from_reference(seg: torch.Tensor, maps: ForegroundMaps, regions: Sequ
         regions: nnU-Net's foreground regions, where the classes are regions.
     """
     slices = seg.transpose(0, 1)
-    if maps.has_regions:
+    if regions is not None:
         found = torch.cat([torch.isin(slices, torch.tensor(region)) for region in regions], 1)
     else:
         found, _ = maps(slices)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
@@ -113,7 +112,7 @@ class PaperRecipe(PassTrainer):
     @classmethod
     def get_training_transforms(
         cls,
-        patch_size: np.ndarray | Sequence[int],
+        patch_size: Sequence[int],
         rotation_for_DA: tuple[float, float],  # noqa: N803  (nnU-Net's name)
         deep_supervision_scales: Sequence | None,
         mirror_axes: Sequence[int],

@@ -72,6 +72,21 @@ class SeedingLoader:
         return next(self.loader)
 
 
+def _seeded(
+    loader: DataLoader, processes: int, entropy: tuple[int, ...], device: torch.device
+) -> MultiThreadedAugmenter:
+    """Return a loader with worker processes whose batches follow from `entropy` alone."""
+    return MultiThreadedAugmenter(
+        SeedingLoader(loader),
+        None,
+        processes,
+        num_cached_per_queue=2,
+        seeds=[int(s) for s in np.random.SeedSequence(entropy).generate_state(processes)],
+        pin_memory=device.type == "cuda",
+        wait_time=0.002,
+    )
+
+
 class Progress:
     """Reports at most every `interval` seconds how far an epoch is: a pass over LiTS has 23,000 iterations.
 
@@ -170,22 +185,10 @@ class PassTrainer(nnUNetTrainer):
             loaders = super().get_dataloaders()
         if processes == 0:
             return loaders
+        entropy = (self.seed, LOADERS, self.current_epoch, self.local_rank)
         return tuple(
-            self._ordered(loader.data_loader, n, i)
+            _seeded(loader.data_loader, n, (*entropy, i), self.device)
             for i, (loader, n) in enumerate(zip(loaders, (processes, max(1, processes // 2)), strict=True))
-        )
-
-    def _ordered(self, loader: DataLoader, processes: int, which: int) -> MultiThreadedAugmenter:
-        """Return a loader with worker processes whose batches follow from the seed alone."""
-        entropy = (self.seed, LOADERS, self.current_epoch, self.local_rank, which)
-        return MultiThreadedAugmenter(
-            SeedingLoader(loader),
-            None,
-            processes,
-            num_cached_per_queue=2,
-            seeds=[int(s) for s in np.random.SeedSequence(entropy).generate_state(processes)],
-            pin_memory=self.device.type == "cuda",
-            wait_time=0.002,
         )
 
     def on_train_epoch_start(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ class PromptedRecipe(PaperRecipe):
     paper_patch_size = (256, 256)
     paper_batch_size = 4
 
+    network: Any  # nnU-Net's; while one of its steps runs, with prompts
     model: type[PromptedModel]
     vit: ViT = VIT_B
     image_size = 256
@@ -100,7 +101,7 @@ class PromptedRecipe(PaperRecipe):
     @property
     def segmenter(self) -> PromptableSegmenter:
         """The network without what DDP and compilation wrap around it."""
-        return host.unwrapped(self.network)
+        return cast(PromptableSegmenter, host.unwrapped(self.network))
 
     def initialize(self) -> None:
         """Build, and notice from then on whether a checkpoint fills the network."""

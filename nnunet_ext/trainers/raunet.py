@@ -33,7 +33,7 @@ class nnUNetTrainerRAUNet(PaperRecipe):
     paper = "Du & Wang 2025"
     learning_rate = 1e-4
     num_passes = 50
-    paper_patch_size = (512, 512)
+    paper_patch_size: tuple[int, ...] = (512, 512)
     paper_batch_size = 2
     paper_normalization = "LiverWindowCLAHENormalization"
 

@@ -1,4 +1,4 @@
-"""Seconds to build the HTML report of 200 cases and five models, without pictures; the comparison beside it.
+"""Seconds to build the HTML report of 200 cases and five models, without pictures, and to compare these.
 
     python benchmarks/report_build.py [--runs 5] [--quick]
 

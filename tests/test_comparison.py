@@ -284,7 +284,7 @@ class TestRefusals:
         assert "Left out, since B lacks it: HD95." in comparison.notes
 
     def test_a_fold_that_lacks_the_metric(self) -> None:
-        """nnU-Net's summary.json beside another fold's metrics.json: what was not measured is not undefined."""
+        """One fold has nnU-Net's summary.json, another metrics.json: what was not measured is not undefined."""
         full, names = with_distance("A", [1, 2, 3])[1][0], ["other_0", "other_1", "other_2"]
         plain = evaluation([0.1, 0.2, 0.3], cases=names)
         plain = replace(plain, table=plain.table.drop(columns=["hd95_mm", "nsd"]))

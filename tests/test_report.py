@@ -399,7 +399,7 @@ class TestPictures:
         images = Path(shutil.copytree(root / "study" / "imagesTs", tmp_path / "images"))
         case, why = chosen_cases(data_of(models), "lesion")[0]
         (images / f"{case}_0000.png").unlink()
-        (tmp_path / "truth").symlink_to(root / "study" / "labelsTs")  # no imagesTs beside it
+        (tmp_path / "truth").symlink_to(root / "study" / "labelsTs")  # no imagesTs in its folder
         places = {"images": str(images), "references": str(tmp_path / "truth")}
         runs = {name: [replace(r, info={**r.info, **places}) for r in own] for name, own in models.items()}
         gallery = qualitative(data_of(runs), untracked)

@@ -19,7 +19,7 @@ EXACT_UP_TO = 50  # differing pairs; scipy's own limit
 
 
 def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a - b, where equal values and equal differences stay equal in spite of floating-point rounding.
+    """Return a - b, where equal values and equal differences stay equal in spite of floating-point rounding.
 
     Shapes: (n,) both and result; NaN where either is.
     """
@@ -28,7 +28,7 @@ def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _rounded(values: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Values without the digits beyond `DIGITS` of the largest of `like`."""
+    """Return values without the digits beyond `DIGITS` of the largest of `like`."""
     largest = np.abs(like[np.isfinite(like)]).max(initial=0)
     if not largest:
         return values
@@ -37,7 +37,7 @@ def _rounded(values: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 def signed_rank_p(difference: np.ndarray) -> float:
-    """Two-sided p-value of Wilcoxon's signed-rank test.
+    """Return the two-sided p-value of Wilcoxon's signed-rank test.
 
     Zeros are left out, as Wilcoxon did. Up to 50 other pairs the p-value is exact, ties included: the part of all
     2^n choices of signs that are as far from the middle, twice the smaller tail. Without ties this is scipy's "exact".
@@ -59,17 +59,17 @@ def signed_rank_p(difference: np.ndarray) -> float:
 
 
 def smallest_p(n: int) -> float:
-    """The smallest p-value that `signed_rank_p` has for n differing pairs: all differences with one sign."""
+    """Return the smallest p-value that `signed_rank_p` has for n differing pairs: all differences with one sign."""
     return min(1.0, 2.0 ** (1 - n))
 
 
 def pairs_needed(family: int, alpha: float) -> int:
-    """Differing pairs it takes for `family` tests to be able to pass Holm's correction at `alpha`."""
+    """Return how many differing pairs it takes for `family` tests to be able to pass Holm's correction at `alpha`."""
     return next(n for n in range(2, 10_000) if family * smallest_p(n) < alpha)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """P-values after Holm's correction; NaN stays NaN and does not count as a test.
+    """Return p-values after Holm's correction; NaN stays NaN and does not count as a test.
 
     Never smaller than what goes in, in the same order, at most 1, and non-decreasing in every p: the correction of the
     smallest attainable p-values is the smallest attainable corrected one.
@@ -83,7 +83,7 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 
 def rank_biserial(difference: np.ndarray) -> float:
-    """Matched-pairs rank-biserial correlation: (R+ - R-) / (R+ + R-) of the signed ranks, without zeros.
+    """Return the matched-pairs rank-biserial correlation: (R+ - R-) / (R+ + R-) of the signed ranks, without zeros.
 
     1 where all differences are positive, -1 where all are negative, 0 where nothing differs.
     """
@@ -93,7 +93,7 @@ def rank_biserial(difference: np.ndarray) -> float:
 
 
 def friedman(values: np.ndarray) -> tuple[float, float]:
-    """Friedman's statistic and its p-value by the chi-squared approximation, with correction for ties.
+    """Return Friedman's statistic and its p-value by the chi-squared approximation, with correction for ties.
 
     Shapes: (cases, models), three models or more, no NaN. (0, 1) if no case tells the models apart.
     """
@@ -105,7 +105,7 @@ def friedman(values: np.ndarray) -> tuple[float, float]:
 
 
 def smallest_friedman_p(cases: int, models: int) -> float:
-    """The p-value of `friedman` where every case has the same order."""
+    """Return the p-value of `friedman` where every case has the same order."""
     return float(stats.chi2.sf(cases * (models - 1), models - 1))
 
 
@@ -148,7 +148,7 @@ class RankStability:
 
 
 def _tau(full: np.ndarray, sampled: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b between one ranking, (models,), and many, (samples, models)."""
+    """Return Kendall's tau-b between one ranking, (models,), and many, (samples, models)."""
     i, j = np.triu_indices(full.size, 1)
     a, b = np.sign(full[i] - full[j]), np.sign(sampled[:, i] - sampled[:, j])
     untied = np.sqrt(np.count_nonzero(a) * np.count_nonzero(b, axis=1))

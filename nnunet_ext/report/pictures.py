@@ -331,14 +331,12 @@ def _image_folders(data: ReportData, case: str) -> Iterator[Path]:
 
 
 def mask_file(data: ReportData, name: str, case: str, what: Literal["predictions", "references"]) -> Path | None:
-    """Return a model's file of a case, in its folder of predictions or references, or in its folds' validation."""
+    """Return a model's prediction or reference of a case; None where that is not known."""
     run = data.run_of(name, case)
-    if run is None or not run.info.get(what):
-        return None
-    if (known := run.file(what, case)) and known.is_file():
-        return known
-    folder, file = Path(run.info[what]), f"{glob.escape(case)}{run.info.get('file_ending') or '.*'}"
-    return next((f for pattern in (file, f"fold_*/validation/{file}") for f in sorted(folder.glob(pattern))), None)
+    file = run.file(what, case) if run else None
+    if file is None or file.is_file():
+        return file
+    return next(iter(sorted(file.parent.glob(f"{glob.escape(case)}.*"))), None)  # a summary.json names no file ending
 
 
 def read(file: Path | None) -> Volume | None:

@@ -24,7 +24,7 @@ def tag(name: str, content: Iterable[str] | str = "", /, **attributes: object) -
 
 
 def short(value: object) -> object:
-    """Return a coordinate to a tenth of a pixel; what is no float as it is."""
+    """Return a coordinate to a tenth of a pixel; anything but a float stays as it is."""
     return f"{round(float(value), 1):g}" if isinstance(value, float) else value
 
 

@@ -87,7 +87,7 @@ def published_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
 def _here(model: ModelRuns, key: str) -> str:
     """Mean over cases, of the first structure."""
     structure, labels = next(iter(model.runs[0].structures.items()))
-    s = summarise(model.tables(labels), key)
+    s = summarise(model.tables(labels), [key])[key]
     if not s.n:
         return "undefined"
     spread = f", sd over {len(s.repeat_means)} runs {s.repeat_sd:.3g}" if len(s.repeat_means) > 1 else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 
@@ -88,7 +88,12 @@ def compare(
         units=measuring_run(pooled).units,
         alpha=alpha,
     )
-    results = {(name, key): design.result(name, BY_KEY[key], tables[name]) for name in chosen for key in keys}
+    summaries = {name: {m: summarise(own, keys) for m, own in of.items()} for name, of in tables.items()}
+    results = {
+        (name, key): design.result(name, BY_KEY[key], tables[name], {m: own[key] for m, own in summaries[name].items()})
+        for name in chosen
+        for key in keys
+    }
     return Comparison(
         models=tuple(pooled),
         cases=tuple(pooled[0].cases),
@@ -152,7 +157,7 @@ class _Design:
             groups.setdefault(source, []).append(name)
         return groups
 
-    def result(self, structure: str, metric: Metric, tables: Tables) -> Result:
+    def result(self, structure: str, metric: Metric, tables: Tables, summaries: dict[str, ModelSummary]) -> Result:
         """Compare by one structure and metric; a metric without a better direction is summed up only."""
         index = next(iter(tables.values()))[0].index
         values = pd.DataFrame({name: mean_over_repeats(own, metric.key) for name, own in tables.items()}, index=index)
@@ -164,7 +169,7 @@ class _Design:
             unit=wording.unit(metric, self.units),
             label=wording.label(metric, self.units),
             values=values,
-            summaries={name: summarise(own, metric.key) for name, own in tables.items()},
+            summaries=summaries,
             pairs=tuple(self._pairs(values, metric)) if metric.better else (),
             rankings=tuple(filter(None, rankings)),
             best=frozenset(name for group in groups.values() for name in best(values[group], metric)),
@@ -218,22 +223,27 @@ def mean_over_repeats(tables: Sequence[pd.DataFrame], metric: str) -> np.ndarray
     return mean
 
 
-def summarise(tables: Sequence[pd.DataFrame], metric: str) -> ModelSummary:
-    """Sum up a model's values of one metric over the cases where every repeat is defined.
+def summarise(tables: Sequence[pd.DataFrame], metrics: Iterable[str]) -> dict[str, ModelSummary]:
+    """Sum up a model's values of each metric over the cases where every repeat is defined.
 
     Args:
         tables: one per repeat; their rows are the same cases.
+        metrics: keys of metrics that all tables have.
     """
-    values = mean_over_repeats(tables, metric)
-    defined = ~np.isnan(values)
-    repeats = [table[metric].to_numpy(dtype=float)[defined] for table in tables]
-    means = [float(repeat.mean()) if repeat.size else math.nan for repeat in repeats]
-    pooled = [aggregate.pooled(table).get(metric, math.nan) for table in tables]
-    return ModelSummary(
-        **asdict(aggregate.summarise(values, float(np.mean(pooled)))),
-        repeat_means=tuple(means),
-        repeat_sd=float(np.std(means, ddof=1)) if len(means) > 1 else math.nan,
-    )
+    pooled = [aggregate.pooled(table) for table in tables]
+    summaries = {}
+    for key in metrics:
+        values = mean_over_repeats(tables, key)
+        defined = ~np.isnan(values)
+        repeats = [table[key].to_numpy(dtype=float)[defined] for table in tables]
+        means = [float(repeat.mean()) if repeat.size else math.nan for repeat in repeats]
+        micro = float(np.mean([ratios.get(key, math.nan) for ratios in pooled]))
+        summaries[key] = ModelSummary(
+            **asdict(aggregate.summarise(values, micro)),
+            repeat_means=tuple(means),
+            repeat_sd=float(np.std(means, ddof=1)) if len(means) > 1 else math.nan,
+        )
+    return summaries
 
 
 def best(values: pd.DataFrame, metric: Metric) -> set[str]:

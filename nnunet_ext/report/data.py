@@ -170,14 +170,13 @@ class ReportData:
 
     @cached_property
     def _summaries(self) -> dict[tuple[str, str, str], ModelSummary]:
-        return {
-            (structure, metric.key, name): result.summaries[name]
-            if (result := self.result(structure, metric.key))
-            else summarise(tables, metric.key)
-            for (structure, name), tables in self._tables.items()
-            for metric in self.metrics(structure)
-            if all(metric.key in table for table in tables)
-        }
+        found: dict[tuple[str, str, str], ModelSummary] = {}
+        for (structure, name), tables in self._tables.items():
+            results = {m.key: self.result(structure, m.key) for m in self.metrics(structure)}
+            own = {key: result.summaries[name] for key, result in results.items() if result}
+            missing = [key for key in results if key not in own and all(key in table for table in tables)]
+            found |= {(structure, key, name): s for key, s in (own | summarise(tables, missing)).items()}
+        return found
 
     def summary(self, structure: str, key: str, name: str) -> ModelSummary | None:
         """Return a model's summary of a metric; None where the model lacks it."""

@@ -14,7 +14,7 @@ import _nnunet_ext_hook  # noqa: F401  (importing it is what activates it)
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
-    from nnunet_ext.comparison.compare import compare
+    from nnunet_ext.comparison import compare
     from nnunet_ext.evaluation.evaluator import evaluate
     from nnunet_ext.metrics.surface import surface_distances
     from nnunet_ext.report import build_report
@@ -23,7 +23,7 @@ __all__ = ["__version__", "build_report", "compare", "evaluate", "surface_distan
 
 _ADDRESSES = {
     "build_report": "nnunet_ext.report:build_report",
-    "compare": "nnunet_ext.comparison.compare:compare",
+    "compare": "nnunet_ext.comparison:compare",
     "evaluate": "nnunet_ext.evaluation.evaluator:evaluate",
     "surface_distances": "nnunet_ext.metrics.surface:surface_distances",
 }

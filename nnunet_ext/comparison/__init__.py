@@ -1,6 +1,6 @@
 """Models compared on the same cases: what each reached, what sets two of them apart, how firm their order is."""
 
-from nnunet_ext.comparison.compare import DEFAULT_METRICS, compare
+from nnunet_ext.comparison.engine import DEFAULT_METRICS, compare
 from nnunet_ext.comparison.export import (
     FILES,
     case_rows,
@@ -13,8 +13,8 @@ from nnunet_ext.comparison.export import (
     to_latex,
     to_text,
 )
-from nnunet_ext.comparison.models import ModelRuns, read_models
-from nnunet_ext.comparison.records import Comparison, Friedman, ModelSummary, Pair, Ranking, Result
+from nnunet_ext.comparison.model_runs import ModelRuns, read_models
+from nnunet_ext.comparison.results import Comparison, Friedman, ModelSummary, Pair, Ranking, Result
 
 __all__ = [
     "DEFAULT_METRICS",

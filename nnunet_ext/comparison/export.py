@@ -12,7 +12,7 @@ import pandas as pd
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import check_replaceable, read_json_if_any, without_nan, write_json, write_text
-from nnunet_ext.comparison.records import Comparison, ModelSummary, Pair, Ranking, Result
+from nnunet_ext.comparison.results import Comparison, ModelSummary, Pair, Ranking, Result
 from nnunet_ext.comparison.wording import PROMPTS, effect, interval, method, number, p_value
 
 RECORD, MARK = "comparison.json", "nnunet_ext compare"

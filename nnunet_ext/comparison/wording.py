@@ -8,8 +8,8 @@ from itertools import combinations
 
 from nnunet_ext.common.text import some
 from nnunet_ext.comparison import statistics
-from nnunet_ext.comparison.models import ModelRuns
-from nnunet_ext.comparison.records import Comparison, Pair, Ranking, Result
+from nnunet_ext.comparison.model_runs import ModelRuns
+from nnunet_ext.comparison.results import Comparison, Pair, Ranking, Result
 from nnunet_ext.metrics.bootstrap import SAMPLES
 from nnunet_ext.metrics.definitions import BY_KEY, Metric, Units
 

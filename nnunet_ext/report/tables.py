@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from nnunet_ext.comparison.compare import best
+from nnunet_ext.comparison.engine import best
 from nnunet_ext.comparison.export import pair_rows, summary_cells, to_csv, to_latex
-from nnunet_ext.comparison.records import Pair, Result
+from nnunet_ext.comparison.results import Pair, Result
 from nnunet_ext.comparison.wording import method
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.report.data import Published, ReportData

@@ -13,8 +13,8 @@ import pandas as pd
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.text import some
 from nnunet_ext.comparison import statistics, wording
-from nnunet_ext.comparison.models import Labels, ModelRuns, all_structures, measuring_run, problems
-from nnunet_ext.comparison.records import Comparison, Finding, Friedman, ModelSummary, Pair, Ranking, Result
+from nnunet_ext.comparison.model_runs import Labels, ModelRuns, all_structures, measuring_run, problems
+from nnunet_ext.comparison.results import Comparison, Finding, Friedman, ModelSummary, Pair, Ranking, Result
 from nnunet_ext.evaluation import aggregate
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.bootstrap import mean_intervals

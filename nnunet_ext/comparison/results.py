@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from nnunet_ext.comparison.models import ModelRuns
+from nnunet_ext.comparison.model_runs import ModelRuns
 from nnunet_ext.evaluation.aggregate import Summary
 from nnunet_ext.metrics.definitions import Metric, Units
 

@@ -40,11 +40,8 @@ from common import (
 )  # fmt: skip
 from torch import nn
 
-from nnunet_ext.architectures.samus.linear import _product as onednn_product
-from nnunet_ext.architectures.samus.linear import onednn_is_better
-from nnunet_ext.architectures.samus.samus import SAMUS
-from nnunet_ext.architectures.samus.samus_hf import SAMUSHF
-from nnunet_ext.architectures.samus.vit import ViT
+from nnunet_ext.architectures.samus.common import ViT
+from nnunet_ext.architectures.samus.models import SAMUS, SAMUSHF
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from samus_reference import TINY, ReferenceSAMUS, official_loss
@@ -53,8 +50,6 @@ from samus_weights import Batch, fill_, official_keys
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "reference": ReferenceSAMUS,
     "SAMUS": SAMUS,
-    "SAMUS, windowed blocks recomputed": partial(SAMUS, checkpointing="windowed"),
-    "SAMUS, all blocks recomputed": partial(SAMUS, checkpointing="all"),
     "SAMUS-HF": SAMUSHF,
 }
 MODES = ("forward", "forward + backward", "step")
@@ -217,15 +212,6 @@ def request_to_encoder(run: Training, repeats: int) -> float:
     return (seconds["9 masks"] - seconds["1 masks"]) / 8 / seconds["encoder"]
 
 
-def linear_speed(runs: int) -> dict[str, float]:
-    """GFLOP/s of the encoder's widest product through torch's own linear (MKL) and through oneDNN, on this CPU."""
-    x, weight = torch.randn(1024, 768), torch.randn(3072, 768)
-    with torch.no_grad():
-        variants = {"MKL": lambda: nn.functional.linear(x, weight), "oneDNN": lambda: onednn_product(x, weight)}
-        seconds = medians(interleaved(variants, 5 * runs))
-    return {name: 2 * x.numel() * len(weight) / value / 1e9 for name, value in seconds.items()}
-
-
 def longer(times: dict[str, list[float]], than: dict[str, list[float]]) -> float:
     """By which part one network takes longer than the other, compared within rounds, so that other work meets both."""
     pairs = zip(times["seconds"], than["seconds"], strict=True)
@@ -255,8 +241,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         run.take(1)
     results["shares"] = shares({n: runs[n] for n in ("reference", "SAMUS", "SAMUS-HF") if n in runs}, args.runs)
     results["request_to_encoder"] = request_to_encoder(runs["SAMUS"], args.runs)
-    if args.device == "cpu" and onednn_is_better():
-        results["linear_gflops"] = linear_speed(args.runs)
     del runs, run
     give_memory_back()  # room for the children
     options = ("--device", args.device, "--threads", args.threads, *["--amp"] * args.amp, *["--quick"] * args.quick)
@@ -288,8 +272,6 @@ def report(results: dict[str, Any], where: dict[str, object], args: argparse.Nam
         *(f"- the high-frequency branch makes a step of batch {batch} longer by {share:.1%} (aim: under 2 %)"
           for batch, share in extra.items()),
         f"- one more class or click costs {results['request_to_encoder']:.2%} of the encoder (aim: under 1 %)",
-        *(f"- linear layers: {', '.join(f'{name} {speed:.0f} GFLOP/s' for name, speed in speeds.items())}"
-          for speeds in [results.get("linear_gflops")] if speeds),
         *(f"- {name}, {mode}: {percentages(parts)}" for name, modes in results["shares"].items()
           for mode, parts in modes.items()),
     ]  # fmt: skip

@@ -29,7 +29,6 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from nnunet_ext.architectures.raunet import UNet
-from nnunet_ext.architectures.raunet.fast import accelerate
 
 PAPER_ROWS: dict[str, dict[str, Any]] = {
     "U-Net": {"block": "double", "gates": False},
@@ -63,7 +62,6 @@ def builders() -> dict[str, Callable[[int], nn.Module]]:
     rows: dict[str, Callable[[int], nn.Module]] = {}
     for name, options in PAPER_ROWS.items():
         rows[name] = lambda size, options=options: UNet(**options)
-        rows[f"{name}, fast"] = lambda size, options=options: accelerate(UNet(**options))
     rows["nnU-Net 2d"] = lambda size: nnunet(size, deep_supervision=False)
     rows["nnU-Net 2d, deep supervision"] = lambda size: nnunet(size, deep_supervision=True)
     rows["MONAI AttentionUnet"] = monai_attention_unet

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from nnunet_ext.architectures.samus.precision import full_precision
+from nnunet_ext.architectures.samus.common import full_precision
 
 SMOOTH = 1e-5
 Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

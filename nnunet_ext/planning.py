@@ -21,8 +21,9 @@ from nnunetv2.preprocessing.resampling.no_resampling import no_resampling_hack
 from PIL import Image
 from torch import nn
 
-from nnunet_ext.architectures.memory import training_memory
+from nnunet_ext.architectures.memory import set_recomputation, training_memory
 from nnunet_ext.architectures.raunet import UNet, UNet3D
+from nnunet_ext.common import environment
 from nnunet_ext.preprocessing import LiverWindowCLAHENormalization, resize_slices
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class RAUNetPlanner(ExperimentPlanner):
 
     Batch, then patch, shrink with a warning where a training step of the largest network of the paper would not fit
     ``-gpu_memory_target``; a larger target changes nothing, because the batch size is part of the recipe.
+    With NNUNET_EXT_RECOMPUTE=1 the step is that of a training with it.
     """
 
     def __init__(self, *args, plans_name: str = "nnUNetRAUNetPlans", **kwargs) -> None:
@@ -99,9 +101,10 @@ class RAUNetPlanner(ExperimentPlanner):
         if needed != paper:
             logger.warning(
                 "%dd: the paper's batch of %d patches of %s needs about %.1f GiB in fp32, more than the target of %s "
-                "GiB; planned: batch %d, patch %s, about %.1f GiB. -gpu_memory_target plans for a larger GPU.",
+                "GiB; planned: batch %d, patch %s, about %.1f GiB. -gpu_memory_target plans for a larger GPU, %s=1 "
+                "(here and in training) for a step that needs less memory and more time.",
                 *(dim, PAPER_BATCH_SIZE, "x".join(map(str, wanted)), paper / 2**30, self.UNet_vram_target_GB),
-                *(batch, "x".join(map(str, topology[3])), needed / 2**30),
+                *(batch, "x".join(map(str, topology[3])), needed / 2**30, environment.RECOMPUTE),
             )
         return batch, topology
 
@@ -112,7 +115,13 @@ class RAUNetPlanner(ExperimentPlanner):
     def _training_memory(self, batch: int, patch: Sequence[int]) -> int:
         """Return the bytes of a training step of the hungriest network of the paper."""
         channels = len(self.dataset_json.get("channel_names", self.dataset_json.get("modality")))
-        return training_memory(lambda: HUNGRIEST[len(patch)](in_channels=channels), (batch, channels, *patch))
+
+        def build() -> nn.Module:
+            network = HUNGRIEST[len(patch)](in_channels=channels)
+            set_recomputation(network, environment.switch(environment.RECOMPUTE))
+            return network
+
+        return training_memory(build, (batch, channels, *patch))
 
     def _set_topology(self, plan: dict, topology: tuple, dim: int) -> None:
         """Set the patch size and nnU-Net's own network for it: stock trainers train on these plans too."""

@@ -1,4 +1,4 @@
-"""Integers from environment variables."""
+"""Integers and switches from environment variables."""
 
 from __future__ import annotations
 
@@ -26,3 +26,16 @@ def test_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv(environment.ITERATIONS, text)
     with pytest.raises(InputError, match=rf"NNUNET_EXT_ITERATIONS='{text}' is not an integer of at least {minimum}"):
         environment.integer(environment.ITERATIONS, minimum)
+
+
+@pytest.mark.parametrize(("text", "on"), [("1", True), (" 1 ", True), ("0", False), ("", False)])
+def test_switch(monkeypatch: pytest.MonkeyPatch, text: str, on: bool) -> None:
+    monkeypatch.setenv(environment.RECOMPUTE, text)
+    assert environment.switch(environment.RECOMPUTE) == on
+
+
+@pytest.mark.parametrize("text", ["2", "yes", "-1"])
+def test_wrong_switch(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(environment.RECOMPUTE, text)
+    with pytest.raises(InputError, match=f"NNUNET_EXT_RECOMPUTE='{text}' is neither 0 nor 1"):
+        environment.switch(environment.RECOMPUTE)

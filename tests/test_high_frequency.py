@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from segment_anything.modeling import common
 from torch import nn
 
-from nnunet_ext.architectures.samus.hf_gate import HighFrequencyGate
-from nnunet_ext.architectures.samus.hf_stem import HighFrequencyStem
-from nnunet_ext.architectures.samus.high_frequency import HighFrequencyImage
-from nnunet_ext.architectures.samus.layer_norm import LayerNorm2d
-from nnunet_ext.architectures.samus.multi_scale_attention_gate import MultiScaleAttentionGate
+from nnunet_ext.architectures.samus.common import LayerNorm2d
+from nnunet_ext.architectures.samus.high_frequency import (
+    HighFrequencyGate,
+    HighFrequencyImage,
+    HighFrequencyStem,
+    MultiScaleAttentionGate,
+)
 
 WAVELETS = pywt.wavelist(kind="discrete")
 

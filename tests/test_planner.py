@@ -80,6 +80,16 @@ def test_a_smaller_target_shrinks_the_batch_with_a_warning(
     assert (two["patch_size"], two["batch_size"]) == ([512, 512], 1)
     assert "2d: the paper's batch of 2 patches of 512x512 needs about 3.6 GiB" in caplog.text
     assert "-gpu_memory_target" in caplog.text
+    assert "NNUNET_EXT_RECOMPUTE=1" in caplog.text
+
+
+def test_recomputation_fits_into_less(
+    nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NNUNET_EXT_RECOMPUTE", "1")
+    two = plan(nnunet_folders, (120, 512, 512), gpu_memory_target_in_gb=3)["configurations"]["2d"]
+    assert (two["patch_size"], two["batch_size"]) == ([512, 512], 2)
+    assert not [r for r in caplog.records if "2d" in r.message]
 
 
 def test_a_tiny_target_shrinks_the_patch_too(nnunet_folders: Path) -> None:

@@ -8,11 +8,8 @@ import pytest
 import torch
 from contract import Build, NetworkContract
 
-from nnunet_ext.architectures.memory import saved_activations, training_memory
 from nnunet_ext.architectures.raunet import UNet, UNet3D
-from nnunet_ext.architectures.raunet.attention_gate import AttentionGate
-from nnunet_ext.architectures.raunet.bottleneck import BottleneckResidual
-from nnunet_ext.architectures.raunet.layers import normalization
+from nnunet_ext.architectures.raunet.blocks import AttentionGate, BottleneckResidual, normalization
 
 SMALL = (16, 32, 64)
 
@@ -112,17 +109,3 @@ def test_groups(channels: int, groups: int) -> None:
 def test_groups_that_do_not_divide() -> None:
     with pytest.raises(ValueError, match="divisible"):
         normalization("group", 48)
-
-
-def test_memory_of_the_meta_device_is_that_of_the_real_one() -> None:
-    net = UNet(features=SMALL)
-    shape = (2, 1, 40, 40)
-    real = saved_activations(net, shape)
-    assert real > 2 * 16 * 40 * 40 * 4  # at the least the first feature map
-    assert training_memory(lambda: UNet(features=SMALL), shape) == real + 16 * count(net)
-
-
-def test_memory_of_the_paper_is_the_measured_one() -> None:
-    """Saved activations of a batch of two 512x512 slices: 3.38 GiB for RA-U-Net."""
-    with torch.device("meta"):
-        assert saved_activations(UNet(), (2, 1, 512, 512)) / 2**30 == pytest.approx(3.38, abs=0.01)

@@ -13,14 +13,14 @@ from segment_anything.modeling import ImageEncoderViT, PromptEncoder
 from segment_anything.modeling.mask_decoder import MaskDecoder as SAMMaskDecoder
 from torch import nn
 
-from nnunet_ext.architectures.samus import checkpoint, linear
-from nnunet_ext.architectures.samus.attention import Attention, WindowAttention
-from nnunet_ext.architectures.samus.model import PromptedModel
-from nnunet_ext.architectures.samus.promptable import PromptableSegmenter
-from nnunet_ext.architectures.samus.sam import SAM
-from nnunet_ext.architectures.samus.samus import SAMUS
-from nnunet_ext.architectures.samus.samus_hf import SAMUSHF
-from nnunet_ext.architectures.samus.vit import VIT_B, VIT_H, VIT_L, ViT
+from nnunet_ext import registry
+from nnunet_ext.architectures.samus import checkpoint
+from nnunet_ext.architectures.samus.common import VIT_B, VIT_H, VIT_L, ViT
+from nnunet_ext.architectures.samus.high_frequency import HighFrequencyImage
+from nnunet_ext.architectures.samus.image_encoder import Attention, WindowAttention
+from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
+from nnunet_ext.architectures.samus.prompted_model import PromptedModel
+from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common.errors import InputError
 
 SMALL = ViT(
@@ -207,35 +207,10 @@ def test_several_requests_equal_one_at_a_time() -> None:
         torch.testing.assert_close(together[:, k : k + 1], net.decode(embedding, tokens[:, k : k + 1]))
 
 
-@pytest.mark.parametrize("checkpointing", ["windowed", "all"])
-def test_checkpointing_changes_no_gradient(checkpointing: str) -> None:
-    nets = [build("SAMUS").train(), build("SAMUS", checkpointing=checkpointing).train()]
-    for net in nets:
-        net.predict_low_res(torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)),
-                            torch.tensor([[[9.0, 9.0]]]), torch.ones(1, 1)).mean().backward()  # fmt: skip
-    for a, b in zip(*(net.parameters() for net in nets), strict=True):
-        assert (a.grad is None) == (b.grad is None)
-        assert a.grad is None or torch.equal(a.grad, b.grad)
-
-
 def test_colour_image_of_equal_channels_is_the_grey_one() -> None:
     net = build("SAMUS-HF").eval()
     grey = torch.rand(1, 1, 64, 64)
     torch.testing.assert_close(net.encode(grey), net.encode(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
-
-
-def test_position_adapter_is_kept_until_a_parameter_changes() -> None:
-    net = build("SAMUS").eval()
-    adapter, table = net.image_encoder.post_pos_embed, net.image_encoder.pos_embed
-    with torch.no_grad():
-        first = adapter(table)
-        assert adapter(table) is first
-        next(adapter.parameters()).add_(0.1)
-        second = adapter(table)
-        assert not torch.equal(first, second)
-        net.load_state_dict(build("SAMUS").state_dict())
-        assert torch.equal(adapter(table), first)
-    assert adapter(table).requires_grad
 
 
 @pytest.mark.parametrize("picture", ["high_frequency", "grey"])
@@ -302,7 +277,7 @@ def without(state: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"conv.weight": torch.ones(1)}, "no checkpoint of SAM or SAMUS"),
+        ({"conv.weight": torch.ones(1)}, "not a checkpoint of SAM or SAMUS"),
         (without(build("SAMUS").state_dict(), "mask_decoder"), "mask_decoder"),
         (without(build("SAMUS").state_dict(), "blocks.1.MLP_Adapter"), "missing"),
         ({**sam_state(), "image_encoder.neck.0.weight": torch.full((32, 48, 1, 1), torch.nan)}, "not finite"),
@@ -355,25 +330,11 @@ def test_logits_at_the_models_resolution() -> None:
     assert out.shape == (2, 2, 32, 32)
 
 
-@pytest.mark.parametrize(("bias", "trained"), [(True, True), (True, False), (False, True)])
-def test_onednn_computes_what_the_plain_layer_computes(
-    bias: bool, trained: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The branch that AMD processors take, forced: outputs and gradients."""
-    if not torch.backends.mkldnn.is_available():
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(linear, "SMALLEST", 0)
-    layer = linear.Linear(24, 40, bias=bias).requires_grad_(trained)
-    x, weight = torch.randn(2, 3, 5, 24), torch.randn(2, 3, 5, 40)
-    results = []
-    for better in (False, True):
-        monkeypatch.setattr(linear, "onednn_is_better", lambda better=better: better)
-        seen = x.clone().requires_grad_()
-        layer.zero_grad()
-        out = layer(seen)
-        assert ("OneDNN" in type(out.grad_fn).__name__) == better
-        (out * weight).sum().backward()
-        results.append([out.detach(), seen.grad, *(p.grad for p in layer.parameters() if trained)])
-    for plain, onednn in zip(*results, strict=True):
-        torch.testing.assert_close(onednn, plain, rtol=1e-4, atol=1e-5)
-    assert all(p.grad is None for p in layer.parameters()) != trained
+@pytest.mark.parametrize("suffix", ["SAMUSHF", "SAMUSHFControl", "SAMUS", "SAM"])
+def test_high_frequencies_of_a_trainer(suffix: str) -> None:
+    """The module is the network's own, and computes outside of it."""
+    found = registry.get("trainer", f"nnUNetTrainer{suffix}").load().high_frequency_image()
+    assert isinstance(found, HighFrequencyImage) == (suffix == "SAMUSHF")
+    if found is not None:
+        image = torch.rand(1, 1, 32, 32)
+        assert torch.equal(found(image), HighFrequencyImage()(image))

@@ -19,7 +19,7 @@ from samus_reference import ReferenceSAMUS, official_loss
 from samus_weights import Batch, fill_, gradient_norms, intermediates
 from torch import nn
 
-from nnunet_ext.architectures.samus.samus import SAMUS
+from nnunet_ext.architectures.samus.models import SAMUS
 
 NETWORKS = [  # the outputs of each are computed once
     pytest.param(ReferenceSAMUS, marks=pytest.mark.xdist_group("samus_official_plain"), id="plain"),

@@ -24,8 +24,8 @@ from test_trainers import (
 )  # fmt: skip
 
 from nnunet_ext import registry
-from nnunet_ext.architectures.samus.sam import SAM
-from nnunet_ext.architectures.samus.vit import VIT_TINY
+from nnunet_ext.architectures.samus.common import VIT_TINY
+from nnunet_ext.architectures.samus.models import SAM
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.inference.prompts import random_clicks
 from nnunet_ext.trainers.prompted_recipe import PromptedRecipe

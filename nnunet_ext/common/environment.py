@@ -1,4 +1,4 @@
-"""The environment variables of nnunet_ext: they change budget, seed and sources, never the function of a network."""
+"""The environment variables of nnunet_ext: budget, seed, sources and memory, never the function of a network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ ITERATIONS = "NNUNET_EXT_ITERATIONS"
 VAL_ITERATIONS = "NNUNET_EXT_VAL_ITERATIONS"
 SEED = "NNUNET_EXT_SEED"
 SLIM_CHECKPOINTS = "NNUNET_EXT_SLIM_CHECKPOINTS"
+RECOMPUTE = "NNUNET_EXT_RECOMPUTE"
 SAM_CHECKPOINT = "NNUNET_EXT_SAM_CHECKPOINT"
 
 
@@ -30,3 +31,15 @@ def integer(name: str, minimum: int = 1) -> int | None:
     if value < minimum:
         raise InputError(f"{name}={text!r} is not an integer of at least {minimum}.", hint="Correct or unset it.")
     return value
+
+
+def switch(name: str) -> bool:
+    """Tell whether an environment variable is 1; where it is 0 or not set, it is not.
+
+    Raises:
+        InputError: another value.
+    """
+    text = os.environ.get(name, "").strip()
+    if text not in ("", "0", "1"):
+        raise InputError(f"{name}={text!r} is neither 0 nor 1.", hint="Correct or unset it.")
+    return text == "1"

@@ -16,7 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from nnunet_ext import registry
-from nnunet_ext.architectures.samus.promptable import PromptableSegmenter
+from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common import host
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json, sha256, write_json

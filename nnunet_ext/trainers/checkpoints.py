@@ -30,7 +30,7 @@ class SlimCheckpoints:
 
     def __init__(self, network: nn.Module, folder: Path) -> None:
         self.network, self.file = network, folder / FROZEN
-        self.enabled = environment.integer(environment.SLIM_CHECKPOINTS, minimum=0) == 1
+        self.enabled = environment.switch(environment.SLIM_CHECKPOINTS)
         self._written = False
         network.register_load_state_dict_pre_hook(self._complete)
 

@@ -12,7 +12,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_ext import registry
-from nnunet_ext.architectures.memory import training_memory
+from nnunet_ext.architectures.memory import set_recomputation, training_memory
+from nnunet_ext.common import environment
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.trainers.augmentation import segmentation_transforms
 from nnunet_ext.trainers.pass_trainer import CUDA, PassTrainer
@@ -84,7 +85,9 @@ class PaperRecipe(PassTrainer):
     ) -> nn.Module:
         """Build the network for training and for prediction; the plan says whether the channels are regions."""
         has_regions = plans_manager.plans.get(PLANS_KEY, {}).get("has_regions", False)
-        return cls.build_network(configuration_manager, num_input_channels, num_output_channels, has_regions)
+        network = cls.build_network(configuration_manager, num_input_channels, num_output_channels, has_regions)
+        set_recomputation(network, environment.switch(environment.RECOMPUTE))
+        return network
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Do nothing: there is none to switch."""
@@ -149,7 +152,8 @@ class PaperRecipe(PassTrainer):
         ]
         note = f"{type(self).__name__} ({self.paper}): the plan {self.plans_manager.plans_name} "
         note += f"differs from the paper in {', '.join(differences)}. " if differences else "is the paper's. "
-        note += f"A training step needs about {self._training_memory() / 2**30:.1f} GiB in fp32."
+        recomputed = f", with {environment.RECOMPUTE}=1" if environment.switch(environment.RECOMPUTE) else ""
+        note += f"A training step needs about {self._training_memory() / 2**30:.1f} GiB in fp32{recomputed}."
         entry = next((e for c in type(self).__mro__ if (e := registry.get("trainer", c.__name__))), None)
         if differences and entry is not None and self.plans_manager.experiment_planner_name != entry.planner:
             dataset = self.plans_manager.dataset_name

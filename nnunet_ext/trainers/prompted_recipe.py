@@ -16,9 +16,10 @@ from torch import nn
 
 from nnunet_ext import weights
 from nnunet_ext.architectures.samus import checkpoint
-from nnunet_ext.architectures.samus.model import PromptedModel
-from nnunet_ext.architectures.samus.promptable import LearnedPrompts, PromptableSegmenter
-from nnunet_ext.architectures.samus.vit import VIT_B, ViT
+from nnunet_ext.architectures.samus.common import VIT_B, ViT
+from nnunet_ext.architectures.samus.high_frequency import HighFrequencyImage
+from nnunet_ext.architectures.samus.prompted_model import PromptedModel
+from nnunet_ext.architectures.samus.segmenter import LearnedPrompts, PromptableSegmenter
 from nnunet_ext.common import environment, host
 from nnunet_ext.inference.prompts import fixed_clicks, random_clicks
 from nnunet_ext.losses import ForegroundLoss, ForegroundMaps, dice_bce, dice_mse
@@ -83,6 +84,17 @@ class PromptedRecipe(PaperRecipe):
     def build_model(cls) -> PromptedModel:
         """Build the paper's network."""
         return cls.model(vit=cls.vit, image_size=cls.image_size, **cls.model_options)
+
+    @classmethod
+    def high_frequency_image(cls) -> HighFrequencyImage | None:
+        """Return the module by which this trainer's network sees high frequencies, with its wavelet and normalisation.
+
+        It has no parameters, takes (B, 1, H, W) on any scale and gives (B, 1, H, W) in [0, 1]. The network is built
+        without memory. None for networks that see none: SAM, SAMUS and the control arm.
+        """
+        with torch.device("meta"):
+            picture = getattr(cls.build_model().image_encoder, "picture", None)
+        return picture if isinstance(picture, HighFrequencyImage) else None
 
     @classmethod
     def build_network(

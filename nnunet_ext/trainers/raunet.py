@@ -15,8 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_ext.architectures.raunet import UNet, UNet3D
-from nnunet_ext.architectures.raunet.fast import accelerate
-from nnunet_ext.architectures.raunet.layers import Norm
+from nnunet_ext.architectures.raunet.blocks import Norm
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
 
 ROTATION = (-np.pi / 12, np.pi / 12)  # 15 degrees; the paper names rotation, scaling and flip without ranges
@@ -42,14 +41,13 @@ class nnUNetTrainerRAUNet(PaperRecipe):
     num_3x3 = 2
     norm: Norm = "group"
     groups = 32
-    accelerated = True  # the same function and state dict with less memory and time, see raunet/fast.py
 
     @classmethod
     def build_network(
         cls, plan: ConfigurationManager, in_channels: int, out_channels: int, has_regions: bool
     ) -> nn.Module:
         """Build `UNet` with the options of this class."""
-        net = UNet(
+        return UNet(
             in_channels=in_channels,
             out_channels=out_channels,
             binary=out_channels == 2 and not has_regions,
@@ -59,7 +57,6 @@ class nnUNetTrainerRAUNet(PaperRecipe):
             norm=cls.norm,
             groups=cls.groups,
         )
-        return accelerate(net, enabled=cls.accelerated)
 
     def _build_loss(self) -> nn.Module:
         """Return 0.5 BCE + Dice: softmax over [0, z] makes nnU-Net's cross-entropy BCE, its Dice that of sigmoid(z)."""
@@ -140,11 +137,10 @@ class nnUNetTrainerUNet3D(nnUNetTrainerRAUNet):
         cls, plan: ConfigurationManager, in_channels: int, out_channels: int, has_regions: bool
     ) -> nn.Module:
         """Build `UNet3D` with the options of this class."""
-        net = UNet3D(
+        return UNet3D(
             in_channels=in_channels,
             out_channels=out_channels,
             binary=out_channels == 2 and not has_regions,
             norm=cls.norm,
             groups=cls.groups,
         )
-        return accelerate(net, enabled=cls.accelerated)

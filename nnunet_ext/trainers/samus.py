@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from nnunet_ext.architectures.samus.model import PromptedModel
-from nnunet_ext.architectures.samus.sam import SAM
-from nnunet_ext.architectures.samus.samus import SAMUS
-from nnunet_ext.architectures.samus.samus_hf import SAMUSHF
-from nnunet_ext.architectures.samus.vit import VIT_TINY
+from nnunet_ext.architectures.samus.common import VIT_TINY
+from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
+from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.trainers.prompted_recipe import PromptedRecipe
 
 

@@ -14,7 +14,7 @@ from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_ext.architectures.samus.promptable import PromptableSegmenter
+from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common.files import write_json
 from nnunet_ext.inference.prediction import RECORD, prompted_logits
 from nnunet_ext.inference.prompts import clicks_from_reference

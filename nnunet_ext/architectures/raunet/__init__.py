@@ -1,6 +1,5 @@
 """RA-U-Net (Du & Wang 2025) and the networks it is compared with."""
 
-from nnunet_ext.architectures.raunet.unet import UNet
-from nnunet_ext.architectures.raunet.unet3d import UNet3D
+from nnunet_ext.architectures.raunet.unet import UNet, UNet3D
 
 __all__ = ["UNet", "UNet3D"]

@@ -9,28 +9,31 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from nnunet_ext.architectures.samus.model import PromptedModel
-from nnunet_ext.architectures.samus.vit import ViT
+from nnunet_ext.architectures.samus.common import ViT
+from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.text import some
 from nnunet_ext.weights import read_state_dict
 
+_STEM = ("inc.conv.0", "downs.0.maxpool_conv.1", "downs.1.maxpool_conv.1")
+_FETCH = "Get the official file: nnunet_ext weights download."
 State = Mapping[str, torch.Tensor]
 Source = str | Path | State
 
 
 def read(source: Source) -> dict[str, torch.Tensor]:
-    """The tensors of a file, or a mapping as it is; InputError where a value is not finite."""
+    """Return the tensors of a file or of a mapping; raise InputError where a value is not finite."""
     if not isinstance(source, Mapping):
         return read_state_dict(Path(source))  # which checks the values as well
     state = {name.removeprefix("module."): tensor for name, tensor in source.items()}  # saved by nn.DataParallel
     bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
-        raise InputError(f"{_name(source)}: {_some(bad)} holds values that are not finite.", hint=_FETCH)
+        raise InputError(f"{_name(source)}: {some(bad)} holds values that are not finite.", hint=_FETCH)
     return state
 
 
 def infer(state: State, source: Source) -> ViT:
-    """The sizes of the vision transformer that a checkpoint of SAM or SAMUS is of."""
+    """Return the sizes of the vision transformer whose checkpoint, of SAM or SAMUS, this is."""
     try:
         depth = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("image_encoder.blocks."))
         tables = [len(state[f"image_encoder.blocks.{i}.attn.rel_pos_h"]) for i in range(depth)]
@@ -48,11 +51,7 @@ def infer(state: State, source: Source) -> ViT:
             **({} if stem[0] is None else {"stem_channels": tuple(map(len, stem))}),
         )
     except (KeyError, ValueError, IndexError, AttributeError) as e:
-        raise InputError(f"{_name(source)} is no checkpoint of SAM or SAMUS ({e}).", hint=_FETCH) from e
-
-
-_STEM = ("inc.conv.0", "downs.0.maxpool_conv.1", "downs.1.maxpool_conv.1")
-_FETCH = "Get the official file: nnunet_ext weights download."
+        raise InputError(f"{_name(source)} is not a checkpoint of SAM or SAMUS ({e}).", hint=_FETCH) from e
 
 
 def load(model: PromptedModel, state: State, source: Source) -> None:
@@ -73,7 +72,7 @@ def load(model: PromptedModel, state: State, source: Source) -> None:
             absent = [name for name in absent if name not in added]
     if absent:
         raise InputError(
-            f"{_name(source)}: {len(absent)} tensors of {type(model).__name__} are missing, such as {_some(absent)}.",
+            f"{_name(source)}: {len(absent)} tensors of {type(model).__name__} are missing, such as {some(absent)}.",
             hint=_FETCH,
         )
     fitting = {name: _fit(name, state[name], tensor.shape) for name, tensor in own.items() if name in state}
@@ -97,10 +96,6 @@ def _fit(name: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         resized = F.interpolate(channels_first, size=shape[1:3], mode="bilinear", align_corners=False)
         return resized.permute(0, 2, 3, 1)
     return tensor
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _name(source: Source) -> str:

@@ -1,4 +1,4 @@
-"""SAMUS's CNN branch, before it meets the transformer."""
+"""SAMUS's CNN branch: before it meets the transformer, and between the global blocks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import itertools
 import torch
 from torch import nn
 
-from nnunet_ext.architectures.samus.layer_norm import LayerNorm2d
-
-
-def conv_norm_gelu(in_channels: int, out_channels: int) -> list[nn.Module]:
-    """3x3 convolution without bias, layer norm, GELU."""
-    return [nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), LayerNorm2d(out_channels), nn.GELU()]
+from nnunet_ext.architectures.samus.common import conv_norm_gelu
 
 
 class CNNBranch(nn.Module):
@@ -23,7 +18,7 @@ class CNNBranch(nn.Module):
         channels: after each of the four convolutions.
 
     Shapes: (B, 1 or in_channels, H, W) and, optionally, a summand of the first convolution's output
-    (B, channels[0], H, W) -> (B, channels[-1], H / 8, W / 8), channels_last in memory.
+    (B, channels[0], H, W) -> (B, channels[-1], H / 8, W / 8), channels last in memory.
     """
 
     def __init__(self, *, in_channels: int, channels: tuple[int, ...]) -> None:
@@ -39,30 +34,37 @@ class CNNBranch(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Convolution, layer norm and GELU; a grey image is taken as three equal channels, without making them."""
+    """3x3 convolution, layer norm, GELU; a grey image is taken as three equal channels, without making them.
+
+    Shapes: (B, 1 or in_channels, H, W) and, optionally, a summand of the convolution's output (B, out_channels, H, W)
+    -> (B, out_channels, H, W).
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(*conv_norm_gelu(in_channels, out_channels))
 
-    def forward(self, image: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
-        c = grey_convolution(self.conv[0], image)
+    def forward(self, x: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
+        c = grey_convolution(self.conv[0], x)
         return self.conv[1:](c if summand is None else c + summand)
 
 
 class Down(nn.Module):
-    """2x2 max pooling, convolution, layer norm, GELU."""
+    """Max pooling, 3x3 convolution, layer norm, GELU.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, H / factor, W / factor).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, factor: int = 2) -> None:
         super().__init__()
-        self.maxpool_conv = nn.Sequential(nn.MaxPool2d(2), *conv_norm_gelu(in_channels, out_channels))
+        self.maxpool_conv = nn.Sequential(nn.MaxPool2d(factor), *conv_norm_gelu(in_channels, out_channels))
 
-    def forward(self, c: torch.Tensor) -> torch.Tensor:
-        return self.maxpool_conv(c)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.maxpool_conv(x)
 
 
 def grey_convolution(conv: nn.Conv2d, image: torch.Tensor) -> torch.Tensor:
-    """`conv`, made for RGB, on an RGB image or on one grey channel: equal channels need one convolution, not three."""
+    """Apply `conv`, made for RGB, to an RGB image or to one grey channel, which needs one convolution, not three."""
     if image.shape[1] == conv.in_channels:
         return conv(image)
     weight = conv.weight.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The high-frequency image of SAMUS-HF (sections 3.4 and 4.2), computed in the network."""
+"""The high frequencies of SAMUS-HF (sections 3.4 and 4.2): the image of them, and how it enters the CNN branch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
+from nnunet_ext.architectures.samus.common import conv_norm_gelu
+
 QUANTILES = (0.02, 0.98)
+REACH = ((1, 1), (3, 1), (3, 2))  # kernel size and dilation of a multi-scale attention gate's branches
 
 
 class HighFrequencyImage(nn.Module):
@@ -96,3 +99,125 @@ def _stretch(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, *, noise: f
     """Map [low, high] to [0, 1]; 0 everywhere if the two differ by no more than `noise`."""
     extent = high - low
     return (x - low) / extent.where(extent > noise, torch.inf)
+
+
+class GreyImage(nn.Module):
+    """The control arm: the image itself where SAMUS-HF sees its high frequencies.
+
+    Shapes: (B, 1, S, S) -> (B, 1, S, S), without gradients.
+    """
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.detach().float()
+
+
+class HighFrequencyStem(nn.Sequential):
+    """3x3 convolution, layer norm and GELU per stage, with 2x2 max pooling between the stages.
+
+    A narrow copy of the stem of SAMUS's CNN branch, so that both arrive at the same grid. 97,392 parameters as built
+    by default.
+
+    Args:
+        features: channels of the stages, from full resolution down.
+
+    Shapes: (B, 1, H, W) -> (B, features[-1], H / 8, W / 8) with four stages, rounded down.
+    """
+
+    def __init__(self, *, features: Sequence[int] = (16, 32, 64, 128)) -> None:
+        layers: list[nn.Module] = []
+        for i, o in zip((1, *features), features, strict=False):
+            if layers:
+                layers.append(nn.MaxPool2d(2))
+            layers += conv_norm_gelu(i, o)
+        super().__init__(*layers)
+
+
+class HighFrequencyGate(nn.Module):
+    """c * 2 sigmoid(vote) + inject(h): a multi-scale attention gate that begins as the identity.
+
+    The vote is read from c, reduced by a 1x1 convolution, and from h, through three branches of different reach: 1x1,
+    3x3 and 3x3 with dilation 2, each with layer norm and GELU. Vote and injection begin with zero weights, hence with
+    exactly c, and 2 sigmoid(0) is the middle of (0, 2). The gate of CMU-Net that the paper names
+    (`MultiScaleAttentionGate`) has the range (1, 2) instead: it cannot suppress, and training cannot begin where the
+    network without the gate does. 1,116,544 parameters as built by default.
+
+    Args:
+        channels: of the gated map.
+        hidden: of the reduced map and of each branch.
+        hf_channels: of the high-frequency features.
+
+    Shapes: c (B, channels, H, W), h (B, hf_channels, H, W) -> (B, channels, H, W).
+    """
+
+    def __init__(self, *, channels: int = 768, hidden: int = 128, hf_channels: int = 128) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, hidden, kernel_size=1)
+        self.branches = nn.ModuleList(
+            nn.Sequential(*conv_norm_gelu(hidden + hf_channels, hidden, kernel_size=kernel_size, dilation=dilation))
+            for kernel_size, dilation in REACH
+        )
+        self.vote = nn.Conv2d(3 * hidden, channels, kernel_size=1)
+        self.inject = nn.Conv2d(hf_channels, channels, kernel_size=1)
+        for conv in (self.vote, self.inject):
+            nn.init.zeros_(conv.weight)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, c: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        f = torch.cat([self.reduce(c), h], dim=1)
+        vote = self.vote(torch.cat([branch(f) for branch in self.branches], dim=1))
+        return c * (2 * torch.sigmoid(vote)) + self.inject(h)
+
+
+class MultiScaleAttentionGate(nn.Module):
+    """x + x * w, with w in (0, 1) read from x through three branches of different reach.
+
+    Source: CMU-Net (Tang et al., ISBI 2023). w = sigmoid(norm(vote(ReLU(concat of the branches)))); the branches are a
+    1x1, a 3x3 and a 3x3 convolution with dilation 2, each keeping the channels, with bias and batch norm. The literal
+    variant: see `HighFrequencyGate` for the one that SAMUS-HF uses and why.
+
+    Shapes: (B, channels, H, W) -> the same.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, channels, kernel_size, padding=dilation * (kernel_size // 2), dilation=dilation),
+                nn.BatchNorm2d(channels),
+            )
+            for kernel_size, dilation in REACH
+        )
+        self.vote = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(3 * channels, channels, kernel_size=1), nn.BatchNorm2d(channels), nn.Sigmoid()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x * self.vote(torch.cat([branch(x) for branch in self.branches], dim=1))
+
+
+class LiteralGate(nn.Module):
+    """Add the high-frequency features to the CNN branch, then CMU-Net's gate as it was published.
+
+    Shapes: c (B, channels, H, W), h (B, hf_channels, H, W) -> (B, channels, H, W).
+    """
+
+    def __init__(self, *, channels: int, hf_channels: int) -> None:
+        super().__init__()
+        self.inject = nn.Conv2d(hf_channels, channels, 1)
+        self.gate = MultiScaleAttentionGate(channels)
+
+    def forward(self, c: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        return self.gate(c + self.inject(h))
+
+
+class FourthChannel(nn.Conv2d):
+    """A fourth input channel of the CNN branch's first convolution, as a summand of its output.
+
+    Its weights begin at zero, hence with SAMUS; kept apart, so that the other three channels load from a SAMUS file.
+
+    Shapes: H (B, 1, S, S) -> (B, channels, S, S).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels, 3, padding=1, bias=False)
+        nn.init.zeros_(self.weight)

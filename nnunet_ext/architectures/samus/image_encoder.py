@@ -1,24 +1,148 @@
-"""Image encoders: SAM's own, and SAMUS's."""
+"""SAM's image encoder (Kirillov et al., "Segment Anything", ICCV 2023)."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
+from segment_anything.modeling.common import MLPBlock
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
-from torch.utils.checkpoint import checkpoint
+from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
-from nnunet_ext.architectures.samus.adapter import Adapter
-from nnunet_ext.architectures.samus.block import AdaptedBlock, Block
-from nnunet_ext.architectures.samus.cnn_branch import CNNBranch, grey_convolution
-from nnunet_ext.architectures.samus.layer_norm import LayerNorm2d
-from nnunet_ext.architectures.samus.position_adapter import PositionAdapter
-from nnunet_ext.architectures.samus.vit import ViT
+from nnunet_ext.architectures.samus.cnn_branch import grey_convolution
+from nnunet_ext.architectures.samus.common import LayerNorm2d, ViT
 
 PATCH = 16  # pixels per side of SAM's patches
-Checkpointing = Literal["none", "windowed", "all"]
-CNN_SCALE = 0.5  # of the CNN branch in the final fusion; official code, the paper says "merge both branches"
+
+
+class Attention(nn.Module):
+    """Multi-head attention over a square grid of tokens, with decomposed relative positions.
+
+    SAM adds q . R_h[y_q - y_k] + q . R_w[x_q - x_k] to every logit, which takes a matrix of tokens x tokens per head.
+    Here the two terms become features instead: q' = [q / sqrt(d), q . R_h, q . R_w], k' = [k, onehot(y), onehot(x)],
+    so that q' . k' is the same logit and any fused attention kernel does the rest. v is padded to the length of q',
+    because the CPU's kernel needs equal lengths.
+
+    Args:
+        dim: channels of a token.
+        num_heads: attention heads.
+        grid: tokens per side.
+
+    Shapes: (B, grid, grid, dim) -> (B, grid, grid, dim).
+    """
+
+    def __init__(self, *, dim: int, num_heads: int, grid: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self.grid = grid
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid - 1, self.head_dim))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid - 1, self.head_dim))
+        steps = torch.arange(grid)
+        self.register_buffer("offsets", steps[:, None] - steps + grid - 1, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj(self.attend(self.qkv(x)))
+
+    def attend(self, qkv: torch.Tensor) -> torch.Tensor:
+        """Return the attention among the tokens of a grid, or of the upper left part of one whose rest is padding.
+
+        SAM pads with zeros before the projection, so that all padding tokens have the same key and value, those of
+        the projection's bias, and no mask. Their exponentials are summed up here in two keys: one for what is missing
+        to the right, one for the rows below.
+
+        Shapes: (B, height, width, 3 dim) -> (B, height, width, dim), height and width at most `grid`.
+        """
+        batch, height, width = qkv.shape[:3]
+        q, k, v = self._heads(qkv)
+        on_grid = q.unflatten(2, (height, width))
+        of_rows = torch.einsum("bnhwc,hkc->bnhwk", on_grid, self.rel_pos_h[self.offsets[:height]]).flatten(2, 3)
+        of_columns = torch.einsum("bnhwc,wkc->bnhwk", on_grid, self.rel_pos_w[self.offsets[:width]]).flatten(2, 3)
+        padding = []
+        if width < self.grid:
+            padding.append(of_rows[..., :height].logsumexp(-1) + of_columns[..., width:].logsumexp(-1))
+        if height < self.grid:
+            padding.append(of_rows[..., height:].logsumexp(-1) + of_columns.logsumexp(-1))
+        extra = len(padding)
+        q = torch.cat(
+            [q * self.head_dim**-0.5, of_rows[..., :height], of_columns[..., :width], *(p[..., None] for p in padding)],
+            -1,
+        )
+        if extra:
+            _, k_padding, v_padding = self._heads(self.qkv.bias.expand(batch, 1, extra, -1))
+            k, v = torch.cat([k, k_padding.to(k.dtype)], 2), torch.cat([v, v_padding.to(v.dtype)], 2)
+        place = _one_hot_places(height, width, extra, k).expand(batch, self.num_heads, -1, -1)
+        out = F.scaled_dot_product_attention(
+            q.to(k.dtype), torch.cat([k, place], -1), F.pad(v, (0, place.shape[-1])), scale=1.0
+        )
+        return out[..., : self.head_dim].transpose(1, 2).reshape(batch, height, width, -1)
+
+    def _heads(self, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Split (B, height, width, 3 dim) into q, k and v, each (B, heads, height width, head_dim)."""
+        return qkv.flatten(1, 2).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind()
+
+
+def _one_hot_places(height: int, width: int, extra: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the one-hot row and column of every token, then of the extra keys.
+
+    Shapes: (height width + extra, height + width + extra).
+    """
+    rows = torch.eye(height, dtype=like.dtype, device=like.device).repeat_interleave(width, 0)
+    columns = torch.eye(width, dtype=like.dtype, device=like.device).repeat(height, 1)
+    return torch.block_diag(torch.cat([rows, columns], 1), torch.eye(extra, dtype=like.dtype, device=like.device))
+
+
+class WindowAttention(Attention):
+    """Attention within windows of `grid` x `grid` tokens of a larger map; windows at its far edges may be smaller.
+
+    Shapes: (B, H, W, dim) -> (B, H, W, dim).
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        qkv = self.qkv(x)
+        bands = [torch.cat([self._windows(part) for part in self._parts(band, 2)], 2) for band in self._parts(qkv, 1)]
+        return self.proj(torch.cat(bands, 1))
+
+    def _parts(self, x: torch.Tensor, dim: int) -> list[torch.Tensor]:
+        """Return what whole windows cover along an axis, and what is left."""
+        whole = x.shape[dim] // self.grid * self.grid
+        return [part for part in x.tensor_split([whole], dim) if part.shape[dim]]
+
+    def _windows(self, qkv: torch.Tensor) -> torch.Tensor:
+        """Return the attention in each of the equal windows that make up a part: (B, H, W, 3 dim) -> (B, H, W, dim)."""
+        batch, height, width, _ = qkv.shape
+        h, w = min(height, self.grid), min(width, self.grid)
+        rows, columns = height // h, width // w
+        windows = qkv.unflatten(2, (columns, w)).unflatten(1, (rows, h)).transpose(2, 3)
+        out = self.attend(windows.flatten(0, 2))
+        return out.unflatten(0, (batch, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+class Block(nn.Module):
+    """SAM's transformer block: attention and MLP, each after a layer norm and around a skip connection.
+
+    Args:
+        vit: sizes of the transformer.
+        grid: tokens per side of the map.
+        windowed: attend within windows instead of the whole map.
+
+    Shapes: (B, grid, grid, C) -> (B, grid, grid, C).
+    """
+
+    def __init__(self, *, vit: ViT, grid: int, windowed: bool) -> None:
+        super().__init__()
+        dim = vit.embed_dim
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        if windowed:
+            self.attn = WindowAttention(dim=dim, num_heads=vit.num_heads, grid=vit.window_size)
+        else:
+            self.attn = Attention(dim=dim, num_heads=vit.num_heads, grid=grid)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = MLPBlock(dim, 4 * dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
 
 
 class PatchEmbed(nn.Module):
@@ -44,12 +168,12 @@ class PatchEmbed(nn.Module):
 
 
 def position_embedding(grid: int, dim: int) -> nn.Parameter:
-    """One vector per place, (1, grid, grid, dim); small and random as in ViT, for networks without SAM's weights."""
+    """Return one vector per place, (1, grid, grid, dim); small and random as in ViT, until SAM's weights are loaded."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, grid, grid, dim), std=0.02))
 
 
 def neck(vit: ViT) -> nn.Sequential:
-    """From tokens to the image embedding: 1x1 and 3x3 convolution, each with layer norm."""
+    """Return what leads from tokens to the image embedding: 1x1 and 3x3 convolution, each with layer norm."""
     return nn.Sequential(
         nn.Conv2d(vit.embed_dim, vit.out_channels, 1, bias=False),
         LayerNorm2d(vit.out_channels),
@@ -68,6 +192,8 @@ class SAMImageEncoder(nn.Module):
     Shapes: (B, 1 or 3, image_size, image_size) -> (B, out_channels, image_size / 16, image_size / 16).
     """
 
+    stride = PATCH
+
     def __init__(self, *, vit: ViT, image_size: int) -> None:
         super().__init__()
         grid = image_size // PATCH
@@ -83,55 +209,3 @@ class SAMImageEncoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.neck(x.permute(0, 3, 1, 2))
-
-
-class SAMUSImageEncoder(nn.Module):
-    """SAM's encoder with overlapping patches, position adapter, feature adapters and a CNN branch (paper section 3.2).
-
-    Args:
-        vit: sizes of the transformer.
-        image_size: pixels per side.
-        checkpointing: which blocks are recomputed in the backward pass instead of being kept in memory.
-
-    Shapes: (B, 1 or 3, image_size, image_size) in [0, 1] -> (B, out_channels, image_size / 8, image_size / 8).
-    """
-
-    stride = PATCH // 2
-
-    def __init__(self, *, vit: ViT, image_size: int, checkpointing: Checkpointing = "none") -> None:
-        super().__init__()
-        dim, grid = vit.embed_dim, image_size // self.stride
-        self.checkpointing = checkpointing
-        self.pos_embed = position_embedding(vit.position_grid, dim)
-        self.cnn_embed = CNNBranch(in_channels=3, channels=(*vit.stem_channels, dim))
-        self.patch_embed = PatchEmbed(dim=dim, stride=self.stride)
-        self.post_pos_embed = PositionAdapter(dim=dim, factor=vit.position_grid // grid)
-        self.blocks = nn.ModuleList(
-            AdaptedBlock(vit=vit, grid=grid) if i in vit.global_blocks else Block(vit=vit, grid=grid, windowed=True)
-            for i in range(vit.depth)
-        )
-        self.neck = neck(vit)
-        self.input_Adapter = Adapter(dim=dim)
-
-    def branch(self, image: torch.Tensor) -> torch.Tensor:
-        """What the transformer sees of the CNN: (B, 1 or 3, S, S) -> (B, dim, S / 8, S / 8)."""
-        return self.cnn_embed(image)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        c = self.branch(image)
-        x = self.patch_embed(image)
-        x = x + self.input_Adapter(x) + self.post_pos_embed(self.pos_embed)
-        for block in self.blocks:
-            if isinstance(block, AdaptedBlock):
-                x, c = self._run(block, x, c)
-            else:
-                x = self._run(block, x)
-        return self.neck(x.permute(0, 3, 1, 2) + CNN_SCALE * c)
-
-    def _run(self, block: Block, *features: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        recomputed = self.checkpointing == "all" or (
-            self.checkpointing == "windowed" and not isinstance(block, AdaptedBlock)
-        )
-        if recomputed and self.training and torch.is_grad_enabled():
-            return checkpoint(block, *features, use_reentrant=False)
-        return block(*features)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from nnunet_ext.architectures.samus.model import PromptedModel
+from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.common.errors import InputError
 
 NO_PROMPT = (
@@ -27,12 +27,12 @@ class LearnedPrompts(nn.Module):
         self.seg_layers = nn.ParameterDict({"tokens": nn.Parameter(torch.zeros(classes, 2, dim))})
 
     def forward(self, batch: int) -> torch.Tensor:
-        """(B, classes, 2, dim)"""
+        """Return the tokens of a batch: (B, classes, 2, dim)."""
         return self.seg_layers["tokens"].expand(batch, -1, -1, -1)
 
     @torch.no_grad()
     def reset(self, model: PromptedModel) -> None:
-        """Begin anew, with the model's embedding of a click."""
+        """Set the tokens to the model's embedding of a click."""
         middle = self.seg_layers["tokens"].new_full((1, 2), (model.image_size - 1) / 2)
         self.seg_layers["tokens"].copy_(model.prompt_encoder.points(middle, torch.ones(1, device=middle.device)))
 
@@ -89,7 +89,7 @@ class PromptableSegmenter(nn.Module):
         clicked: torch.Tensor | None = None,
         low_res: bool = False,
     ) -> torch.Tensor:
-        """Logits.
+        """Return the logits.
 
         Args:
             image: (B, in_channels, H, W).
@@ -112,7 +112,7 @@ class PromptableSegmenter(nn.Module):
         return self.emit(z, None if low_res else size)
 
     def embed(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, in_channels, H, W) -> the model's image embedding."""
+        """Return the model's embedding of images (B, in_channels, H, W)."""
         if self.rescale:
             low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
             image = (image - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)
@@ -124,18 +124,18 @@ class PromptableSegmenter(nn.Module):
         )
 
     def to_model(self, points: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """(x, y) in pixels of an image of `size` (H, W) -> (x, y) in pixels of the model's image."""
+        """Convert (x, y) in pixels of an image of `size` (H, W) to pixels of the model's image."""
         scale = self.model.image_size / points.new_tensor([size[1], size[0]], dtype=torch.float32)
         return (points + 0.5) * scale - 0.5
 
     def learned(self, batch: int) -> torch.Tensor:
-        """The tokens that stand for no click: (B, classes, 2, dim)."""
+        """Return the tokens that stand for no click: (B, classes, 2, dim)."""
         if self.prompts is None:
             raise InputError(NO_PROMPT)
         return self.prompts(batch)
 
     def emit(self, z: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
-        """One logit per class, at the model's resolution -> nnU-Net's channels, at `size` unless that is None."""
+        """Turn one logit per class into nnU-Net's channels, resized to `size` unless that is None."""
         if size is not None:
             z = F.interpolate(z, size=tuple(size), mode="bilinear", align_corners=False)
         return z if self.has_regions else torch.cat([torch.zeros_like(z[:, :1]), z], 1)

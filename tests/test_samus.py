@@ -13,10 +13,8 @@ from segment_anything.modeling import ImageEncoderViT, PromptEncoder
 from segment_anything.modeling.mask_decoder import MaskDecoder as SAMMaskDecoder
 from torch import nn
 
-from nnunet_ext import registry
 from nnunet_ext.architectures.samus import checkpoint
 from nnunet_ext.architectures.samus.common import VIT_B, VIT_H, VIT_L, ViT
-from nnunet_ext.architectures.samus.high_frequency import HighFrequencyImage
 from nnunet_ext.architectures.samus.image_encoder import Attention, WindowAttention
 from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
@@ -328,13 +326,3 @@ def test_without_learned_prompts_a_click_is_needed() -> None:
 def test_logits_at_the_models_resolution() -> None:
     out = segmenter("SAMUS")(torch.rand(2, 1, 40, 30), low_res=True)
     assert out.shape == (2, 2, 32, 32)
-
-
-@pytest.mark.parametrize("suffix", ["SAMUSHF", "SAMUSHFControl", "SAMUS", "SAM"])
-def test_high_frequencies_of_a_trainer(suffix: str) -> None:
-    """The module is the network's own, and computes outside of it."""
-    found = registry.get("trainer", f"nnUNetTrainer{suffix}").load().high_frequency_image()
-    assert isinstance(found, HighFrequencyImage) == (suffix == "SAMUSHF")
-    if found is not None:
-        image = torch.rand(1, 1, 32, 32)
-        assert torch.equal(found(image), HighFrequencyImage()(image))

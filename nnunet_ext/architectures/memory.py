@@ -26,7 +26,7 @@ def set_recomputation(net: nn.Module, enabled: bool) -> None:
     """Have a network compute some of its blocks again in the backward pass, instead of keeping what is inside them."""
     for module in net.modules():
         if hasattr(module, "recompute"):
-            module.recompute = enabled
+            module.recompute = enabled  # type: ignore[assignment]  # a flag, where torch's types expect a tensor
 
 
 def recomputed(block: Callable[..., torch.Tensor], *inputs: torch.Tensor, enabled: bool) -> torch.Tensor:
@@ -40,8 +40,10 @@ def recomputed(block: Callable[..., torch.Tensor], *inputs: torch.Tensor, enable
     if torch.compiler.is_compiling():
         return checkpoint(block, *inputs, use_reentrant=False)
 
+    module: Any = getattr(block, "__self__", block)
+
     def contexts() -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
-        return _first_run.get()(), _statistics_restored(getattr(block, "__self__", block))
+        return _first_run.get()(), _statistics_restored(module)
 
     return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
 
@@ -84,17 +86,21 @@ def saved_bytes(forward: Callable[[], object], net: nn.Module) -> SavedBytes:
     @contextlib.contextmanager
     def first_run() -> Iterator[None]:
         inside: set[torch.UntypedStorage] = set()
-        with saved_tensors_hooks(lambda t: inside.add(t.untyped_storage()), lambda _: None):
+        with saved_tensors_hooks(lambda t: inside.add(t.untyped_storage()), _lost):
             yield
         blocks.append(_size(inside - own - kept))
 
     token = _first_run.set(first_run)
     try:
-        with saved_tensors_hooks(lambda t: kept.add(t.untyped_storage()), lambda _: None):
+        with saved_tensors_hooks(lambda t: kept.add(t.untyped_storage()), _lost):
             forward()
     finally:
         _first_run.reset(token)
     return SavedBytes(kept=_size(kept - own), recomputed=max(blocks, default=0))
+
+
+def _lost(_: Any) -> torch.Tensor:
+    raise RuntimeError("saved_bytes counts tensors and does not keep them: there is no backward pass")
 
 
 def _size(storages: set[torch.UntypedStorage]) -> int:

@@ -17,7 +17,7 @@ from torch import nn
 from nnunet_ext import weights
 from nnunet_ext.architectures.samus import checkpoint
 from nnunet_ext.architectures.samus.common import VIT_B, ViT
-from nnunet_ext.architectures.samus.high_frequency import HighFrequencyImage
+from nnunet_ext.architectures.samus.models import SAM, SAMUS
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.architectures.samus.segmenter import LearnedPrompts, PromptableSegmenter
 from nnunet_ext.common import environment, host
@@ -53,7 +53,7 @@ class PromptedRecipe(PaperRecipe):
     paper_batch_size = 4
 
     network: Any  # nnU-Net's; while one of its steps runs, with prompts
-    model: type[PromptedModel]
+    model: type[SAM | SAMUS]
     vit: ViT = VIT_B
     image_size = 256
     pretrained = True  # begins with SAM's weights
@@ -84,17 +84,6 @@ class PromptedRecipe(PaperRecipe):
     def build_model(cls) -> PromptedModel:
         """Build the paper's network."""
         return cls.model(vit=cls.vit, image_size=cls.image_size, **cls.model_options)
-
-    @classmethod
-    def high_frequency_image(cls) -> HighFrequencyImage | None:
-        """Return the module by which this trainer's network sees high frequencies, with its wavelet and normalisation.
-
-        It has no parameters, takes (B, 1, H, W) on any scale and gives (B, 1, H, W) in [0, 1]. The network is built
-        without memory. None for networks that see none: SAM, SAMUS and the control arm.
-        """
-        with torch.device("meta"):
-            picture = getattr(cls.build_model().image_encoder, "picture", None)
-        return picture if isinstance(picture, HighFrequencyImage) else None
 
     @classmethod
     def build_network(
@@ -180,7 +169,7 @@ class PromptedRecipe(PaperRecipe):
         return note
 
     def _network_without_prompts(self, channels: int) -> nn.Module:
-        network = super()._network_without_prompts(channels)
+        network: Any = super()._network_without_prompts(channels)
         if network.prompts is None:  # learned prompts cost what clicks cost
             network.prompts = LearnedPrompts(classes=network.classes, dim=network.model.prompt_encoder.embed_dim)
         return network

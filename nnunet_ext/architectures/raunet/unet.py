@@ -78,7 +78,9 @@ class UShape(nn.Module):
 
 def crop_to(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Cut the far end of the spatial axes: an up-sampled map is one too long where pooling rounded an odd size up."""
-    return x[(..., *(slice(n) for n in size))] if tuple(x.shape[2:]) != tuple(size) else x
+    for dim, length in enumerate(size, start=2):
+        x = x.narrow(dim, 0, length) if x.shape[dim] != length else x
+    return x
 
 
 class UNet(UShape):

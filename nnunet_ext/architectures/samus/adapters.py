@@ -94,7 +94,9 @@ class AdaptedBlock(Block):
         y = y + self.Space_Adapter(y, c.permute(0, 2, 3, 1))
         return x + self.attn(y)
 
-    def forward(self, x: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(  # type: ignore[override]  # the block of SAM with the CNN branch beside it
+        self, x: torch.Tensor, c: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         x = recomputed(self.attend, x, c, enabled=self.recompute)
         z = self.norm2(x)
         return x + self.mlp(z) + ADAPTER_SCALE * self.MLP_Adapter(z), self.refine_Adapter(c)

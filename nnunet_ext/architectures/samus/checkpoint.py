@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,8 +40,8 @@ def infer(state: State, source: Source) -> ViT:
         tables = [len(state[f"image_encoder.blocks.{i}.attn.rel_pos_h"]) for i in range(depth)]
         embed_dim = len(state["image_encoder.patch_embed.proj.weight"])
         head_dim = state["image_encoder.blocks.0.attn.rel_pos_h"].shape[1]
-        stem = [state.get(f"image_encoder.cnn_embed.{part}.weight") for part in _STEM]
-        return ViT(
+        stem = [len(state[name]) for part in _STEM if (name := f"image_encoder.cnn_embed.{part}.weight") in state]
+        vit = ViT(
             embed_dim=embed_dim,
             depth=depth,
             num_heads=embed_dim // head_dim,
@@ -48,8 +49,8 @@ def infer(state: State, source: Source) -> ViT:
             window_size=(tables[0] + 1) // 2,
             position_grid=state["image_encoder.pos_embed"].shape[1],
             out_channels=len(state["image_encoder.neck.0.weight"]),
-            **({} if stem[0] is None else {"stem_channels": tuple(map(len, stem))}),
         )
+        return replace(vit, stem_channels=(stem[0], stem[1], stem[2])) if stem else vit  # SAM has none
     except (KeyError, ValueError, IndexError, AttributeError) as e:
         raise InputError(f"{_name(source)} is not a checkpoint of SAM or SAMUS ({e}).", hint=_FETCH) from e
 

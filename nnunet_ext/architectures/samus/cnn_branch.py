@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import torch
 from torch import nn
@@ -45,8 +46,9 @@ class Convolution(nn.Module):
         self.conv = nn.Sequential(*conv_norm_gelu(in_channels, out_channels))
 
     def forward(self, x: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
-        c = grey_convolution(self.conv[0], x)
-        return self.conv[1:](c if summand is None else c + summand)
+        conv, norm, gelu = self.conv
+        c = grey_convolution(cast(nn.Conv2d, conv), x)
+        return gelu(norm(c if summand is None else c + summand))
 
 
 class Down(nn.Module):

@@ -158,9 +158,8 @@ class HighFrequencyGate(nn.Module):
         )
         self.vote = nn.Conv2d(3 * hidden, channels, kernel_size=1)
         self.inject = nn.Conv2d(hf_channels, channels, kernel_size=1)
-        for conv in (self.vote, self.inject):
-            nn.init.zeros_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        for parameter in (*self.vote.parameters(), *self.inject.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, c: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         f = torch.cat([self.reduce(c), h], dim=1)

@@ -39,6 +39,7 @@ class Attention(nn.Module):
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid - 1, self.head_dim))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid - 1, self.head_dim))
         steps = torch.arange(grid)
+        self.offsets: torch.Tensor
         self.register_buffer("offsets", steps[:, None] - steps + grid - 1, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -133,10 +134,8 @@ class Block(nn.Module):
         super().__init__()
         dim = vit.embed_dim
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        if windowed:
-            self.attn = WindowAttention(dim=dim, num_heads=vit.num_heads, grid=vit.window_size)
-        else:
-            self.attn = Attention(dim=dim, num_heads=vit.num_heads, grid=grid)
+        attention = WindowAttention if windowed else Attention
+        self.attn = attention(dim=dim, num_heads=vit.num_heads, grid=vit.window_size if windowed else grid)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = MLPBlock(dim, 4 * dim)
 

@@ -47,6 +47,8 @@ class SAM(PromptedModel):
             stride=SAMImageEncoder.stride,
             dim=vit.out_channels,
         )
+        self.pixel_mean: torch.Tensor
+        self.pixel_std: torch.Tensor
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
         self.freeze()
@@ -74,8 +76,8 @@ class SAMUS(PromptedModel):
         options: of the image encoder.
     """
 
-    additions = (r"cnn_embed|post_pos_embed|Adapter",)
-    encoder = SAMUSImageEncoder
+    additions: tuple[str, ...] = (r"cnn_embed|post_pos_embed|Adapter",)
+    encoder: type[SAMUSImageEncoder] = SAMUSImageEncoder
 
     def __init__(self, *, vit: ViT = VIT_B, image_size: int = 256, **options: Any) -> None:
         super().__init__(

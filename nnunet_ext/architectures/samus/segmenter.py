@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -102,7 +104,7 @@ class PromptableSegmenter(nn.Module):
             (B, out_channels, H, W), or (B, out_channels, h, w) with `low_res`.
         """
         size = image.shape[-2:]
-        if points is None:
+        if points is None or labels is None:
             tokens = self.learned(len(image))
         else:
             tokens = self.model.prompt_encoder.points(self.to_model(points, size), labels)
@@ -123,7 +125,7 @@ class PromptableSegmenter(nn.Module):
             F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=shrunk)
         )
 
-    def to_model(self, points: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    def to_model(self, points: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Convert (x, y) in pixels of an image of `size` (H, W) to pixels of the model's image."""
         scale = self.model.image_size / points.new_tensor([size[1], size[0]], dtype=torch.float32)
         return (points + 0.5) * scale - 0.5
@@ -134,7 +136,7 @@ class PromptableSegmenter(nn.Module):
             raise InputError(NO_PROMPT)
         return self.prompts(batch)
 
-    def emit(self, z: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+    def emit(self, z: torch.Tensor, size: Sequence[int] | None) -> torch.Tensor:
         """Turn one logit per class into nnU-Net's channels, resized to `size` unless that is None."""
         if size is not None:
             z = F.interpolate(z, size=tuple(size), mode="bilinear", align_corners=False)

@@ -7,8 +7,9 @@ but wait for two modules:
 * ``nnunetv2.utilities.find_class_by_name``: names listed in ``nnunet_ext.registry`` are answered first, every other
   name goes to nnU-Net unchanged;
 * ``torchvision.extension``: where torchvision's compiled operators do not fit the installed torch (typically a CPU
-  build of torch beside the default torchvision), the two operator schemas whose absence makes ``import torchvision``
-  fail are declared. nnU-Net's own class search and segment-anything import torchvision without calling them.
+  build of torch with the default torchvision), the two operator schemas whose absence makes ``import torchvision``
+  fail are declared, with a warning, if it is nnU-Net or segment-anything that imports it: nnU-Net's own class search
+  and SAM do so without calling them. Every other program of the environment keeps its error.
 
 ``NNUNET_EXT_DISABLE=1`` switches all of it off. Whatever goes wrong in here is reported on stderr and never raised:
 a broken plug-in must leave stock nnU-Net working.
@@ -54,9 +55,19 @@ def _extend_class_search(module):
             other.recursive_find_python_class = recursive_find_python_class
 
 
+def _importing(packages):
+    """Tell whether code of one of these packages waits for the import that is going on, however indirectly."""
+    frame = sys._getframe()
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in packages:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _heal_torchvision(module):
     """Declare ``torchvision::nms`` and ``torchvision::qnms`` where the compiled operators did not load."""
-    if module._has_ops():
+    if module._has_ops() or not _importing({"nnunetv2", "segment_anything"}):
         return
     import torch
 
@@ -65,6 +76,10 @@ def _heal_torchvision(module):
         if not hasattr(torch.ops.torchvision, name):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     module._nnunet_ext_library = library  # the declarations live as long as this object
+    _warn(
+        "torchvision's compiled operators do not fit this torch. nnU-Net and segment-anything, which do not call them, "
+        "go on with declarations of nms and qnms; for other programs install torch and torchvision from one index"
+    )
 
 
 _AFTER_IMPORT = {
@@ -99,6 +114,8 @@ class _Finder:
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
+        if name == "torchvision":  # an import that failed left its extension, which would not be executed again
+            sys.modules.pop("torchvision.extension", None)
         callback = _AFTER_IMPORT.get(name)
         if callback is None or name in cls.searching:
             return None

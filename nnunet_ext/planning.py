@@ -46,8 +46,10 @@ class RAUNetPlanner(ExperimentPlanner):
     With NNUNET_EXT_RECOMPUTE=1 the step is that of a training with it.
     """
 
-    def __init__(self, *args, plans_name: str = "nnUNetRAUNetPlans", **kwargs) -> None:
-        super().__init__(*args, plans_name=plans_name, **kwargs)
+    default_plans_name = "nnUNetRAUNetPlans"
+
+    def __init__(self, *args, plans_name: str | None = None, **kwargs) -> None:
+        super().__init__(*args, plans_name=plans_name or self.default_plans_name, **kwargs)
         self.suppress_transpose = True  # axial slices: nnU-Net would turn thin-slice CT to another plane
         self.lowres_creation_threshold = 0  # the paper has no low resolution stage
 

@@ -127,7 +127,9 @@ def _matched_budget(name: str, passes: int, paper: str) -> Entry:
     )
 
 
-SAMUSHF, SAMUS, SAM = (134_537_504, 40_867_056), (133_323_568, 39_653_120), (90_737_200, 3_506_304)  # all, trained
+# parameters, and those that are trained
+SAMUSHF, SAMUS, SAM = (134_537_504, 40_867_056), (133_323_568, 39_653_120), (90_737_200, 3_506_304)
+TINY = (2_475_680, 2_363_896)
 
 ENTRIES = (
     _raunet("nnUNetTrainerRAUNet", "bottleneck residual blocks, attention gates, GroupNorm", 7_294_133, "RA-U-Net"),
@@ -168,21 +170,24 @@ ENTRIES = (
     _samus("nnUNetTrainerSAMUSHFDiceBCE", "SAMUS-HF with the loss of SAMUS's code, 0.8 Dice + 0.2 BCE", *SAMUSHF),
     _samus("nnUNetTrainerSAMUSDiceBCE", "SAMUS with the loss of its code, 0.8 Dice + 0.2 BCE", *SAMUS),
     _samus("nnUNetTrainerSAMUSHFBestDice", "SAMUS-HF, checkpoint_best by validation Dice as in nnU-Net", *SAMUSHF),
-    _samus("nnUNetTrainerSAMUSHFLiteralGate", "SAMUS-HF with CMU-Net's gate as published", 146_505_376),
+    _samus("nnUNetTrainerSAMUSHFLiteralGate", "SAMUS-HF with CMU-Net's gate as published", 146_505_376, 52_834_928),
     _samus(
-        "nnUNetTrainerSAMUSHFInput", "SAMUS-HF with high frequencies as a fourth input channel, no gate", 133_324_144
+        "nnUNetTrainerSAMUSHFInput",
+        "SAMUS-HF with high frequencies as a fourth input channel, no gate",
+        133_324_144,
+        39_653_696,
     ),
     _samus("nnUNetTrainerSAM1024", "SAM at its own 1024x1024, mask decoder trained", 93_735_472, SAM[1]),
     _samus(
         "nnUNetTrainerSAMUSHFTiny",
         "SAMUS-HF with a tiny transformer, random at first and trained as a whole",
-        2_475_680,
+        *TINY,
         pretrained=False,
     ),
     _samus(
         "nnUNetTrainerSAMUSHFTinyClick",
         "the tiny SAMUS-HF, clicks in training and validation",
-        2_475_680,
+        *TINY,
         prompts="click",
         pretrained=False,
     ),
@@ -225,7 +230,6 @@ GROUP = "nnunet_ext.classes"
 """Entry-point group by which other packages add classes: each names a sequence of `Entry` (or one)."""
 
 
-@functools.cache
 def entries(kind: str = "") -> tuple[Entry, ...]:
     """Return all entries of one kind (of every kind by default): ours in the order of this file, then others'."""
     return tuple(e for e in (*ENTRIES, *_entries_of_others()) if not kind or e.kind == kind)
@@ -233,39 +237,42 @@ def entries(kind: str = "") -> tuple[Entry, ...]:
 
 def get(kind: str, name: str) -> Entry | None:
     """Return the entry of that kind and name; None if there is none."""
-    return _by_kind_and_name().get((kind, name))
+    ours = _OURS.get((kind, name))
+    return ours or next((e for e in _entries_of_others() if (e.kind, e.name) == (kind, name)), None)
 
 
-def find(root: str, name: str) -> Entry | None:
+def find(root: str | None, name: str) -> Entry | None:
     """Return the entry called `name` among the classes that nnU-Net looks for under `root`; None if there is none."""
-    return get(ROOTS.get(root, ""), name)
+    kind = ROOTS.get(root or "")
+    return get(kind, name) if kind else None
 
 
-@functools.cache
-def _by_kind_and_name() -> dict[tuple[str, str], Entry]:
-    return {(e.kind, e.name): e for e in reversed(entries())}  # ours first: nobody replaces a class by another
+_OURS = {(e.kind, e.name): e for e in ENTRIES}
 
 
 @functools.cache
 def _entries_of_others() -> tuple[Entry, ...]:
-    """Return the entries of other packages; a package whose entries cannot be read is named and left out."""
-    found: list[Entry] = []
+    """Return the entries of other packages; a package whose entries cannot be taken is named and left out."""
+    taken = dict(_OURS)
     for point in entry_points(group=GROUP):
         try:
             value = point.load()
-            found.extend(_checked([value] if isinstance(value, Entry) else value))
+            found = _checked([value] if isinstance(value, Entry) else value, taken)
         except Exception as e:  # noqa: BLE001  (whatever is wrong with one package, the others' classes are found)
-            sys.stderr.write(
-                f"nnunet_ext: the classes of entry point {point.name} = {point.value} are ignored: {e!r}\n"
-            )
-    return tuple(found)
+            if sys.stderr is not None:
+                sys.stderr.write(f"nnunet_ext: the classes of {point.name} = {point.value} are ignored: {e!r}\n")
+        else:
+            taken.update(found)
+    return tuple(e for key, e in taken.items() if key not in _OURS)
 
 
-def _checked(values: Iterable[object]) -> list[Entry]:
-    """Return what another package offers, if all of it are entries of a known kind; raise TypeError if not."""
-    checked: list[Entry] = []
+def _checked(values: Iterable[Entry], taken: dict[tuple[str, str], Entry]) -> dict[tuple[str, str], Entry]:
+    """Return entries by kind and name; raise an error for what is not an entry, or has a name that is taken."""
+    found: dict[tuple[str, str], Entry] = {}
     for value in values:
         if not isinstance(value, Entry) or value.kind not in ROOTS.values():
             raise TypeError(f"{value!r} is not an nnunet_ext.registry.Entry of kind {', '.join(ROOTS.values())}")
-        checked.append(value)
-    return checked
+        if other := taken.get((value.kind, value.name)):
+            raise ValueError(f"{value.name} is the name of a {value.kind} of {other.module}")
+        found[value.kind, value.name] = value
+    return found

@@ -68,7 +68,7 @@ def modules_of_all() -> dict[str, str]:
     """The module that every class comes from, ours and a few of nnU-Net's."""
     from nnunet_ext import registry
 
-    wanted = [(e.kind, e.name) for e in registry.ENTRIES]
+    wanted = [(e.kind, e.name) for e in registry.entries()]
     return {name: look_up(kind, name).__module__ for kind, name in (*wanted, *STOCK.items())}
 
 
@@ -89,7 +89,7 @@ def main() -> None:
         file = Path(folder) / "modules.json"
         child = spawn(write_modules_of_all, args=(str(file),), nprocs=1, join=False)
         facts = {"package": nnunet_ext.__file__, "main": modules_of_all()}
-        classes = [look_up(e.kind, e.name) for e in registry.ENTRIES]
+        classes = [look_up(e.kind, e.name) for e in registry.entries()]
         facts["pickled"] = all(pickle.loads(pickle.dumps(c)) is c for c in classes)
         facts["far stock"] = look_up(*FAR_STOCK).__name__
         facts["spawn worker"] = worker.get()

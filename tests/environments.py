@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -74,3 +76,14 @@ def build(source: Path, destination: Path, *options: str) -> list[Path]:
     result = subprocess.run(command, cwd=destination.parent, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return sorted(destination.iterdir())
+
+
+@contextmanager
+def replaced(file: Path, content: str) -> Iterator[None]:
+    """Another content of an installed file for a while."""
+    original = file.read_text()
+    file.write_text(content)
+    try:
+        yield
+    finally:
+        file.write_text(original)

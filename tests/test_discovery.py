@@ -7,15 +7,14 @@ import json
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from discovery_probe import FAR_STOCK, STOCK
-from environments import Environment, build
+from environments import Environment, build, replaced
 
 import _nnunet_ext_hook as hook
 from nnunet_ext import registry
@@ -157,17 +156,6 @@ else:
     installed.run("-c", script, NNUNET_EXT_DISABLE=1)
 
 
-@contextmanager
-def replaced(file: Path, content: str) -> Iterator[None]:
-    """Another content of an installed file for a while."""
-    original = file.read_text()
-    file.write_text(content)
-    try:
-        yield
-    finally:
-        file.write_text(original)
-
-
 def test_broken_registry(installed: Environment) -> None:
     script = FIND + (
         "from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name\n"
@@ -235,18 +223,49 @@ def test_runner_where_pth_files_are_not_read(
     assert bare.run("-m", "nnunet_ext", "--version", PYTHONPATH=path).stdout.startswith("nnunet_ext ")
 
 
-def test_hook_heals_torchvision(installed: Environment, torchvision_loads: bool) -> None:
+NO_OPERATORS = "operator torchvision::nms does not exist"
+WARNING = "nnunet_ext: torchvision's compiled operators do not fit this torch."
+
+
+@pytest.fixture
+def sick(installed: Environment, torchvision_loads: bool) -> Environment:
+    """An environment with the wheel where torchvision's compiled operators do not load."""
     if torchvision_loads:
-        pytest.skip("torchvision's compiled operators load here: there is nothing to heal")
-    script = (
-        "import segment_anything, torch, torchvision\ntorchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)\n"
-    )
-    sick = installed.run("-c", script, check=False, NNUNET_EXT_DISABLE=1)
-    assert "operator torchvision::nms does not exist" in sick.stderr
-    healed = installed.run("-c", script, check=False)  # it imports; the operators themselves are still missing
-    assert "nnunet_ext:" not in healed.stderr
-    assert "in nms" in healed.stderr
-    assert "Couldn't load custom C++ ops" in healed.stderr
+        pytest.skip("torchvision's compiled operators load here: there is nothing to declare")
+    return installed
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import segment_anything",
+        f"{FIND}find({FAR_STOCK[1]!r})",
+        "try:\n    import torchvision\nexcept RuntimeError:\n    import segment_anything\nimport torchvision",
+    ],
+    ids=["segment_anything", "nnunetv2", "after another program's failure"],
+)
+def test_torchvision_is_healed_for_who_does_not_call_it(sick: Environment, script: str) -> None:
+    assert sick.run("-c", script).stderr.count(WARNING) == 1
+    disabled = sick.run("-c", script, check=False, NNUNET_EXT_DISABLE=1)
+    assert disabled.returncode == 1
+    assert NO_OPERATORS in disabled.stderr
+    assert WARNING not in disabled.stderr
+
+
+def test_torchvision_stays_broken_for_other_programs(sick: Environment, tmp_path: Path) -> None:
+    (tmp_path / "another_program.py").write_text("import nnunetv2, torchvision\n")
+    for script in ("import torchvision", "import nnunet_ext, torchvision", "import another_program"):
+        result = sick.run("-c", script, check=False, PYTHONPATH=tmp_path)
+        assert result.returncode == 1
+        assert NO_OPERATORS in result.stderr
+        assert WARNING not in result.stderr
+
+
+def test_declared_operators_still_fail_when_called(sick: Environment) -> None:
+    script = "import segment_anything, torch, torchvision\ntorchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)"
+    result = sick.run("-c", script, check=False)
+    assert "in nms" in result.stderr
+    assert "Couldn't load custom C++ ops" in result.stderr
 
 
 def test_start_up_loads_nothing_but_the_hook(installed: Environment, bare: Environment) -> None:

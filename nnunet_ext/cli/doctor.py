@@ -23,8 +23,9 @@ import json, sys
 hook = sys.modules.get("_nnunet_ext_hook")
 facts = {"hook": bool(hook and hook.installed())}
 try:
+    import segment_anything  # which imports torchvision, as nnU-Net does
     import torchvision
-    healed = "" if torchvision.extension._has_ops() else ", without its compiled operators (healed by the hook)"
+    healed = "" if torchvision.extension._has_ops() else " for nnU-Net and SAM only, by the hook: it does not fit torch"
     facts["torchvision"] = f"{torchvision.__version__} loads{healed}"
 except Exception as e:
     facts["torchvision_error"] = f"{type(e).__name__}: {e}"

@@ -15,14 +15,18 @@ HEADINGS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None."""
+    """Add the option of the documentation's tables."""
+    parser.add_argument("--markdown", action="store_true", help="the trainers as the tables of docs/trainers.md")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the registry."""
     from nnunet_ext import registry
 
-    width = max(len(e.name) for e in registry.ENTRIES)
+    if args.markdown:
+        print(trainers_table())
+        return 0
+    width = max(len(e.name) for e in registry.entries())
     for kind, heading in HEADINGS.items():
         if not registry.entries(kind):
             continue
@@ -40,3 +44,27 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {e.name:<{width}}  {'; '.join(facts)}")
         print()
     return 0
+
+
+PROMPTS = {"none": "", "mixed": "none or clicks", "click": "clicks"}
+
+
+def trainers_table() -> str:
+    """Return Markdown tables of the trainers, one per paper and one of those that reproduce none."""
+    from nnunet_ext import registry
+
+    trainers = registry.entries("trainer")
+    lines: list[str] = []
+    for paper in dict.fromkeys(e.paper for e in trainers if e.paper):
+        lines += [f"### {paper}", ""]
+        lines += ["| `-tr` | Network and recipe | Row of the paper's table | Parameters (trained) | `-c` | Prompts |"]
+        lines += ["|---|---|---|---|---|---|"]
+        for e in trainers:
+            if e.paper == paper:
+                count = f"{e.parameters:,}" if e.parameters else "as planned"
+                trained = f" ({e.trained:,})" if e.trained else ""
+                facts = (f"`{e.name}`", e.summary, e.paper_row, count + trained, e.configuration, PROMPTS[e.prompts])
+                lines += [f"| {' | '.join(facts)} |"]
+        lines += [""]
+    lines += ["### Baselines", "", "| `-tr` | Network and recipe |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{e.name}` | {e.summary} |" for e in trainers if not e.paper)])

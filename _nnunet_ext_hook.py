@@ -18,7 +18,7 @@ a broken plug-in must leave stock nnU-Net working.
 import os
 import sys
 
-_warned = set()
+_warned = set()  # type: set[str]
 
 
 def _warn(message):
@@ -30,7 +30,8 @@ def _warn(message):
 
 def _extend_class_search(module):
     """Have ``recursive_find_python_class(folder, class_name, current_module, ...)`` answer our names first."""
-    stock = module.recursive_find_python_class
+    attribute = "recursive_find_python_class"
+    stock = getattr(module, attribute)
     if getattr(stock, "__nnunet_ext__", False):
         return
 
@@ -47,17 +48,15 @@ def _extend_class_search(module):
         return stock(folder, class_name, current_module, *args, **kwargs)
 
     recursive_find_python_class.__doc__ = stock.__doc__
-    recursive_find_python_class.__wrapped__ = stock
-    recursive_find_python_class.__nnunet_ext__ = True
-    module.recursive_find_python_class = recursive_find_python_class
+    recursive_find_python_class.__dict__.update(__wrapped__=stock, __nnunet_ext__=True)
+    setattr(module, attribute, recursive_find_python_class)
     for name, other in list(sys.modules.items()):  # those that have imported the function already
-        if name.startswith("nnunetv2.") and getattr(other, stock.__name__, None) is stock:
-            other.recursive_find_python_class = recursive_find_python_class
+        if name.startswith("nnunetv2.") and getattr(other, attribute, None) is stock:
+            setattr(other, attribute, recursive_find_python_class)
 
 
-def _importing(packages):
-    """Tell whether code of one of these packages waits for the import that is going on, however indirectly."""
-    frame = sys._getframe()
+def _waiting(packages, frame):
+    """Tell whether code of one of these packages waits for that of `frame`, however indirectly."""
     while frame is not None:
         if str(frame.f_globals.get("__name__")).partition(".")[0] in packages:
             return True
@@ -67,7 +66,7 @@ def _importing(packages):
 
 def _heal_torchvision(module):
     """Declare ``torchvision::nms`` and ``torchvision::qnms`` where the compiled operators did not load."""
-    if module._has_ops() or not _importing({"nnunetv2", "segment_anything"}):
+    if module._has_ops() or not _waiting({"nnunetv2", "segment_anything"}, sys._getframe()):
         return
     import torch
 
@@ -110,7 +109,7 @@ def _call_after_execution(loader, name, callback):
 class _Finder:
     """Meta-path finder that lets the other finders find a module and has a callback run once it is executed."""
 
-    searching = set()
+    searching = set()  # type: set[str]
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):

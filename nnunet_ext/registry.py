@@ -237,8 +237,9 @@ def entries(kind: str = "") -> tuple[Entry, ...]:
 
 def get(kind: str, name: str) -> Entry | None:
     """Return the entry of that kind and name; None if there is none."""
-    ours = _OURS.get((kind, name))
-    return ours or next((e for e in _entries_of_others() if (e.kind, e.name) == (kind, name)), None)
+    if (kind, name) in _OURS:  # without a look at other packages
+        return _OURS[kind, name]
+    return next((e for e in _entries_of_others() if (e.kind, e.name) == (kind, name)), None)
 
 
 def find(root: str | None, name: str) -> Entry | None:
@@ -266,7 +267,7 @@ def _entries_of_others() -> tuple[Entry, ...]:
     return tuple(e for key, e in taken.items() if key not in _OURS)
 
 
-def _checked(values: Iterable[Entry], taken: dict[tuple[str, str], Entry]) -> dict[tuple[str, str], Entry]:
+def _checked(values: Iterable[object], taken: dict[tuple[str, str], Entry]) -> dict[tuple[str, str], Entry]:
     """Return entries by kind and name; raise an error for what is not an entry, or has a name that is taken."""
     found: dict[tuple[str, str], Entry] = {}
     for value in values:

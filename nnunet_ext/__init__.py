@@ -16,15 +16,17 @@ from nnunet_ext.version import __version__
 if TYPE_CHECKING:
     from nnunet_ext.comparison import compare
     from nnunet_ext.evaluation.evaluator import evaluate
+    from nnunet_ext.inference.prediction import load_model
     from nnunet_ext.metrics.surface import surface_distances
     from nnunet_ext.report import build_report
 
-__all__ = ["__version__", "build_report", "compare", "evaluate", "surface_distances"]
+__all__ = ["__version__", "build_report", "compare", "evaluate", "load_model", "surface_distances"]
 
 _ADDRESSES = {
     "build_report": "nnunet_ext.report:build_report",
     "compare": "nnunet_ext.comparison:compare",
     "evaluate": "nnunet_ext.evaluation.evaluator:evaluate",
+    "load_model": "nnunet_ext.inference.prediction:load_model",
     "surface_distances": "nnunet_ext.metrics.surface:surface_distances",
 }
 

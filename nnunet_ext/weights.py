@@ -254,6 +254,27 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of a training by nnU-Net, on the CPU, without running anything that is in the file.
+
+    Raises:
+        InputError: it cannot be read, is not such a checkpoint, or holds other objects than tensors, numbers and plain
+            data.
+    """
+    import numpy as np
+    import torch
+
+    make_number: Any = np.float32(0).__reduce__()[0]  # nnU-Net's logging has numpy's numbers, as harmless as Python's
+    types = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
+    with torch.serialization.safe_globals(
+        [make_number, (make_number, "numpy.core.multiarray.scalar"), np.dtype, *types]  # its name before numpy 2
+    ):
+        content = _load(Path(path))
+    if not isinstance(content, dict) or not {"network_weights", "trainer_name", "init_args"} <= content.keys():
+        raise InputError(f"{path} is not a checkpoint of a training by nnU-Net.", hint="Name its fold and checkpoint.")
+    return content
+
+
 def _load(path: Path) -> Any:
     import torch
 

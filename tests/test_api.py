@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import lzma
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import nnunet_ext
+from nnunet_ext.common.errors import InputError
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PUBLIC = sorted(set(nnunet_ext.__all__) - {"__version__"})
@@ -47,6 +51,37 @@ def test_an_unknown_name() -> None:
 def test_every_name_has_an_example(name: str) -> None:
     """tests/test_examples.py runs it."""
     assert ">>> " in (getattr(nnunet_ext, name).__doc__ or "")
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, ...]:
+        return print, ("code of the checkpoint runs",)
+
+
+def test_models_of_an_earlier_version_load_and_code_does_not_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stored = Path(__file__).parent / "data" / "a5e75ff" / "nnUNetTrainerRAUNet"
+    for name in ("plans.json", "dataset.json"):
+        shutil.copy(stored / name, tmp_path)
+    (tmp_path / "fold_0").mkdir()
+    file = tmp_path / "fold_0" / "checkpoint_latest.pth"
+    file.write_bytes(lzma.decompress((stored / f"{file.name}.xz").read_bytes()))
+    network = nnunet_ext.load_model(tmp_path, checkpoint=file.name)
+    assert not network.training
+
+    content = torch.load(file, weights_only=False)
+    torch.save({**content, "logging": Malicious()}, file)
+    with pytest.raises(InputError, match="holds more than tensors"):
+        nnunet_ext.load_model(tmp_path, checkpoint=file.name)
+    torch.save({"state_dict": {}}, file)
+    with pytest.raises(InputError, match="is not a checkpoint of a training by nnU-Net"):
+        nnunet_ext.load_model(tmp_path, checkpoint=file.name)
+    with pytest.raises(InputError, match="cannot be read"):
+        nnunet_ext.load_model(tmp_path, fold=1)
+    with pytest.raises(InputError, match="is not a trained model"):
+        nnunet_ext.load_model(tmp_path / "fold_0")
+    assert "code of the checkpoint runs" not in capfd.readouterr().out
 
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
+from torch import nn
 
 from nnunet_ext import registry
 from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
@@ -25,6 +27,7 @@ from nnunet_ext.common.text import some
 from nnunet_ext.inference.prompts import Prompts, clicks_from_reference, read_prompts, to_original, to_preprocessed
 from nnunet_ext.losses import ForegroundMaps
 from nnunet_ext.version import __version__
+from nnunet_ext.weights import read_checkpoint
 
 RECORD = "prompts_used.json"
 MODEL_FILES = ("plans.json", "dataset.json")
@@ -97,6 +100,63 @@ def predict(request: Request, *, track: Track = untracked) -> int:
     return done
 
 
+def load_model(
+    folder: str | PathLike[str],
+    *,
+    fold: int | str = 0,
+    checkpoint: str = "checkpoint_final.pth",
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """Return the network of a trained model, as nnU-Net builds it, in evaluation mode.
+
+    It takes preprocessed images (B, C, *patch size) and returns logits (B, channels, *patch size), for softmax or, with
+    regions, for the sigmoid. Nothing that is in the checkpoint is run while it is read.
+
+    >>> import json, tempfile
+    >>> from nnunet_ext.architectures.raunet import UNet
+    >>> temporary = tempfile.TemporaryDirectory()
+    >>> folder = Path(temporary.name)  # what nnUNetv2_train leaves behind, in short
+    >>> dataset = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "tumour": 1}, "file_ending": ".nii.gz"}
+    >>> (folder / "dataset.json").write_text(json.dumps(dataset)) > 0
+    True
+    >>> plans = {"configurations": {"2d": {"patch_size": [64, 64], "architecture": {}}}}
+    >>> (folder / "plans.json").write_text(json.dumps(plans)) > 0
+    True
+    >>> (folder / "fold_0").mkdir()
+    >>> content = {"network_weights": UNet().state_dict(), "trainer_name": "nnUNetTrainerRAUNet"}
+    >>> content["init_args"] = {"configuration": "2d"}
+    >>> torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
+    >>> network = load_model(folder)
+    >>> network(torch.zeros(1, 1, 64, 64)).shape
+    torch.Size([1, 2, 64, 64])
+    >>> temporary.cleanup()
+
+    Args:
+        folder: nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION.
+        fold: a number, or "all".
+        checkpoint: the ultrasound trainers are meant to be used with "checkpoint_best.pth".
+        device: where the network is to be.
+
+    Raises:
+        InputError: a file is missing, is not a checkpoint of nnU-Net's, or holds more than tensors and plain data.
+    """
+    _check_model(Path(folder))
+    read_checkpoint(Path(folder) / f"fold_{fold}" / checkpoint)  # nnU-Net itself would run what is in there
+    predictor = nnUNetPredictor(device=torch.device(device), perform_everything_on_device=False)
+    predictor.initialize_from_trained_model_folder(str(folder), (fold,), checkpoint)
+    network: nn.Module = host.unwrapped(predictor.network)
+    return network.to(device).eval()
+
+
+def _check_model(folder: Path) -> None:
+    missing = [str(folder / name) for name in MODEL_FILES if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} is not a trained model: {' and '.join(missing)} missing.",
+            hint="A model is a folder like nnUNet_results/Dataset030_BUSI/nnUNetTrainerSAMUSHF__nnUNetSAMUSPlans__2d.",
+        )
+
+
 class _Model:
     """A trained model folder behind nnU-Net's predictor, which takes prompts.
 
@@ -106,12 +166,7 @@ class _Model:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        missing = [str(request.model / name) for name in MODEL_FILES if not (request.model / name).is_file()]
-        if missing:
-            raise InputError(
-                f"{request.model} is not a trained model: {' and '.join(missing)} missing.",
-                hint="-m is a folder like nnUNet_results/Dataset030_BUSI/nnUNetTrainerSAMUSHF__nnUNetSAMUSPlans__2d.",
-            )
+        _check_model(request.model)
         folds = self._folds()
         self.checkpoints = [request.model / f"fold_{fold}" / request.checkpoint for fold in folds]
         device = torch.device(request.device)

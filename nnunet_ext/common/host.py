@@ -1,13 +1,64 @@
-"""Every private name of nnU-Net, torch and segment-anything that this package touches, each with a test.
+"""Every private name of another package that this one reads, calls or overrides.
 
-A private name may move with any release of its owner. tests/test_host.py says which of them did.
+A private name may move with any release of its owner. tests/test_host.py says which of them did, and what broke.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    import torch
+    from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+    from segment_anything.modeling import PromptEncoder
+
+
+class Private(NamedTuple):
+    """One private name.
+
+    Args:
+        owner: "module:class" or "module".
+        name: of the attribute or method.
+        use: where we touch it and what for, hence what breaks when it moves.
+    """
+
+    owner: str
+    name: str
+    use: str
+
+
+TRAINER = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer:nnUNetTrainer"
+TRANSFORM = "batchgeneratorsv2.transforms.base.basic_transform:BasicTransform"
+
+PRIVATE = (
+    Private(TRAINER, "_build_loss", "overridden in trainers/raunet.py and prompted_recipe.py: the papers' losses"),
+    Private(TRAINER, "_best_ema", "set in trainers/prompted_recipe.py: checkpoint_best by validation loss"),
+    Private(TRANSFORM, "_apply_to_image", "overridden in trainers/augmentation.py: SAMUS's zoom"),
+    Private(TRANSFORM, "_apply_to_segmentation", "overridden in trainers/augmentation.py: SAMUS's zoom"),
+    Private(
+        "batchgenerators.dataloading.multi_threaded_augmenter:MultiThreadedAugmenter",
+        "_finish",
+        "called by `stop_workers`: validation loaders that prompted trainers replace",
+    ),
+    Private(
+        "batchgenerators.dataloading.nondet_multi_threaded_augmenter:NonDetMultiThreadedAugmenter",
+        "_finish",
+        "called by `stop_workers`: validation loaders that prompted trainers replace",
+    ),
+    Private("torch._dynamo", "OptimizedModule", "asked for by `unwrapped`: compiled networks"),
+    Private("torch._dynamo:OptimizedModule", "_orig_mod", "read by `unwrapped`: compiled networks"),
+    Private(
+        "segment_anything.modeling.prompt_encoder:PositionEmbeddingRandom",
+        "_pe_encoding",
+        "called by `encode_places`: clicks in prompted networks",
+    ),
+    Private("torchvision.extension", "_has_ops", "called in _nnunet_ext_hook.py and cli/doctor.py: does it fit torch"),
+    Private("sys", "_getframe", "called in _nnunet_ext_hook.py: who it is that imports torchvision"),
+)
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
@@ -15,3 +66,14 @@ def unwrapped(network: nn.Module) -> nn.Module:
     if isinstance(network, DistributedDataParallel):
         network = network.module
     return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+
+def stop_workers(loader: MultiThreadedAugmenter) -> None:
+    """End the worker processes of one of batchgenerators' loaders that nobody will ask any more."""
+    loader._finish()
+
+
+def encode_places(encoder: PromptEncoder, places: torch.Tensor) -> torch.Tensor:
+    """Return SAM's random Fourier features of places (..., 2) in [0, 1], as (..., dim)."""
+    features: torch.Tensor = encoder.pe_layer._pe_encoding(places)
+    return features

@@ -136,7 +136,7 @@ class PromptedRecipe(PaperRecipe):
         """Return loaders whose validation samples are the same in every epoch: their loss chooses the model."""
         train, drawn = super().get_dataloaders()
         if not isinstance(drawn, SingleThreadedAugmenter):
-            drawn._finish()  # its worker processes
+            host.stop_workers(drawn)
         return train, ordered_validation(self)
 
     def on_validation_epoch_start(self) -> None:

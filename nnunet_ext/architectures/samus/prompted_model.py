@@ -11,6 +11,7 @@ from segment_anything.modeling import TwoWayTransformer
 from torch import nn
 
 from nnunet_ext.architectures.samus.common import full_precision
+from nnunet_ext.common.host import encode_places
 
 UNUSED = r"iou_prediction_head|output_hypernetworks_mlps\.[1-9]"  # SAM's heads that a single mask does not use
 
@@ -36,7 +37,7 @@ class PromptEncoder(SAMPromptEncoder):
             height, width = self.input_image_size
             place = (xy.float() + 0.5) / xy.new_tensor([width, height], dtype=torch.float32)
             positive, negative = self.point_embeddings[1].weight[0], self.point_embeddings[0].weight[0]
-            tokens = self.pe_layer._pe_encoding(place) + torch.where(labels[..., None] == 1, positive, negative)
+            tokens = encode_places(self, place) + torch.where(labels[..., None] == 1, positive, negative)
             end = self.not_a_point_embed.weight.expand(*tokens.shape[:-2], 1, -1)
             return torch.cat([tokens, end], -2)
 

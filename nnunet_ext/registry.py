@@ -41,7 +41,7 @@ class Entry(NamedTuple):
         planner: the planner (-pl) that gives the paper's plans.
         plans: the name (-p) of those plans.
         prompts: what a network needs to predict: "none", "mixed" (nothing, or clicks) or "click" (clicks only).
-        pretrained: whether a training begins with SAM's weights.
+        pretrained: SAM's checkpoint that a training begins with, by its name in `weights.CHECKPOINTS`; empty for none.
         best_checkpoint: whether predictions are meant to be made with checkpoint_best.
         follows_environment: whether a trainer takes its budget and seed from NNUNET_EXT_EPOCHS, ..._ITERATIONS
             and ..._SEED.
@@ -60,7 +60,7 @@ class Entry(NamedTuple):
     planner: str = ""
     plans: str = ""
     prompts: str = "none"
-    pretrained: bool = False
+    pretrained: str = ""
     best_checkpoint: bool = False
     follows_environment: bool = False
 
@@ -93,7 +93,7 @@ def _samus(
     trained: int | None = None,
     paper_row: str = "",
     prompts: str = "mixed",
-    pretrained: bool = True,
+    pretrained: str = "vit_b",
     best_checkpoint: bool = True,
 ) -> Entry:
     return Entry(
@@ -177,19 +177,22 @@ ENTRIES = (
         133_324_144,
         39_653_696,
     ),
+    _samus("nnUNetTrainerSAMUSHFPercentile", "SAMUS-HF whose bands are stretched between percentiles", *SAMUSHF),
+    _samus("nnUNetTrainerSAMUSHFViTL", "SAMUS-HF on SAM's ViT-L", 383_038_560, 70_760_752, pretrained="vit_l"),
+    _samus("nnUNetTrainerSAMUSHFViTH", "SAMUS-HF on SAM's ViT-H", 749_994_912, 108_985_584, pretrained="vit_h"),
     _samus("nnUNetTrainerSAM1024", "SAM at its own 1024x1024, mask decoder trained", 93_735_472, SAM[1]),
     _samus(
         "nnUNetTrainerSAMUSHFTiny",
         "SAMUS-HF with a tiny transformer, random at first and trained as a whole",
         *TINY,
-        pretrained=False,
+        pretrained="",
     ),
     _samus(
         "nnUNetTrainerSAMUSHFTinyClick",
         "the tiny SAMUS-HF, clicks in training and validation",
         *TINY,
         prompts="click",
-        pretrained=False,
+        pretrained="",
     ),
     _matched_budget("nnUNetTrainerMatchedBudget400", 400, "the ultrasound paper"),
     Entry(

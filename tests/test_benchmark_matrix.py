@@ -208,7 +208,7 @@ def test_all_of_our_trainers_are_known_and_take_budget_and_seed() -> None:
 
     for entry in registry.entries("trainer"):
         assert issubclass(entry.load(), PassTrainer) == names.takes_budget_and_seed(entry.name)
-        assert getattr(entry.load(), "pretrained", False) == names.begins_with_sam(entry.name)
+        assert bool(getattr(entry.load(), "pretrained", "")) == names.begins_with_sam(entry.name)
     assert not names.takes_budget_and_seed("nnUNetTrainer")
 
 

@@ -10,6 +10,7 @@ from contract import Build, NetworkContract
 
 from nnunet_ext.architectures.raunet import UNet, UNet3D
 from nnunet_ext.architectures.raunet.blocks import AttentionGate, BottleneckResidual, normalization
+from nnunet_ext.architectures.raunet.unet import UShape
 
 SMALL = (16, 32, 64)
 
@@ -109,3 +110,16 @@ def test_groups(channels: int, groups: int) -> None:
 def test_groups_that_do_not_divide() -> None:
     with pytest.raises(ValueError, match="divisible"):
         normalization("group", 48)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_channels_last_is_the_same_function(row: str) -> None:
+    """On CPUs maps are channels-last; neither the function nor the state dict knows."""
+    net = ROWS[row](features=SMALL).double()
+    image = torch.rand(2, 1, 24, 20, dtype=torch.double)
+    seen: list[torch.Tensor] = []
+    net.decoder[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    torch.testing.assert_close(net(image), UShape.forward(net, image))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert seen[1].is_contiguous()
+    assert all(t.is_contiguous() for t in net.state_dict().values())

@@ -14,7 +14,7 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_ext import registry
+from nnunet_ext import registry, weights
 from nnunet_ext.cli import main
 from nnunet_ext.registry import ENTRIES, Entry
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
@@ -63,7 +63,8 @@ def test_facts_of_a_trainer(entry: Entry) -> None:
     own, prompted = issubclass(trainer, PaperRecipe), issubclass(trainer, PromptedRecipe)
     assert entry.family == ("samus" if prompted else "raunet" if own else "nnunet")
     assert entry.prompts == (trainer.prompts if prompted else "none")
-    assert entry.pretrained == (prompted and trainer.pretrained)
+    assert entry.pretrained == (trainer.pretrained if prompted else "")
+    assert not entry.pretrained or entry.pretrained in weights.CHECKPOINTS
     assert entry.best_checkpoint == prompted
     assert entry.follows_environment == issubclass(trainer, PassTrainer)
     assert bool(entry.parameters) is bool(entry.planner) is bool(entry.paper) is own

@@ -53,8 +53,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny transformer wherever a trainer does not choose one itself, and no SAM file."""
-    monkeypatch.setattr(PromptedRecipe, "vit", VIT_TINY)
+    """A tiny transformer, and no SAM file."""
+    for entry in TRAINERS:
+        monkeypatch.setattr(entry.load(), "vit", VIT_TINY)
     monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", "random")
 
 
@@ -237,6 +238,16 @@ def sam_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", str(file))
     monkeypatch.setattr("nnunet_ext.weights.problem", lambda path, *_: None if path.exists() else f"no {path}")
     return file
+
+
+@pytest.mark.parametrize("name", ["vit_l", "vit_h"])
+def test_larger_transformers_ask_for_their_own_weights(
+    name: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NNUNET_EXT_SAM_CHECKPOINT")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(InputError, match=rf"sam_{name}_\w+\.pth does not exist(.|\n)*weights download {name}"):
+        train(f"{HF}ViT{name[-1].upper()}", BUSI, plans=PLANS)
 
 
 def test_training_begins_with_sams_weights(datasets: Path, prepared: Path, sam_file: Path) -> None:

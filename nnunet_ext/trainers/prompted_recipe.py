@@ -56,7 +56,7 @@ class PromptedRecipe(PaperRecipe):
     model: type[SAM | SAMUS]
     vit: ViT = VIT_B
     image_size = 256
-    pretrained = True  # begins with SAM's weights
+    pretrained = "vit_b"  # SAM's checkpoint to begin with, by its name in `weights.CHECKPOINTS`; empty for none
     prompts: Literal["mixed", "click"] = "mixed"
     loss_name: Literal["dice_mse", "dice_bce"] = "dice_mse"
     best_by: Literal["val_loss", "ema_dice"] = "val_loss"
@@ -148,7 +148,7 @@ class PromptedRecipe(PaperRecipe):
         if not self.pretrained:
             self.print_to_log_file(f"{type(self).__name__} begins with random weights: there are no pretrained ones.")
             return
-        path = weights.require()
+        path = weights.require(weights.CHECKPOINTS[self.pretrained])
         if path is None:
             self.print_to_log_file(
                 f"{environment.SAM_CHECKPOINT}={weights.RANDOM}: training begins with a RANDOM image encoder, most of "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from nnunet_ext.architectures.samus.common import VIT_TINY
+from nnunet_ext.architectures.samus.common import VIT_H, VIT_L, VIT_TINY
 from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.trainers.prompted_recipe import PromptedRecipe
@@ -94,11 +94,31 @@ class nnUNetTrainerSAMUSHFInput(nnUNetTrainerSAMUSHF):
     model_options: ClassVar[dict[str, Any]] = {"fusion": "input"}
 
 
+class nnUNetTrainerSAMUSHFPercentile(nnUNetTrainerSAMUSHF):
+    """SAMUS-HF whose bands are stretched between percentiles, for padded images: their edges outshine all tissue."""
+
+    model_options: ClassVar[dict[str, Any]] = {"normalization": "percentile"}
+
+
+class nnUNetTrainerSAMUSHFViTL(nnUNetTrainerSAMUSHF):
+    """SAMUS-HF on SAM's ViT-L."""
+
+    vit = VIT_L
+    pretrained = "vit_l"
+
+
+class nnUNetTrainerSAMUSHFViTH(nnUNetTrainerSAMUSHF):
+    """SAMUS-HF on SAM's ViT-H."""
+
+    vit = VIT_H
+    pretrained = "vit_h"
+
+
 class nnUNetTrainerSAMUSHFTiny(nnUNetTrainerSAMUSHF):
     """SAMUS-HF with a tiny transformer that begins at random and is trained as a whole; no SAM weights needed."""
 
     vit = VIT_TINY
-    pretrained = False
+    pretrained = ""
 
     @classmethod
     def build_model(cls) -> PromptedModel:

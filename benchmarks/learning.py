@@ -97,9 +97,9 @@ def settled(file: Path, content: dict[str, Any]) -> None:
 
 def some_of(source: Path, cases: int, folder: Path) -> Path:
     """Links to `cases` images with lesions, evenly spaced in the order of ids, and to their masks."""
-    from nnunet_ext.dataset_conversion import busi
+    from nnunet_ext.dataset_conversion import busi, engine
 
-    found = busi.find(source, busi.LESION_CLASSES).cases
+    found = engine.find(busi.BusiReader(), source).cases
     for i in np.linspace(0, len(found) - 1, min(cases, len(found))).round().astype(int):
         for path in (found[i].image, *found[i].masks):
             link = folder / path.relative_to(source)

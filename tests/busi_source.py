@@ -13,6 +13,7 @@ from nnunet_ext.dataset_conversion.types import Outcome, Settings
 
 DATASET = "Dataset030_BUSI"
 SIZE = (64, 48)  # width, height
+TWINS = ["benign_0001", "benign_0009", "malignant_0009"]  # in `twins`
 
 
 def ultrasound(number: int = 0, size: tuple[int, int] = SIZE) -> Image.Image:
@@ -51,6 +52,18 @@ def published(root: Path, *, benign: int = 3, malignant: int = 2, normal: int = 
             if diagnosis == "benign" and n % 3 == 0:
                 save(mask_image(lesion(left=40)).convert("1"), stem.with_name(f"{stem.name}_mask_1.png"))
     return root
+
+
+def twins(source: Path) -> Path:
+    """`published` with benign 1 again: smaller as benign 9, with burnt-in text as malignant 9."""
+    published(source, benign=8, malignant=8)
+    save(ultrasound(1).resize((50, 40)), source / "benign" / "benign (9).png")
+    save(mask_image(lesion((50, 40))), source / "benign" / "benign (9)_mask.png")
+    written = ultrasound(1)
+    written.paste(255, (5, 40, 20, 43))
+    save(written, source / "malignant" / "malignant (9).png")
+    save(mask_image(lesion()), source / "malignant" / "malignant (9)_mask.png")
+    return source
 
 
 def flattened(source: Path, root: Path, *, suffix: str = "") -> Path:

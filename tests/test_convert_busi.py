@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +11,7 @@ import pytest
 from busi_source import (
     DATASET,
     SIZE,
+    TWINS,
     convert,
     flattened,
     image_of,
@@ -24,6 +20,7 @@ from busi_source import (
     mask_image,
     published,
     save,
+    twins,
     ultrasound,
 )
 from lits_source import tree, verify
@@ -33,14 +30,12 @@ from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import busi, writer
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
 
 def record_of(folder: Path) -> dict:
     return json.loads((folder / "conversion.json").read_text())
 
 
-def test_published_layout(nnunet_folders: Path) -> None:
+def test_published_layout(nnunet_folders: Path, fork_pools: None) -> None:
     source = published(nnunet_folders / "in" / "Dataset_BUSI_with_GT", benign=12, malignant=8, normal=2)
     (source / "README.txt").write_text("hello")
     save(ultrasound(), source / "benign" / "benign (99).jpg")
@@ -186,7 +181,7 @@ def test_grey_images_are_linked(nnunet_folders: Path) -> None:
     assert path.samefile(next(outcome.folder.glob("imagesT?/benign_0001_0000.png")))
 
 
-def test_targets_and_classes(nnunet_folders: Path) -> None:
+def test_targets_and_classes(nnunet_folders: Path, fork_pools: None) -> None:
     source = published(nnunet_folders / "in", normal=2)
     outcome = convert(source, classes=("normal", "malignant", "benign"), target="class")
     labels = {case: set(np.unique(label_of(outcome.folder, case))) for case in record_of(outcome.folder)["cases"]}
@@ -200,21 +195,6 @@ def test_targets_and_classes(nnunet_folders: Path) -> None:
     assert json.loads((outcome.folder / "dataset.json").read_text())["labels"] == {"background": 0, "malignant": 1}
     assert set(record_of(outcome.folder)["cases"]) == {"malignant_0001", "malignant_0002"}
     assert set(np.unique(label_of(outcome.folder, "malignant_0001"))) == {0, 1}
-
-
-def twins(source: Path) -> Path:
-    """benign 1 again: smaller as benign 9, with burnt-in text as malignant 9."""
-    published(source, benign=8, malignant=8)
-    save(ultrasound(1).resize((50, 40)), source / "benign" / "benign (9).png")
-    save(mask_image(lesion((50, 40))), source / "benign" / "benign (9)_mask.png")
-    written = ultrasound(1)
-    written.paste(255, (5, 40, 20, 43))
-    save(written, source / "malignant" / "malignant (9).png")
-    save(mask_image(lesion()), source / "malignant" / "malignant (9)_mask.png")
-    return source
-
-
-TWINS = ["benign_0001", "benign_0009", "malignant_0009"]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -291,36 +271,6 @@ def test_images_that_find_no_room_in_memory_are_decoded_again(
         assert tree(folder) == expected
 
 
-def test_killed_at_random_moments_it_completes_with_the_same_bytes(nnunet_folders: Path) -> None:
-    source = published(nnunet_folders / "in", benign=30, malignant=10)
-    program = (
-        "import sys, time; from nnunet_ext.cli import main; from nnunet_ext.dataset_conversion import png; "
-        "write = png.write; png.write = lambda *args: (write(*args), time.sleep(0.01)); sys.exit(main())"
-    )  # long enough to be hit in the middle
-    command = [sys.executable, "-c", program, "convert", "busi", "--source", str(source), "--num-processes", "1"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
-    expected = tree(convert(source).folder)
-    final = nnunet_folders / "nnUNet_raw" / DATASET
-    final.rename(nnunet_folders / "reference")
-    work = final.with_name(f".{DATASET}.partial")
-    moments, hits = random.Random(0), 0
-    for _ in range(3):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        made = len(list(work.glob("new/*/*.png")))
-        deadline = time.monotonic() + 30
-        wanted = made + moments.randrange(5, 20)
-        while len(list(work.glob("new/*/*.png"))) < wanted and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        hits += work.exists() and not final.exists()
-    assert hits == 3
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert "kept from an interrupted run" in done.stdout
-    assert tree(final) == expected
-    assert os.listdir(nnunet_folders / "nnUNet_raw") == [DATASET]
-
-
 def test_command_line_reports_and_returns(nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = published(nnunet_folders / "in", normal=1)
     command = ["convert", "busi", "--source", str(source), "--num-processes", "1"]
@@ -367,7 +317,7 @@ def test_real_images_keep_size_and_grey_values(real_busi: tuple[Path, Path]) -> 
         np.testing.assert_array_equal(label_of(folder, id_), np.asarray(marked) > 0)
 
 
-def test_real_quirks(real_busi: tuple[Path, Path]) -> None:
+def test_real_quirks(real_busi: tuple[Path, Path], fork_pools: None) -> None:
     _, folder = real_busi
     record = record_of(folder)
     several = [id_ for id_, case in record["cases"].items() if len(case["label"]["sources"]) > 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -182,7 +183,31 @@ def test_one_time_point_is_3d_and_nifti2_becomes_nifti1(nnunet_folders: Path) ->
     assert sum("NIfTI-2" in repair for repair in outcome.layout.repairs) == 2
 
 
-def test_geometry_of_the_volume_is_taken_and_told(nnunet_folders: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_extensions_of_the_header_are_no_hindrance(nnunet_folders: Path) -> None:
+    """As AFNI and others write them: longer than what is read to know a NIfTI file."""
+    image, label = nib.Nifti1Image(ct(), AFFINE), nib.Nifti1Image(liver(), AFFINE)
+    (nnunet_folders / "in").mkdir()
+    for volume, name in ((image, "volume-0"), (label, "segmentation-0")):
+        volume.header.extensions.append(nib.nifti1.Nifti1Extension(6, b"x" * 3000))
+        nib.save(volume, nnunet_folders / "in" / f"{name}.nii")
+    folder = convert(nnunet_folders / "in").folder
+    np.testing.assert_array_equal(label_of(folder, "lits_000"), liver() == 2)
+    assert (folder / "labelsTr" / "lits_000.nii").stat().st_size == 352 + liver().size
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_volumes_are_never_whole_in_memory(nnunet_folders: Path, ending: str) -> None:
+    source = codalab(nnunet_folders / "in", 1, ending=ending, shape=(128, 128, 400))  # 7 and 13 MB
+    tracemalloc.start()
+    convert(source, file_ending=".nii")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4e6
+
+
+def test_geometry_of_the_volume_is_taken_and_told(
+    nnunet_folders: Path, fork_pools: None, capfd: pytest.CaptureFixture[str]
+) -> None:
     moved = AFFINE @ np.diag([-1, 1, 1, 1])
     moved[:3, 3] = 0
     moved[2, 2] = 5
@@ -220,7 +245,7 @@ def test_skewed_directions_are_made_orthonormal(nnunet_folders: Path, ending: st
 
 
 @pytest.mark.parametrize("target", ["tumour", "regions"])
-def test_nnunet_finds_the_dataset_sound(nnunet_folders: Path, target: str) -> None:
+def test_nnunet_finds_the_dataset_sound(nnunet_folders: Path, fork_pools: None, target: str) -> None:
     from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 
     outcome = convert(codalab(nnunet_folders / "in", 4, ending=".nii.gz"), target=target)

@@ -111,38 +111,30 @@ def test_more_processes_give_the_same_bytes(flat: Path, monkeypatch: pytest.Monk
 
 
 def test_killed_at_random_moments_it_completes_with_the_same_bytes(nnunet_folders: Path) -> None:
-    source = codalab(nnunet_folders / "in", 8, shape=(64, 64, 40), test_volumes=1)
+    source = codalab(nnunet_folders / "in", 8, test_volumes=1)
     program = (
-        "import sys; from nnunet_ext.cli import main; from nnunet_ext.dataset_conversion import writer; "
-        "writer._SECONDS_PER_WORKER = 1e-9; sys.exit(main())"
-    )  # workers even for this little
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        "convert",
-        "lits",
-        "--source",
-        str(source),
-        "--file-ending",
-        ".nii.gz",
-        "--num-processes",
-        "2",
-    ]
+        "import sys, time; from pathlib import Path; from nnunet_ext.cli import main; "
+        "from nnunet_ext.dataset_conversion import writer; writer._SECONDS_PER_WORKER = 1e-9; "
+        "replace = Path.replace; Path.replace = lambda *names: (time.sleep(0.05), replace(*names))[1]; sys.exit(main())"
+    )  # workers even for this little, and files slow enough to be hit in the middle
+    command = [sys.executable, "-c", program, "convert", "lits", "--source", str(source)]
+    command += ["--file-ending", ".nii.gz", "--num-processes", "2"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
-    start = time.monotonic()
-    elsewhere = {**environment, "nnUNet_raw": str(nnunet_folders / "reference")}
-    subprocess.run(command, env=elsewhere, check=True, capture_output=True)
-    duration = time.monotonic() - start
-    expected = tree(nnunet_folders / "reference" / DATASET)
-    final = nnunet_folders / "nnUNet_raw" / DATASET
+    final = convert(source, file_ending=".nii.gz").folder
+    expected = tree(final)
+    final.rename(nnunet_folders / "reference")
+    work = final.with_name(f".{DATASET}.partial")
     moments = random.Random(0)
-    for _ in range(6):
+    for _ in range(3):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(moments.uniform(0.2, 1.0) * duration)
+        wanted = len(list(work.glob("new/*/*.gz"))) + moments.randrange(2, 5)
+        while len(list(work.glob("new/*/*.gz"))) < wanted and process.poll() is None:
+            time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert not final.exists() or tree(final) == expected
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+        assert work.exists()
+        assert not final.exists()
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert "kept from an interrupted run" in done.stdout
     assert tree(final) == expected
     assert os.listdir(nnunet_folders / "nnUNet_raw") == [DATASET]

@@ -37,7 +37,7 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     name = raw_folder.dataset_name(settings.dataset_id, settings.name)
     blocking = raw_folder.environment_problems(name)
     folder = RawFolder(final=(raw_folder.nnunet_root("nnUNet_raw") or Path("nnUNet_raw")) / name)
-    found = _find(reader, settings.source)
+    found = find(reader, settings.source)
     if not blocking:
         folder.check_apart(settings.source, found.files)
         if not settings.dry_run:
@@ -96,7 +96,8 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     )
 
 
-def _find(reader: Reader, source: Path) -> Found:
+def find(reader: Reader, source: Path) -> Found:
+    """Return the cases in a folder, by the names of files alone; a folder that cannot be read is a problem."""
     if not source.is_dir():
         return Found(problems=(Problem(message=f"--source {source}: is not a directory."),))
     unreadable: list[OSError] = []

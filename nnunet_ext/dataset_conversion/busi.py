@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from nnunet_ext.common.text import some
 from nnunet_ext.dataset_conversion.pairing import Named, pair
@@ -40,13 +40,13 @@ class BusiReader(Reader):
         duplicates: a key of `duplicates.POLICIES`.
     """
 
-    description: ClassVar[str] = "Lesions in breast ultrasound"
-    reference: ClassVar[str] = "Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28 (2020) 104863"
-    licence: ClassVar[str] = "see the reference"
-    channel: ClassVar[str] = "ultrasound"
-    planner: ClassVar[str] = "SAMUSPlanner"
-    tenths: ClassVar[tuple[int, int]] = (2, 1)  # the paper's 7:1:2
-    unit: ClassVar[str] = "group of image"
+    description = "Lesions in breast ultrasound"
+    reference = "Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28 (2020) 104863"
+    licence = "see the reference"
+    channel = "ultrasound"
+    planner = "SAMUSPlanner"
+    tenths = (2, 1)  # the paper's 7:1:2
+    unit = "group of image"
 
     classes: tuple[str, ...] = LESION_CLASSES
     target: str = "lesion"

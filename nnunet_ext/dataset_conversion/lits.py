@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from nnunet_ext.common.files import read_json_if_any
 from nnunet_ext.common.text import some
@@ -42,13 +42,11 @@ class LitsReader(Reader):
     "tumour" against all else, "liver-tumour" as two classes, or "regions": liver with tumour and tumour, overlapping.
     """
 
-    description: ClassVar[str] = "Liver tumours in contrast-enhanced abdominal CT"
-    reference: ClassVar[str] = (
-        "Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84 (2023) 102680"
-    )
-    licence: ClassVar[str] = "CC BY-NC-ND 4.0 (LiTS), CC BY-SA 4.0 (Decathlon)"
-    channel: ClassVar[str] = "CT"
-    planner: ClassVar[str] = "RAUNetPlanner"
+    description = "Liver tumours in contrast-enhanced abdominal CT"
+    reference = "Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84 (2023) 102680"
+    licence = "CC BY-NC-ND 4.0 (LiTS), CC BY-SA 4.0 (Decathlon)"
+    channel = "CT"
+    planner = "RAUNetPlanner"
 
     target: str = "tumour"
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +22,7 @@ from nnunet_ext.dataset_conversion.nifti_file import (
     label_header,
     read,
 )
-from nnunet_ext.dataset_conversion.types import Case, Checked, OutputFile
+from nnunet_ext.dataset_conversion.types import Case, Checked, Format, OutputFile
 
 # what gzip level 1 leaves of an uncompressed file, on the safe side
 _GZIPPED_IMAGE, _GZIPPED_LABEL = 0.6, 0.05
@@ -32,13 +32,12 @@ _PLAIN, _GUNZIP, _GZIP = 1e9, 3e8, 1e8
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its remarks on odd headers would drown ours
 
 
-@dataclass(frozen=True, kw_only=True)
-class Volumes:
+class Volumes(Format):
     """The format of 3-D images with one segmentation each."""
 
-    image_io: ClassVar[str] = "SimpleITKIO"  # for .nii too, which nnU-Net would read with nibabel: one notion of space
-    packages: ClassVar[tuple[str, ...]] = ("nnunetv2", "numpy", "nibabel", "SimpleITK")
-    unites: ClassVar[bool] = False
+    image_io = "SimpleITKIO"  # for .nii too, which nnU-Net would read with nibabel: one notion of space
+    packages = ("nnunetv2", "numpy", "nibabel", "SimpleITK")
+    unites = False
 
     def check(self, case: Case, values: Mapping[int, int]) -> tuple[CheckedVolume | None, list[str]]:
         faults: list[str] = []

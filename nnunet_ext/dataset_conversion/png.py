@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -20,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.duplicates import thumbnail
-from nnunet_ext.dataset_conversion.types import Case, Checked, OutputFile
+from nnunet_ext.dataset_conversion.types import Case, Checked, Format, OutputFile
 
 MAX_PIXELS = 50_000_000  # fifty times the largest image of BUSI; a bomb claims far more than its bytes could hold
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -29,16 +28,16 @@ _BYTES_PER_PIXEL_OF_IMAGE, _BYTES_PER_PIXEL_OF_LABEL = 1.0, 0.05  # of what is w
 _PIXELS_PER_SECOND = 4e7  # written on one core, for sharing out work
 
 
-class Pictures:
+class Pictures(Format):
     """The format of grey or colour pictures with one or several masks each, all of the picture's size.
 
     `room` is the memory in bytes for grey images between checking and writing, so that few are decoded twice; threads
     may miscount it by an image or two. Without thumbnails nobody can look for near-duplicates.
     """
 
-    image_io: ClassVar[str] = "NaturalImage2DIO"
-    packages: ClassVar[tuple[str, ...]] = ("nnunetv2", "numpy", "pillow", "opencv-python-headless")
-    unites: ClassVar[bool] = True
+    image_io = "NaturalImage2DIO"
+    packages = ("nnunetv2", "numpy", "pillow", "opencv-python-headless")
+    unites = True
 
     def __init__(self, *, room: int = 0) -> None:
         self._room = room

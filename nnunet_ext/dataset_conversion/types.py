@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -162,13 +162,14 @@ class Checked(ABC):
         """Return how the label map gets to a place in the dataset; `values` as in `Reader.values`."""
 
 
-class Format(Protocol):
+class Format(ABC):
     """How images of one kind and their masks are read, checked and written."""
 
     image_io: ClassVar[str]  # nnU-Net's class that reads what is written
     packages: ClassVar[tuple[str, ...]]  # those whose versions may change what is written
     unites: ClassVar[bool]  # whether an image may have several masks, which become one label map
 
+    @abstractmethod
     def check(self, case: Case, values: Mapping[int, int]) -> tuple[Checked | None, list[str]]:
         """Read all of a case; return it, or None, and a sentence on each fault.
 

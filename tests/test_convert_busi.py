@@ -41,7 +41,7 @@ def test_published_layout(nnunet_folders: Path, fork_pools: None) -> None:
     save(ultrasound(), source / "benign" / "benign (99).jpg")
     (source / "benign" / "._benign (1).png").write_bytes(b"AppleDouble")
     outcome = convert(source.parent)
-    assert any("1 images are no PNG files and were left alone: benign (99).jpg" in n for n in outcome.layout.notes)
+    assert any("1 image in another format than PNG, left alone: benign (99).jpg" in n for n in outcome.layout.notes)
     folder = outcome.folder
     assert folder == nnunet_folders / "nnUNet_raw" / DATASET
     assert len(list(folder.glob("imagesTr/*"))) == len(list(folder.glob("labelsTr/*"))) == 16
@@ -160,7 +160,7 @@ def test_image_modes(nnunet_folders: Path, mode: str) -> None:
     np.testing.assert_array_equal(image_of(convert(source).folder, "benign_0001"), expected)
 
 
-def test_colour_becomes_luma_and_is_told(nnunet_folders: Path) -> None:
+def test_colour_becomes_luma_and_is_reported(nnunet_folders: Path) -> None:
     source = published(nnunet_folders / "in")
     image = ultrasound(1).convert("RGB")
     image.putpixel((3, 2), (255, 0, 0))
@@ -333,7 +333,7 @@ def test_real_quirks(real_busi: tuple[Path, Path], fork_pools: None) -> None:
     verify(folder)
 
 
-def test_real_colours_are_told(shared_data: Path, nnunet_folders: Path) -> None:
+def test_real_colours_are_reported(shared_data: Path, nnunet_folders: Path) -> None:
     layout = convert(shared_data / "busi", classes=busi.CLASSES, dry_run=True).layout
     coloured = {Path(repair.split(": ")[0]).stem for repair in layout.repairs}
     assert {"benign (13)", "malignant (65)", "normal (113)"} <= coloured

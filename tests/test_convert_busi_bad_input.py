@@ -1,4 +1,4 @@
-"""Bad input to ``nnunet_ext convert busi``: named, all together, with a way out, before anything is written."""
+"""Bad input to ``nnunet_ext convert busi``: named, all together, with a hint, before anything is written."""
 
 from __future__ import annotations
 

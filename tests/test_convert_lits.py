@@ -97,7 +97,7 @@ def test_editing_a_label_leaves_the_download_as_it_is(nnunet_folders: Path) -> N
 
 
 @pytest.mark.parametrize("mode", ["hard", "symlink"])
-def test_labels_share_bytes_when_asked_to_and_that_is_told(
+def test_labels_share_bytes_when_asked_to_and_that_is_said(
     nnunet_folders: Path, capsys: pytest.CaptureFixture[str], mode: str
 ) -> None:
     source = three_cases(nnunet_folders / "in")
@@ -205,7 +205,7 @@ def test_volumes_are_never_whole_in_memory(nnunet_folders: Path, ending: str) ->
     assert peak < 4e6
 
 
-def test_geometry_of_the_volume_is_taken_and_told(
+def test_geometry_of_the_volume_is_taken_and_reported(
     nnunet_folders: Path, fork_pools: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     moved = AFFINE @ np.diag([-1, 1, 1, 1])

@@ -1,4 +1,4 @@
-"""Bad input to ``nnunet_ext convert lits``: named, all together, with a way out, before anything is written."""
+"""Bad input to ``nnunet_ext convert lits``: named, all together, with a hint, before anything is written."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_all_problems_come_together(nnunet_folders: Path, flat: Path) -> None:
     assert not os.listdir(nnunet_folders / "nnUNet_raw")
 
 
-def test_what_blocks_is_told_before_any_voxel_is_read(
+def test_what_blocks_is_said_before_any_voxel_is_read(
     nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Volumes, "check", lambda *_: pytest.fail("read"))

@@ -25,7 +25,7 @@ def touch(path: Path, content: str = "") -> None:
 
 
 def preprocessed(folder: Path) -> None:
-    """What nnU-Net makes, then what others put beside it."""
+    """What nnU-Net makes, then what others put next to it."""
     configurations = {"2d": {"data_identifier": "elsewhere_2d"}, "2d_small": {"inherits_from": "2d"}}
     touch(folder / "nnUNetPlans.json", json.dumps({"plans_name": "nnUNetPlans", "configurations": configurations}))
     for name in ("dataset_fingerprint.json", "splits_final.json", "dataset.json"):
@@ -77,7 +77,7 @@ def test_preprocessed_data_outlives_changes_that_leave_the_data_as_it_is(nnunet_
         convert(moved, overwrite=True, checksum=True)
 
 
-def test_told_where_stale_data_cannot_be_looked_for(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_where_stale_data_cannot_be_looked_for(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nnUNet_preprocessed" not in " ".join(convert(flat).layout.notes)
     monkeypatch.delenv("nnUNet_preprocessed")
     assert "nnUNet_preprocessed is not set" in " ".join(convert(flat, target="regions", overwrite=True).layout.notes)

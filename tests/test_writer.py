@@ -177,7 +177,7 @@ def test_two_at_once_are_refused(tmp_path: Path, folder: RawFolder) -> None:
         write(text_dataset(tmp_path / "in"), RawFolder(final=folder.final), mode="copy")
 
 
-def test_full_disk_is_told_before_and_during(tmp_path: Path, folder: RawFolder, monkeypatch) -> None:
+def test_full_disk_is_reported_before_and_during(tmp_path: Path, folder: RawFolder, monkeypatch) -> None:
     dataset = text_dataset(tmp_path / "in")
     usage = writer.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: usage._replace(free=10))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.common.text import some
+from nnunet_ext.common.text import count, some
 from nnunet_ext.dataset_conversion.pairing import Named, pair
 from nnunet_ext.dataset_conversion.png import Pictures
 from nnunet_ext.dataset_conversion.types import Case, Checked, Found, Problem, Reader, Settings
@@ -106,7 +106,9 @@ class BusiReader(Reader):
             )
             problems.append(Problem(message=message))
         others = sorted(path.name for path in paths if path.suffix.lower() in _OTHER_FORMATS)
-        notes = [f"{len(others)} images are no PNG files and were left alone: {some(others)}"] if others else []
+        notes = (
+            [f"{count(len(others), 'image')} in another format than PNG, left alone: {some(others)}"] if others else []
+        )
         return replace(found, problems=tuple(problems), notes=(*notes, *self._number_note(found.cases)))
 
     def _number_note(self, cases: Sequence[Case]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.common.files import read_json_if_any
-from nnunet_ext.common.text import some
+from nnunet_ext.common.text import count, some
 from nnunet_ext.dataset_conversion.nifti import Volumes
 from nnunet_ext.dataset_conversion.pairing import Named, pair
 from nnunet_ext.dataset_conversion.types import Case, Found, Problem, Reader, Settings
@@ -78,7 +78,7 @@ class LitsReader(Reader):
         others = [p for p in paths if p.name.lower().endswith((".nii", ".nii.gz")) and not _named(p)]
         if others:
             shown = some(path.relative_to(source) for path in others)
-            notes.insert(0, f"{len(others)} NIfTI files are not named as LiTS's are and were left alone: {shown}")
+            notes.insert(0, f"{count(len(others), 'NIfTI file')} not named as LiTS's are, left alone: {shown}")
         return replace(found, problems=tuple(problems), notes=tuple(notes))
 
 

@@ -221,7 +221,7 @@ def _identifiers(path: Path) -> set[str] | None:
 
 
 def _holds_cases(path: Path) -> bool:
-    """Recognise preprocessed cases whose plans are gone: nnU-Net's arrays beside their properties."""
+    """Recognise preprocessed cases whose plans are gone: nnU-Net's arrays next to their properties."""
     return path.is_dir() and any(
         properties.with_suffix(ending).exists() for properties in path.glob("*.pkl") for ending in (".b2nd", ".npz")
     )

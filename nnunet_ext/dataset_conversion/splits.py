@@ -26,7 +26,7 @@ class Split:
     notes: tuple[str, ...] = ()
 
     def splits_final(self) -> list[dict[str, Any]]:
-        """The content of nnU-Net's splits_final.json."""
+        """Return the content of nnU-Net's splits_final.json."""
         return [{"train": list(train), "val": list(val)} for train, val in self.folds]
 
 
@@ -42,7 +42,7 @@ def make_split(
     """Split groups (patient or other group -> case ids) that nothing may tear apart; their order does not matter.
 
     `paper` holds out so many `tenths` of the cases, and each fold validates on so many others, fold 0 being the paper's
-    one: 8:1:1 unless told. `cv5` holds nobody out and validates everybody once. `strata` (group -> stratum, a class for
+    one: 8:1:1 by default. `cv5` holds nobody out and validates everybody once. `strata` (group -> stratum, a class for
     example) have the same shares of every side, as nearly as whole groups allow. `unit` is what a group is in `notes`.
     ValueError for an unknown kind or no group.
     """
@@ -67,7 +67,7 @@ def make_split(
 
 
 def _order(groups: Mapping[str, Sequence[str]], seed: int, strata: Mapping[str, str]) -> list[str]:
-    """Shuffled, the strata mixed so evenly that any stretch holds its share of each."""
+    """Return the groups shuffled, the strata mixed so evenly that any stretch holds its share of each."""
     # each group's place depends on nobody else, so that one group more or less does not reshuffle the others
     order = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
     totals: Counter[str | None] = Counter()
@@ -80,7 +80,7 @@ def _order(groups: Mapping[str, Sequence[str]], seed: int, strata: Mapping[str, 
 
 
 def _first(sizes: Sequence[int], cases: int, *, leave: int) -> int:
-    """How many groups from the front come nearest to so many cases: at least one, and some are left."""
+    """Return how many groups from the front come nearest to so many cases: at least one, and some are left."""
     count, total = 1, sizes[0]
     while count < len(sizes) - leave and abs(total + sizes[count] - cases) < abs(total - cases):
         total += sizes[count]
@@ -89,7 +89,7 @@ def _first(sizes: Sequence[int], cases: int, *, leave: int) -> int:
 
 
 def _validation_groups(rest: Sequence[str], sizes: Sequence[int], val_size: int | None) -> list[list[str]]:
-    """Five disjoint stretches of `val_size` cases (None: all dealt out), cycling where there are too few groups."""
+    """Return five disjoint stretches of `val_size` cases (None: all dealt out), or cycle where groups are too few."""
     if len(rest) < FOLDS:
         return [[rest[fold % len(rest)]] for fold in range(FOLDS)]
     stretches, start = [], 0

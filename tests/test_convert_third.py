@@ -1,0 +1,83 @@
+"""A third dataset needs its reader and nothing else, whether its images are pictures or volumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import busi_source
+import lits_source
+import numpy as np
+import pytest
+
+from nnunet_ext.common.errors import InputError
+from nnunet_ext.dataset_conversion import engine
+from nnunet_ext.dataset_conversion.nifti import Volumes
+from nnunet_ext.dataset_conversion.pairing import Named, pair
+from nnunet_ext.dataset_conversion.png import Pictures
+from nnunet_ext.dataset_conversion.types import Case, Format, Found, Reader, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThirdReader(Reader):
+    """images/NAME with masks/NAME."""
+
+    description, reference, licence, channel, planner = "Kidneys", "nobody", "CC0", "any", "ExperimentPlanner"
+
+    images: Format
+
+    def options(self) -> dict[str, Any]:
+        return {"converter": "third"}
+
+    def format(self, settings: Settings) -> Format:
+        return self.images
+
+    def find(self, source: Path, paths: Sequence[Path]) -> Found:
+        files = [
+            Named(path=path, id=path.name.partition(".")[0], is_mask=path.parent.name == "masks") for path in paths
+        ]
+        return pair(files, lambda file: f"{file.id} is alone.", one_mask=True)
+
+    def labels(self) -> dict[str, int]:
+        return {"background": 0, "kidney": 7}
+
+    def values(self, case: Case) -> Mapping[int, int]:
+        return {0: 0, 1: 7}
+
+
+def pictures(source: Path, name: str) -> None:
+    busi_source.save(busi_source.ultrasound(int(name[-1])), source / "images" / f"{name}.png")
+    busi_source.save(busi_source.mask_image(busi_source.lesion()), source / "masks" / f"{name}.png")
+
+
+def volumes(source: Path, name: str) -> None:
+    lits_source.save(source / "images" / f"{name}.nii.gz", lits_source.ct(int(name[-1])))
+    lits_source.save(source / "masks" / f"{name}.nii.gz", (lits_source.liver() > 0).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("make", "images", "label_of"),
+    [
+        (pictures, Pictures(), busi_source.label_of),
+        (volumes, Volumes(), lambda folder, case: lits_source.label_of(folder, case, ".nii.gz")),
+    ],
+)
+def test_a_third_dataset(nnunet_folders: Path, make: Callable, images: Format, label_of: Callable) -> None:
+    source = nnunet_folders / "in"
+    for n in range(10):
+        make(source, f"patient_{n}")
+    settings = Settings(source=source, dataset_id=7, name="Kidneys")
+    folder = engine.run(ThirdReader(images=images), settings).folder
+    content = json.loads((folder / "dataset.json").read_text())
+    assert content["numTraining"] == 9
+    assert content["labels"]["kidney"] == 7
+    assert len(json.loads((folder / "splits_final.json").read_text())) == 5
+    assert set(np.unique(label_of(folder, "patient_3"))) == {0, 7}
+    assert engine.run(ThirdReader(images=images), settings).layout is None
+    for path in (source / "masks").glob("patient_4*"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"patient_4\S+: patient_4 is alone"):
+        engine.run(ThirdReader(images=images), Settings(source=source, dataset_id=8, name="Kidneys"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ def load_model(
     >>> dataset = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "tumour": 1}, "file_ending": ".nii.gz"}
     >>> (folder / "dataset.json").write_text(json.dumps(dataset)) > 0
     True
-    >>> plans = {"configurations": {"2d": {"patch_size": [64, 64], "architecture": {}}}}
+    >>> plan = {"patch_size": [64, 64], "architecture": {}}
+    >>> plans = {"configurations": {"2d": plan}, "label_manager": "LabelManager"}
     >>> (folder / "plans.json").write_text(json.dumps(plans)) > 0
     True
     >>> (folder / "fold_0").mkdir()
@@ -142,7 +144,8 @@ def load_model(
     """
     _check_model(Path(folder))
     read_checkpoint(Path(folder) / f"fold_{fold}" / checkpoint)  # nnU-Net itself would run what is in there
-    predictor = nnUNetPredictor(device=torch.device(device), perform_everything_on_device=False)
+    with contextlib.redirect_stdout(None):  # which it writes to on the CPU, whatever it is asked for
+        predictor = nnUNetPredictor(device=torch.device(device), perform_everything_on_device=False)
     predictor.initialize_from_trained_model_folder(str(folder), (fold,), checkpoint)
     network: nn.Module = host.unwrapped(predictor.network)
     return network.to(device).eval()

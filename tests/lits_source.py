@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
+import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from nnunet_ext.dataset_conversion import engine
@@ -91,10 +95,12 @@ def label_of(folder: Path, case: str, ending: str = ".nii") -> np.ndarray:
 
 
 def verify(folder: Path) -> None:
-    """nnU-Net's own check."""
+    """Let nnU-Net check a dataset, in threads: its processes take seconds to start."""
     from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
-    verify_dataset_integrity(str(folder), num_processes=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing, "get_context", lambda _: SimpleNamespace(Pool=ThreadPool))
+        verify_dataset_integrity(str(folder), num_processes=1)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

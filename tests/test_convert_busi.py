@@ -35,7 +35,7 @@ def record_of(folder: Path) -> dict:
     return json.loads((folder / "conversion.json").read_text())
 
 
-def test_published_layout(nnunet_folders: Path, fork_pools: None) -> None:
+def test_published_layout(nnunet_folders: Path) -> None:
     source = published(nnunet_folders / "in" / "Dataset_BUSI_with_GT", benign=12, malignant=8, normal=2)
     (source / "README.txt").write_text("hello")
     save(ultrasound(), source / "benign" / "benign (99).jpg")
@@ -181,7 +181,7 @@ def test_grey_images_are_linked(nnunet_folders: Path) -> None:
     assert path.samefile(next(outcome.folder.glob("imagesT?/benign_0001_0000.png")))
 
 
-def test_targets_and_classes(nnunet_folders: Path, fork_pools: None) -> None:
+def test_targets_and_classes(nnunet_folders: Path) -> None:
     source = published(nnunet_folders / "in", normal=2)
     outcome = convert(source, classes=("normal", "malignant", "benign"), target="class")
     labels = {case: set(np.unique(label_of(outcome.folder, case))) for case in record_of(outcome.folder)["cases"]}
@@ -317,7 +317,7 @@ def test_real_images_keep_size_and_grey_values(real_busi: tuple[Path, Path]) -> 
         np.testing.assert_array_equal(label_of(folder, id_), np.asarray(marked) > 0)
 
 
-def test_real_quirks(real_busi: tuple[Path, Path], fork_pools: None) -> None:
+def test_real_quirks(real_busi: tuple[Path, Path]) -> None:
     _, folder = real_busi
     record = record_of(folder)
     several = [id_ for id_, case in record["cases"].items() if len(case["label"]["sources"]) > 1]

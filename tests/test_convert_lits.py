@@ -205,9 +205,7 @@ def test_volumes_are_never_whole_in_memory(nnunet_folders: Path, ending: str) ->
     assert peak < 4e6
 
 
-def test_geometry_of_the_volume_is_taken_and_reported(
-    nnunet_folders: Path, fork_pools: None, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_geometry_of_the_volume_is_taken_and_reported(nnunet_folders: Path, capfd: pytest.CaptureFixture[str]) -> None:
     moved = AFFINE @ np.diag([-1, 1, 1, 1])
     moved[:3, 3] = 0
     moved[2, 2] = 5
@@ -245,7 +243,7 @@ def test_skewed_directions_are_made_orthonormal(nnunet_folders: Path, ending: st
 
 
 @pytest.mark.parametrize("target", ["tumour", "regions"])
-def test_nnunet_finds_the_dataset_sound(nnunet_folders: Path, fork_pools: None, target: str) -> None:
+def test_nnunet_finds_the_dataset_sound(nnunet_folders: Path, target: str) -> None:
     from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 
     outcome = convert(codalab(nnunet_folders / "in", 4, ending=".nii.gz"), target=target)

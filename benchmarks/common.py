@@ -12,13 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # most benchmarks do without
-    import torch
-    from torch import nn
+from nnunet_ext.common import provenance
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -56,24 +52,6 @@ def medians(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def saved_bytes(forward: Callable[[], object], net: nn.Module) -> int:
-    """Bytes that autograd holds after `forward`, each storage once, parameters and buffers of `net` left out."""
-    import torch
-
-    own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
-    held: dict[int, torch.UntypedStorage] = {}
-
-    def pack(t: torch.Tensor) -> None:
-        # the storage is held, so that no address is used twice; the tensor is not: a node that keeps its own output
-        # by way of Python is never freed
-        storage = t.untyped_storage()
-        held.setdefault(storage.data_ptr(), storage)
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda _: None):
-        forward()
-    return sum(s.nbytes() for pointer, s in held.items() if pointer not in own)
-
-
 def resident(field: str) -> int:
     """Bytes of this process in memory: ``VmRSS`` now, ``VmHWM`` at most since the last reset."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -108,16 +86,21 @@ def printed_by_child(*arguments: object) -> int:
 
 def machine(**facts: object) -> dict[str, object]:
     """Processor, cores, system and the load at this moment, and more `facts`; no name of the host."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    found = provenance.machine()
     return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cpu": found["cpu"],
         "cores": os.cpu_count(),
         "system": platform.system(),
         "load": round(os.getloadavg()[0], 1),
         **facts,
     }
+
+
+def aim(text: str, reached: float, limit: float, *, at_least: bool = False) -> str:
+    """A line of the notes: what was aimed at, what was reached, and whether that is enough."""
+    met = reached >= limit if at_least else reached <= limit
+    sign = "at least" if at_least else "at most"
+    return f"- {text}: {reached:.2f}, aim {sign} {limit:g}: {'met' if met else 'MISSED'}"
 
 
 def torch_facts(device: str, amp: bool) -> dict[str, object]:
@@ -147,7 +130,7 @@ def save(
         where: `machine()` from before the measurement.
         data: everything else that goes into the JSON file.
     """
-    versions = {"python": platform.python_version(), **{p: version(p) for p in ("nnunet-ext", *packages)}}
+    versions = provenance.versions(*packages)
     extra = "".join(f", {k} {v}" for k, v in where.items() if k not in ("cpu", "cores", "system", "load"))
     table = [f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *rows)]
     text = [

@@ -14,17 +14,41 @@ import _nnunet_ext_hook  # noqa: F401  (importing it is what activates it)
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
-    from nnunet_ext.comparison import compare
+    from nnunet_ext.architectures.raunet.unet import UNet, UNet3D
+    from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
+    from nnunet_ext.comparison.engine import compare
+    from nnunet_ext.dataset_conversion.convert import convert_busi, convert_lits
     from nnunet_ext.evaluation.evaluator import evaluate
     from nnunet_ext.inference.prediction import load_model
     from nnunet_ext.metrics.surface import surface_distances
-    from nnunet_ext.report import build_report
+    from nnunet_ext.report.build import build_report
 
-__all__ = ["__version__", "build_report", "compare", "evaluate", "load_model", "surface_distances"]
+__all__ = [
+    "SAM",
+    "SAMUS",
+    "SAMUSHF",
+    "UNet",
+    "UNet3D",
+    "__version__",
+    "build_report",
+    "compare",
+    "convert_busi",
+    "convert_lits",
+    "evaluate",
+    "load_model",
+    "surface_distances",
+]
 
 _ADDRESSES = {
-    "build_report": "nnunet_ext.report:build_report",
-    "compare": "nnunet_ext.comparison:compare",
+    "SAM": "nnunet_ext.architectures.samus.models:SAM",
+    "SAMUS": "nnunet_ext.architectures.samus.models:SAMUS",
+    "SAMUSHF": "nnunet_ext.architectures.samus.models:SAMUSHF",
+    "UNet": "nnunet_ext.architectures.raunet.unet:UNet",
+    "UNet3D": "nnunet_ext.architectures.raunet.unet:UNet3D",
+    "build_report": "nnunet_ext.report.build:build_report",
+    "compare": "nnunet_ext.comparison.engine:compare",
+    "convert_busi": "nnunet_ext.dataset_conversion.convert:convert_busi",
+    "convert_lits": "nnunet_ext.dataset_conversion.convert:convert_lits",
     "evaluate": "nnunet_ext.evaluation.evaluator:evaluate",
     "load_model": "nnunet_ext.inference.prediction:load_model",
     "surface_distances": "nnunet_ext.metrics.surface:surface_distances",

@@ -84,7 +84,13 @@ def crop_to(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 class UNet(UShape):
-    """U-Net whose block and skip connections are exchangeable (figure 1).
+    """U-Net whose block and skip connections are exchangeable (figure 1); RA-U-Net by default.
+
+    >>> network = UNet()
+    >>> sum(parameter.numel() for parameter in network.parameters())
+    7294133
+    >>> network(torch.zeros(1, 1, 64, 64)).shape
+    torch.Size([1, 2, 64, 64])
 
     ===================  ==============  =========  ==================================
     row of table 1       `block`         `gates`    parameters (1 channel in, binary)
@@ -148,6 +154,9 @@ class UNet(UShape):
 
 class UNet3D(UShape):
     """3D U-Net in the layout of Cicek et al. 2016.
+
+    >>> UNet3D(features=(8, 16, 32, 64))(torch.zeros(1, 1, 16, 32, 32)).shape
+    torch.Size([1, 2, 16, 32, 32])
 
     The first convolution of an encoder pair has half the width, and the up-convolutions keep the channels.
 

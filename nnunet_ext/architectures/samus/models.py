@@ -35,6 +35,12 @@ class SAM(PromptedModel):
 
     At 256 pixels the position embedding and the global relative positions are interpolated, at 1024 they are SAM's.
 
+    >>> from nnunet_ext.architectures.samus.common import VIT_TINY
+    >>> model = SAM(vit=VIT_TINY).eval()  # SAM(), with ViT-B, has 90,737,200 parameters
+    >>> image, click, foreground = torch.zeros(1, 1, 256, 256), torch.tensor([[[120.0, 88.0]]]), torch.ones(1, 1)
+    >>> model.predict_low_res(image, click, foreground).shape
+    torch.Size([1, 1, 64, 64])
+
     Args:
         vit: sizes of the transformer.
         image_size: pixels per side.
@@ -68,7 +74,13 @@ class SAMUS(PromptedModel):
 
     Source: Lin et al., "SAMUS: Adapting Segment Anything Model for Clinically-Friendly and Generalizable Ultrasound
     Image Segmentation", MICCAI 2024. The arithmetic is the official code's, and so are the names in the state dict.
-    133,323,568 parameters with ViT-B, of which 39,653,120 are trained.
+    133,323,568 parameters with ViT-B, of which 39,653,120 are trained. `from_checkpoint` reads the official weights.
+
+    >>> from nnunet_ext.architectures.samus.common import VIT_TINY
+    >>> model = SAMUS(vit=VIT_TINY).eval()
+    >>> image, click, foreground = torch.zeros(1, 1, 256, 256), torch.tensor([[[120.0, 88.0]]]), torch.ones(1, 1)
+    >>> model.predict_low_res(image, click, foreground).shape
+    torch.Size([1, 1, 128, 128])
 
     Args:
         vit: sizes of the transformer.
@@ -161,6 +173,16 @@ class SAMUSHF(SAMUS):
     """SAMUS with a high-frequency gate; 1,213,936 more parameters, all trained.
 
     With the default gate an untrained SAMUS-HF computes bit for bit what SAMUS with the same weights computes.
+
+    >>> from nnunet_ext.architectures.samus.common import VIT_TINY
+    >>> _ = torch.manual_seed(0)
+    >>> plain = SAMUS(vit=VIT_TINY).eval()
+    >>> _ = torch.manual_seed(0)
+    >>> high_frequency = SAMUSHF(vit=VIT_TINY).eval()
+    >>> image, click, foreground = torch.rand(1, 1, 256, 256), torch.tensor([[[120.0, 88.0]]]), torch.ones(1, 1)
+    >>> masks = [model.predict_low_res(image, click, foreground) for model in (plain, high_frequency)]
+    >>> torch.equal(*masks)
+    True
 
     Args:
         vit, image_size: see `SAMUS`.

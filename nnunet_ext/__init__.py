@@ -16,7 +16,7 @@ from nnunet_ext.version import __version__
 if TYPE_CHECKING:
     from nnunet_ext.architectures.raunet.unet import UNet, UNet3D
     from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
-    from nnunet_ext.comparison.engine import compare
+    from nnunet_ext.comparison.comparer import compare
     from nnunet_ext.dataset_conversion.convert import convert_busi, convert_lits
     from nnunet_ext.evaluation.evaluator import evaluate
     from nnunet_ext.inference.prediction import load_model
@@ -46,7 +46,7 @@ _ADDRESSES = {
     "UNet": "nnunet_ext.architectures.raunet.unet:UNet",
     "UNet3D": "nnunet_ext.architectures.raunet.unet:UNet3D",
     "build_report": "nnunet_ext.report.build:build_report",
-    "compare": "nnunet_ext.comparison.engine:compare",
+    "compare": "nnunet_ext.comparison.comparer:compare",
     "convert_busi": "nnunet_ext.dataset_conversion.convert:convert_busi",
     "convert_lits": "nnunet_ext.dataset_conversion.convert:convert_lits",
     "evaluate": "nnunet_ext.evaluation.evaluator:evaluate",

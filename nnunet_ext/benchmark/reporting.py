@@ -13,7 +13,7 @@ from nnunet_ext.benchmark.collect import Results, Run, collect
 from nnunet_ext.benchmark.jobs import Job, script
 from nnunet_ext.benchmark.progress import duration
 from nnunet_ext.comparison import DEFAULT_METRICS, ModelRuns
-from nnunet_ext.comparison.engine import summarise
+from nnunet_ext.comparison.comparer import summarise
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY
 from nnunet_ext.report.costs import network_size

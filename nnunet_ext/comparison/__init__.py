@@ -1,6 +1,6 @@
 """Models compared on the same cases: what each reached, what sets two of them apart, how firm their order is."""
 
-from nnunet_ext.comparison.engine import DEFAULT_METRICS, compare
+from nnunet_ext.comparison.comparer import DEFAULT_METRICS, compare
 from nnunet_ext.comparison.export import (
     FILES,
     case_rows,

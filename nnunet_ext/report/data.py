@@ -14,7 +14,7 @@ import pandas as pd
 from nnunet_ext import registry
 from nnunet_ext.common.files import read_json_if_any
 from nnunet_ext.comparison import Comparison, ModelRuns, ModelSummary, Result
-from nnunet_ext.comparison.engine import mean_over_repeats, summarise
+from nnunet_ext.comparison.comparer import mean_over_repeats, summarise
 from nnunet_ext.comparison.model_runs import all_structures, measuring_run
 from nnunet_ext.comparison.wording import label
 from nnunet_ext.evaluation.evaluation import Evaluation

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from nnunet_ext.comparison.engine import best
+from nnunet_ext.comparison.comparer import best
 from nnunet_ext.comparison.export import pair_rows, summary_cells, to_csv, to_latex
 from nnunet_ext.comparison.results import Pair, Result
 from nnunet_ext.comparison.wording import method

@@ -13,7 +13,7 @@ from nnunet_ext.metrics.definitions import METRICS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 README = DOCS.parent / "README.md"
-PAGES = (README, *sorted(DOCS.glob("*.md")))
+PAGES = (README, README.with_name("CONTRIBUTING.md"), *sorted(DOCS.glob("*.md")))
 UNITS = {"length": "mm, px", "volume": "ml, mm2, px"}
 BETTER = {1: "larger", -1: "smaller", 0: ""}
 

@@ -40,7 +40,7 @@ class ForegroundMaps:
 
 
 def dice_loss(z: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """1 - (2 sum(p t) + s) / (sum(p^2) + sum(t^2) + s), with one sum over all pixels of the batch (SAMUS's code)."""
+    """Return 1 - (2 sum(p t) + s) / (sum(p^2) + sum(t^2) + s), the sums over all pixels of the batch (SAMUS's code)."""
     p, t = torch.sigmoid(z) * valid, t * valid
     dims = (0, 2, 3)
     dice = (2 * (p * t).sum(dims) + SMOOTH) / ((p * p).sum(dims) + (t * t).sum(dims) + SMOOTH)
@@ -48,7 +48,7 @@ def dice_loss(z: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> torch.Te
 
 
 def dice_mse(z: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Dice + mean squared error of the probabilities: the loss of the SAMUS-HF paper.
+    """Return Dice + mean squared error of the probabilities: the loss of the SAMUS-HF paper.
 
     Shapes: logits z, maps t (B, K, H, W), valid (B, 1, H, W), all float.
     """
@@ -56,7 +56,7 @@ def dice_mse(z: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> torch.Ten
 
 
 def dice_bce(z: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """0.8 Dice + 0.2 binary cross-entropy with foreground counted twice: the loss of SAMUS's official code.
+    """Return 0.8 Dice + 0.2 binary cross-entropy with foreground counted twice: the loss of SAMUS's official code.
 
     Shapes: as `dice_mse`.
     """

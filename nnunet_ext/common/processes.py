@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def cpus() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -61,7 +61,7 @@ def finished(work: Callable[[Item], Result], items: Sequence[Item], workers: int
 
 
 def spawned_pool(workers: int) -> ProcessPoolExecutor:
-    """Workers are spawned, never forked: the same on every system, and safe beside threads and torch."""
+    """Return a pool of spawned workers, never forked: the same on every system, and safe with threads and torch."""
     import multiprocessing  # here, because command lines ask for `cpus` at their start
     from concurrent.futures import ProcessPoolExecutor
 
@@ -69,7 +69,7 @@ def spawned_pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _start_worker() -> None:
-    """Ctrl-C is the parent's to handle; a killed parent cannot stop its workers, which would wait for work for ever."""
+    """Leave Ctrl-C to the parent, and end with it: a killed one cannot stop its workers, which would wait for ever."""
     from multiprocessing import parent_process
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,7 +11,7 @@ from nnunet_ext import registry
 
 
 def __getattr__(name: str) -> object:
-    """A trainer of the registry, imported when nnU-Net asks for it."""
+    """Import a trainer of the registry when nnU-Net asks for it."""
     entry = registry.get("trainer", name)
     if entry is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

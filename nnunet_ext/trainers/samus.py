@@ -122,7 +122,7 @@ class nnUNetTrainerSAMUSHFTiny(nnUNetTrainerSAMUSHF):
 
     @classmethod
     def build_model(cls) -> PromptedModel:
-        """All of the image encoder and of the mask decoder is trained, for there is nothing to preserve."""
+        """Train all of the image encoder and of the mask decoder, for there is nothing to preserve."""
         model = super().build_model()
         model.train_all()
         return model

@@ -94,7 +94,7 @@ class AdaptedBlock(Block):
         y = y + self.Space_Adapter(y, c.permute(0, 2, 3, 1))
         return x + self.attn(y)
 
-    def forward(  # type: ignore[override]  # the block of SAM with the CNN branch beside it
+    def forward(  # type: ignore[override]  # the block of SAM with the CNN branch next to it
         self, x: torch.Tensor, c: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         x = recomputed(self.attend, x, c, enabled=self.recompute)

@@ -1,30 +1,25 @@
-"""Converting BUSI: all of it is to take 15 seconds on two cores.
+"""Seconds that converting all of BUSI takes on two cores.
 
     python benchmarks/busi_conversion.py [--source Dataset_BUSI_with_GT] [--runs 5]
 
 From a part of BUSI a whole one is made by mirroring (in four orientations, so that mirrored images are no
 near-duplicates); without any, 780 images of noise of BUSI's mean size are drawn, which compress worse than ultrasound.
-Every run is a command of its own, so Python's start and imports are in it.
+Every run is a command of its own, which includes Python's start and imports.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import interleaved, machine, medians, save
+from common import aim, convert, interleaved, machine, medians, options, save
 from PIL import Image
 
 from nnunet_ext.dataset_conversion.busi import PUBLISHED
 from nnunet_ext.dataset_conversion.duplicates import similar
 
-PREFIX = [sys.executable, "-m", "nnunet_ext", "convert", "busi"]
 AIM = 15  # seconds
 ORIENTATIONS = (
     None,
@@ -35,7 +30,7 @@ ORIENTATIONS = (
 
 
 def mirror(source: Path, folder: Path) -> None:
-    """Every image and mask in as many orientations as it takes to come near to BUSI's number."""
+    """Write every image and mask in as many orientations as it takes to come near to BUSI's number."""
     paths = sorted(source.rglob("*.png"))
     images = sum("_mask" not in path.name for path in paths)
     for k, orientation in enumerate(ORIENTATIONS[: max(1, round(sum(PUBLISHED.values()) / images))]):
@@ -50,7 +45,7 @@ def mirror(source: Path, folder: Path) -> None:
 
 
 def draw(folder: Path) -> None:
-    """Grey noise stored in colour, as BUSI's images are, with one-bit masks."""
+    """Write grey noise stored in colour, as BUSI's images are, with one-bit masks."""
     rng = np.random.default_rng(0)
     mask = np.zeros((503, 618), bool)
     mask[200:300, 200:400] = True
@@ -65,9 +60,8 @@ def draw(folder: Path) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path)
-    parser.add_argument("--runs", type=int, default=5)
+    parser = options(__doc__, runs=5)
+    parser.add_argument("--source", type=Path, help="BUSI, or part of it")
     args = parser.parse_args()
     thumbnails = np.random.default_rng(0).random((10_000, 16, 16), np.float32)
     with tempfile.TemporaryDirectory() as temporary:
@@ -77,31 +71,28 @@ def main() -> None:
         count, size = sum("_mask" not in f.name for f in files), sum(f.stat().st_size for f in files)
         where = machine()
 
-        def convert(*options: str) -> None:
-            raw = root / "raw"
-            shutil.rmtree(raw, ignore_errors=True)
-            raw.mkdir()
-            environment = {**os.environ, "nnUNet_raw": str(raw)}
-            environment.pop("nnUNet_preprocessed", None)
-            command = [*PREFIX, "--source", root / "BUSI", "--classes", *PUBLISHED, *options]
-            subprocess.run(command, env=environment, check=True, capture_output=True)
+        def run(*words: str) -> None:
+            convert("busi", root / "BUSI", root / "raw", "--classes", *PUBLISHED, *words)
 
         variants = {
-            "two processes": lambda: convert("--num-processes", "2"),
-            "one process": lambda: convert("--num-processes", "1"),
-            "check and search only (--dry-run), two threads": lambda: convert("--num-processes", "2", "--dry-run"),
+            "two processes": lambda: run("--num-processes", "2"),
+            "one process": lambda: run("--num-processes", "1"),
+            "check and search only (--dry-run), two threads": lambda: run("--num-processes", "2", "--dry-run"),
             "search of 780 thumbnails for near-duplicates": lambda: similar(thumbnails[:780]),
             "search of 10,000 thumbnails for near-duplicates": lambda: similar(thumbnails),
-            "start of the command (--help)": lambda: subprocess.run([*PREFIX, "-h"], check=True, capture_output=True),
-        }  # fmt: skip
+            "start of the command (--help)": lambda: run("--help"),
+        }
         seconds = medians(interleaved(variants, args.runs))
     whole = seconds["two processes"] * sum(PUBLISHED.values()) / count
     save(
         "busi_conversion",
         title=f"Converting {count} images of BUSI ({size / 1e6:.0f} MB)",
         command=f"python benchmarks/busi_conversion.py{' --source Dataset_BUSI_with_GT' if args.source else ''}",
-        notes=[f"Medians of {args.runs} interleaved runs. Aim: {AIM} s for all {sum(PUBLISHED.values())} images on two "
-               f"cores: **{whole:.1f} s**."],
+        notes=[
+            f"Medians of {args.runs} interleaved runs.",
+            "",
+            aim(f"seconds for all {sum(PUBLISHED.values())} images on two cores", whole, AIM),
+        ],
         header=("run", "seconds", "images per second"),
         rows=[(n, f"{t:.3f}", f"{count / t:.0f}" if "process" in n else "") for n, t in seconds.items()],
         packages=("pillow", "numpy", "scipy"),
@@ -111,7 +102,7 @@ def main() -> None:
         bytes=size,
         seconds=seconds,
         seconds_for_all_on_two_cores=whole,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""What every benchmark needs: interleaved timing, memory, the machine, and results as JSON and as a table."""
+"""What benchmarks share: options, interleaved timing, memory, the machine, and results as JSON and as a table."""
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,10 +21,22 @@ from nnunet_ext.common import provenance
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(variants: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
-    """Seconds of every run of every variant, after one warm-up each.
+def options(doc: str | None, *, runs: int | None = None, quick: str = "") -> argparse.ArgumentParser:
+    """Return a parser with ``--runs`` (default `runs`) and ``--quick``, which does what `quick` says."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if runs:
+        parser.add_argument(
+            "--runs", type=int, default=runs, help="interleaved runs of each variant (default %(default)s)"
+        )
+    if quick:
+        parser.add_argument("--quick", action="store_true", help=f"{quick}, nothing written")
+    return parser
 
-    The variants take turns, each round starting with another one, so that whatever else the machine does meets all.
+
+def interleaved(variants: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+    """Return the seconds of every run of every variant, after one warm-up each.
+
+    The variants take turns, and each round starts with another one, so that whatever else the machine does meets all.
     """
     for run in variants.values():
         run()
@@ -48,18 +62,18 @@ def give_memory_back() -> None:
 
 
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
-    """The median of every variant."""
+    """Return the median of every variant."""
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def resident(field: str) -> int:
-    """Bytes of this process in memory: ``VmRSS`` now, ``VmHWM`` at most since the last reset."""
+    """Return the bytes of this process in memory: ``VmRSS`` now, ``VmHWM`` at most since the last reset."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def peak_bytes(run: Callable[[], object], device: str) -> int:
-    """Bytes by which `run` raises the peak of this process, which should do nothing else (on the CPU: Linux only)."""
+    """Return by how many bytes `run` raises the peak of this process, which does nothing else (CPU: Linux only)."""
     if device == "cuda":
         import torch
 
@@ -74,37 +88,42 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
 
 
 def child_output(*arguments: object) -> str:
-    """The last line that a new Python process with these arguments prints."""
+    """Return the last line that a new Python process with these arguments prints."""
     output = subprocess.check_output([sys.executable, *map(str, arguments)], text=True)
     return output.splitlines()[-1]
 
 
 def printed_by_child(*arguments: object) -> int:
-    """The number that a new Python process with these arguments prints last."""
+    """Return the number that a new Python process with these arguments prints last."""
     return int(child_output(*arguments).split()[-1])
 
 
+def convert(dataset: str, source: Path, raw: Path, *words: str) -> None:
+    """Run ``nnunet_ext convert DATASET`` into an empty nnUNet_raw."""
+    shutil.rmtree(raw, ignore_errors=True)
+    raw.mkdir()
+    environment = {**os.environ, "nnUNet_raw": str(raw)}
+    environment.pop("nnUNet_preprocessed", None)
+    command = [sys.executable, "-m", "nnunet_ext", "convert", dataset, "--source", source, *words]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
 def machine(**facts: object) -> dict[str, object]:
-    """Processor, cores, system and the load at this moment, and more `facts`; no name of the host."""
-    found = provenance.machine()
-    return {
-        "cpu": found["cpu"],
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "load": round(os.getloadavg()[0], 1),
-        **facts,
-    }
+    """Return processor, cores, system and the load at this moment, and more `facts`; no name of the host."""
+    known = provenance.machine()
+    load = round(os.getloadavg()[0], 1)
+    return {"cpu": known["cpu"], "cores": known["cores"], "system": platform.system(), "load": load, **facts}
 
 
 def aim(text: str, reached: float, limit: float, *, at_least: bool = False) -> str:
-    """A line of the notes: what was aimed at, what was reached, and whether that is enough."""
+    """Return a line for the notes: what was aimed at, what was reached, and whether that is enough."""
     met = reached >= limit if at_least else reached <= limit
     sign = "at least" if at_least else "at most"
     return f"- {text}: {reached:.2f}, aim {sign} {limit:g}: {'met' if met else 'MISSED'}"
 
 
 def torch_facts(device: str, amp: bool) -> dict[str, object]:
-    """What `machine` should add for benchmarks that run networks."""
+    """Return what `machine` should add for benchmarks that run networks."""
     import torch
 
     facts: dict[str, object] = {"threads": torch.get_num_threads()}
@@ -124,10 +143,15 @@ def save(
     write: bool = True,
     **data: object,
 ) -> None:
-    """Print the table and, unless told not to, write ``results/NAME.json`` and ``.md``.
+    """Print the table and, unless `write` is off, write ``results/NAME.json`` and ``.md``.
 
     Args:
+        name: of the two files.
+        title, command, notes: what the table is about, what made it, and what one has to know to read it.
+        header, rows: the table.
+        packages: those whose versions matter.
         where: `machine()` from before the measurement.
+        write: whether to write the files.
         data: everything else that goes into the JSON file.
     """
     versions = provenance.versions(*packages)

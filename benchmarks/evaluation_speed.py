@@ -1,4 +1,4 @@
-"""All metrics of a case against the same from MONAI, and against nnU-Net's evaluation, which has Dice and IoU alone.
+"""Seconds for all metrics of a case, against the same from MONAI and against nnU-Net, which has Dice and IoU alone.
 
     python benchmarks/evaluation_speed.py [--quick]
 
@@ -9,7 +9,6 @@ Dice; nnU-Net's is compute_metrics without reading. Whole folders are read and w
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import warnings
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 import torch
-from common import interleaved, machine, medians, save
+from common import aim, interleaved, machine, medians, options, save
 from monai import metrics as monai
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -31,7 +30,7 @@ from nnunet_ext.metrics.measure import Scale, measure_segmentations
 
 DATASET = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
 SPACING, TOLERANCE = (2.5, 0.8, 0.8), 2.0
-SCENES = {  # shape, half axes of the ellipsoid, what it is to be: seconds
+SCENES = {  # shape, half axes of the ellipsoid, the aim in seconds
     "lesion, 256x256": ((1, 256, 256), (1, 35, 50), 0.002),
     "tumour, 512x512x120": ((120, 512, 512), (10, 30, 35), 0.3),
     "liver, 512x512x120": ((120, 512, 512), (40, 110, 130), None),
@@ -39,7 +38,7 @@ SCENES = {  # shape, half axes of the ellipsoid, what it is to be: seconds
 
 
 def lump(shape: tuple[int, ...], axes: tuple[int, ...], seed: int) -> np.ndarray:
-    """An ellipsoid whose radius waves around by a tenth, a voxel or two off the middle."""
+    """Draw an ellipsoid whose radius waves around by a tenth, a voxel or two off the middle."""
     rng = np.random.default_rng(seed)
     centre = [n / 2 + rng.uniform(-2, 2) if n > 1 else 0 for n in shape]
     z, y, x = np.meshgrid(*((np.arange(n) - c) / a for n, c, a in zip(shape, centre, axes, strict=True)), indexing="ij",
@@ -50,7 +49,7 @@ def lump(shape: tuple[int, ...], axes: tuple[int, ...], seed: int) -> np.ndarray
 
 
 def with_monai(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """On tensors of the right kind, which are made here: (batch, channel, ...)."""
+    """Measure with MONAI; its tensors (batch, channel, ...) are made here."""
     flat = prediction.shape[0] == 1
     p, r = (torch.from_numpy(m[0] if flat else m)[None, None].float() for m in (prediction, reference))
     options = {"include_background": True, "spacing": list(SPACING[1:] if flat else SPACING)}
@@ -64,7 +63,7 @@ def with_monai(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float
 
 
 class InMemory(BaseReaderWriter):
-    """nnU-Net's evaluation reads by itself: hand it arrays."""
+    """Hands arrays to nnU-Net's evaluation, which reads by itself."""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self.arrays = arrays
@@ -80,7 +79,7 @@ class InMemory(BaseReaderWriter):
 
 
 def of_masks(shape: tuple[int, ...], axes: tuple[int, ...], runs: int, loop: int) -> dict[str, float]:
-    """Median seconds of one case; short ones are measured `loop` at a time."""
+    """Return the median seconds of one case; short ones are measured `loop` at a time."""
     prediction, reference = lump(shape, axes, 1), lump(shape, axes, 2)
     scale = Scale(SPACING, PHYSICAL, TOLERANCE)
     arrays = {name: m[None].astype(np.float32) for name, m in (("p", prediction), ("r", reference))}
@@ -101,7 +100,7 @@ def of_masks(shape: tuple[int, ...], axes: tuple[int, ...], runs: int, loop: int
 
 
 def of_files(folder: Path, shape: tuple[int, ...], axes: tuple[int, ...], cases: int, runs: int) -> dict[str, float]:
-    """Median seconds per case with reading, checking, summing up and writing."""
+    """Return the median seconds per case with reading, checking, summing up and writing."""
     for k in range(cases):
         for name, seed in (("pred", k), ("ref", k + 1000)):
             image = sitk.GetImageFromArray(lump(shape, axes, seed))
@@ -123,17 +122,17 @@ def of_files(folder: Path, shape: tuple[int, ...], axes: tuple[int, ...], cases:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few runs, nothing written")
-    args = parser.parse_args()
+    args = options(__doc__, quick="few runs").parse_args()
     warnings.filterwarnings("ignore", module="monai")
     torch.set_num_threads(1)
     where = machine(threads=1)
-    rows, data = [], {}
-    for scene, (shape, axes, aim) in SCENES.items():
+    rows, data, aims = [], {}, []
+    for scene, (shape, axes, seconds) in SCENES.items():
         small = shape[0] == 1
         times = of_masks(shape, axes, runs=3 if args.quick else 9, loop=20 if small else 1)
-        data[scene] = {"seconds": times, "aim": aim}
+        data[scene] = {"seconds": times, "aim": seconds}
+        if seconds:
+            aims.append(aim(f"milliseconds for {scene}", 1000 * times["nnunet_ext"], 1000 * seconds))
         rows.append([f"{scene}, in memory", *(f"{t * 1000:.2f} ms" for t in times.values()),
                      f"{times['MONAI'] / times['nnunet_ext']:.0f}"])  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -151,6 +150,8 @@ def main() -> None:
             "Median time per case on one thread, variants taking turns. nnunet_ext: all metrics of `evaluate`. "
             "MONAI: Dice, HD95, average surface distance and surface Dice, equal to ours to 1e-4. nnU-Net: Dice and "
             "IoU. Files (.nii.gz): with reading, for ours also with all checks, sums and writing.",
+            "",
+            *aims,
         ],
         header=["", "nnunet_ext", "MONAI", "nnU-Net", "MONAI / ours"],
         rows=rows,

@@ -1,241 +1,192 @@
 """Does it learn on real data? Four models on BUSI with the same number of samples, tested on held-out images.
 
-    python benchmarks/learn_busi.py --source Dataset_BUSI_with_GT               # 128 x 128, under 30 minutes on a CPU
-    python benchmarks/learn_busi.py --source Dataset_BUSI_with_GT --quick       # does it run? nothing written
+    python benchmarks/learn_busi.py --source Dataset_BUSI_with_GT               # 128 x 128, about half an hour on a CPU
+    python benchmarks/learn_busi.py --quick                                     # does it run? phantoms, nothing written
     python benchmarks/learn_busi.py --source Dataset_BUSI_with_GT --device cuda --size 256 --passes 400 \\
         --trainers nnUNetTrainerSAMUSHF nnUNetTrainerSAMUS nnUNetTrainerRAUNet nnUNetTrainerMatchedBudget400
 
-The comparison is by samples: all models train for the same number of passes over the same preprocessed images, each
-with its own recipe (loss, optimiser, augmentation, mirroring in prediction). Their times are given beside it. Without
---passes there are as many as fit into --minutes by a few measured steps of each model.
-
-What is done stays in --work: an interrupted benchmark goes on when the same command is run again.
+The images are converted and preprocessed at one size; `nnunet_ext benchmark` trains, predicts and evaluates. An
+interrupted run goes on with the same command. The benchmark's report, with learning curves and patients' images, stays
+in --work.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
-import learning
-import numpy as np
-from common import RESULTS, machine, save, torch_facts
-from learning import Learned, Workplace
+import pandas as pd
+from common import convert, machine, options, save, torch_facts
 
-from nnunet_ext.common import environment
-from nnunet_ext.common.errors import InputError
+from nnunet_ext.cli import main as nnunet_ext
+from nnunet_ext.common.training_log import read_training_log
 
+DATASET_ID, DATASET = 30, "Dataset030_BUSI"
 BASELINE = "nnUNetTrainerMatchedBudget400"
 TRAINERS = ("nnUNetTrainerRAUNet", "nnUNetTrainerUNet", BASELINE, "nnUNetTrainerSAMUSHFTiny")
 SIZE = 128
-RESAMPLES = 9999
+PHANTOMS = ("--benign", "14", "--malignant", "8", "--normal", "0", "--size", "96")
+MATRIX = """\
+name = "learn-busi"
+title = "Learning on BUSI at {size} x {size}"
+device = "{device}"
+seeds = [{seed}]
+notes = ["So short a training on so few images ranks recipes by how fast they start, not by how good they become."]
+
+[budget]
+{budget}
+
+[[datasets]]
+id = 30
+test = "imagesTs"
+preprocess = false
+
+[environment.train]
+nnUNet_n_proc_DA = 0 # workers would take time from the network; and the run is reproducible
+nnUNet_compile = "f" # minutes of compilation would count as training
+"""
+ROW = """
+[[rows]]
+name = "{trainer}"
+trainer = "{trainer}"
+plans = "{plans}"
+configuration = "2d"
+"""
 
 
-class Mean(NamedTuple):
-    """A mean and its bootstrap 95 % interval; the ends are the mean itself where there is nothing to resample."""
+def prepare(work: Path, source: Path, size: int) -> str:
+    """Convert, plan and preprocess at `size` x `size`, once; return the name of the plans."""
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as api
 
-    value: float
-    low: float
-    high: float
+    from nnunet_ext.planning import SAMUSPlanner
 
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+    class Planner(SAMUSPlanner):
+        image_size = size
+        default_plans_name = f"{SAMUSPlanner.default_plans_name}_{size}"
 
-
-def mean_of(values: Sequence[float]) -> Mean:
-    """By resampling test images (BCa)."""
-    from scipy.stats import bootstrap
-
-    value = float(np.mean(values)) if len(values) else float("nan")
-    if len(set(values)) < 2:
-        return Mean(value, value, value)
-    result = bootstrap((values,), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0))
-    return Mean(value, *map(float, result.confidence_interval))
+    done = work / "prepared"
+    if not done.exists():
+        convert("busi", source, work / "nnUNet_raw", "--split", "paper", "--dataset-id", str(DATASET_ID))
+        api.extract_fingerprint_dataset(DATASET_ID, num_processes=1, show_progress_bar=False)
+        api.plan_experiment_dataset(DATASET_ID, Planner)
+        api.preprocess_dataset(DATASET_ID, Planner.default_plans_name, ("2d",), (1,), show_progress_bar=False)
+        done.touch()
+    return Planner.default_plans_name
 
 
-def table(models: Sequence[Learned]) -> tuple[list[str], list[list[object]]]:
-    """A row per model and checkpoint; differences from the baseline are paired by image."""
-    baseline = next((m for m in models if m.trainer == BASELINE), None)
-    header = [
-        *("trainer", "M parameters", "minutes", "s per iteration", "checkpoint"),
-        *("Dice mean (95 %)", "median", "Dice - nnU-Net's (95 %)"),
-        *("HD95 px mean (95 %)", "median", "HD95 undefined"),
-    ]
-    rows: list[list[object]] = []
-    for checkpoint in learning.CHECKPOINTS:
-        for m in models:
-            dice, hd95 = m.dice[checkpoint], list(m.hd95[checkpoint].values())
-            defined = [d for d in hd95 if d is not None]
-            difference = "" if baseline in (None, m) else mean_of([
-                dice[case] - baseline.dice[checkpoint][case] for case in dice
-            ])  # fmt: skip
-            distance = mean_of(defined)
-            rows.append([
-                *(m.trainer, f"{m.parameters / 1e6:.2f}", f"{m.seconds / 60:.1f}", f"{m.seconds / m.iterations:.2f}"),
-                *(checkpoint, mean_of(list(dice.values())), f"{np.median(list(dice.values())):.3f}", difference),
-                f"{distance.value:.1f} ({distance.low:.1f} to {distance.high:.1f})" if defined else "",
-                f"{np.median(defined):.1f}" if defined else "",
-                f"{len(hd95) - len(defined)} of {len(hd95)}",
-            ])  # fmt: skip
+def matrix(args: argparse.Namespace, plans: str) -> str:
+    """Return the benchmark's matrix, a row per trainer."""
+    budget = [f"epochs = {args.passes}"] + (["iterations = 1", "val_iterations = 1"] if args.quick else [])
+    head = MATRIX.format(size=args.size, device=args.device, seed=args.seed, budget="\n".join(budget))
+    return head + "".join(ROW.format(trainer=trainer, plans=plans) for trainer in args.trainers)
+
+
+def table(folder: Path, trainers: list[str]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the results: means with the intervals of the comparison, and minutes of training."""
+    report = folder / "report" / DATASET
+    means = pd.read_csv(report / "comparison.csv").set_index(["metric", "model"])
+    pairs = pd.read_csv(report / "comparison_pairs.csv").query("metric == 'dice'").set_index(["a", "b"])
+    rows = []
+    for trainer in trainers:
+        dice, hd95 = (means.loc[metric, trainer] for metric in ("dice", "hd95"))
+        difference = ""
+        for sign, key in ((1, (trainer, BASELINE)), (-1, (BASELINE, trainer))):
+            if key in pairs.index:
+                pair = pairs.loc[key]
+                low, high = sorted((sign * pair["low"], sign * pair["high"]))
+                difference = f"{sign * pair['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+        (fold,) = folder.rglob(f"{trainer}__*/fold_0")
+        rows.append(
+            [
+                trainer,
+                f"{sum(read_training_log(fold).seconds.values()) / 60:.1f}",
+                f"{dice['mean']:.3f} ({dice['low']:.3f} to {dice['high']:.3f})",
+                difference,
+                f"{hd95['mean']:.1f} ({hd95['low']:.1f} to {hd95['high']:.1f})",
+                f"{hd95['undefined']} of {hd95['n'] + hd95['undefined']}",
+            ]
+        )
+    header = ["trainer", "minutes", "Dice (95 %)", "Dice - nnU-Net's (95 %)", "HD95 px (95 %)", "HD95 undefined"]
     return header, rows
 
 
-def protocol(place: Workplace, passes: int, args: argparse.Namespace) -> list[str]:
-    """What the numbers mean and what they do not."""
-    sizes, batch = place.sizes(), place.batch_size()
+def notes(work: Path, args: argparse.Namespace) -> list[str]:
+    """Say what the numbers mean and what they do not."""
+    fold = json.loads((work / "nnUNet_preprocessed" / DATASET / "splits_final.json").read_text())[0]
+    test = len(list((work / "nnUNet_raw" / DATASET / "labelsTs").iterdir()))
     return [
         f"BUSI's lesion images at hand, split 7:1:2 by group of near-duplicates and stratified by class: "
-        f"{sizes['train']} to train, {sizes['val']} to validate, **{sizes['test']} to test**. Everything is resized to "
+        f"{len(fold['train'])} to train, {len(fold['val'])} to validate, **{test} to test**. Everything is resized to "
         f"{args.size} x {args.size} by one plan, from which the stock network's topology comes as well; the SAMUS "
         "family resizes that to its own 256 x 256 inside. Nobody is given clicks for a prediction.",
         "",
-        f"The comparison is by samples: {passes} passes of {sizes['train']} images in batches of {batch} for every "
-        f"model, seed {args.seed}, one run each. Loss, optimiser, schedule, augmentation and mirroring in prediction "
-        "are each recipe's own. Minutes, and seconds per iteration, are those of all epochs with their validation; "
-        "they are given beside, not equalised.",
+        f"The comparison is by samples: {args.passes} passes for every model, seed {args.seed}, one run each. Loss, "
+        "optimiser, schedule, augmentation and mirroring in prediction are each recipe's own. Minutes are those of all "
+        "epochs with their validation; they are reported, not equalised.",
         "",
         "Test images are predicted at their own size, and HD95 is in pixels of that size (BUSI has no pixel spacing). "
         "It is undefined where nothing is predicted; such images are counted and are in no mean of HD95, while their "
-        f"Dice is 0 and counts. Intervals: bootstrap over test images (BCa, {RESAMPLES} resamples), which leaves out "
-        "what another seed of the training would change. `final` is the last epoch, as nnU-Net predicts by default; "
-        "`best` is each trainer's own choice on the validation images, by validation loss for the SAMUS family and by "
-        "moving average of the pseudo Dice for the others.",
+        "Dice is 0 and counts. The intervals leave out what another seed of the training would change.",
         "",
         "So short a training on so few images ranks recipes by how fast they start, not by how good they become. In "
         "particular, a tiny transformer that begins at random says nothing about SAMUS-HF, which is a large one that "
         "begins with SAM's weights.",
-        "",
-        f"Curves: [{result_name(args)}.png]({result_name(args)}.png).",
     ]
 
 
-def result_name(args: argparse.Namespace) -> str:
-    """The CPU's at the default size has the plain name."""
-    return "learn_busi" if (args.device, args.size) == ("cpu", SIZE) else f"learn_busi_{args.size}_{args.device}"
-
-
-def command(args: argparse.Namespace, passes: int) -> str:
-    """What repeats this run, passes included; no folder of this machine."""
-    options = {"size": args.size, "passes": passes, "seed": args.seed, "device": args.device, "cases": args.cases}
-    words = [f"--{name} {value}" for name, value in options.items() if value is not None]
-    trainers = [] if tuple(args.trainers) == TRAINERS else ["--trainers", *args.trainers]
-    return " ".join(["python benchmarks/learn_busi.py --source Dataset_BUSI_with_GT", *words, *trainers])
-
-
-def set_environment(work: Path, args: argparse.Namespace) -> None:
-    """nnU-Net's folders, the seed, and no budget but ours."""
+def main() -> None:
+    """Prepare, run the benchmark, print, write."""
+    parser = options(__doc__, quick="22 phantoms at 64 x 64, two iterations")
+    parser.add_argument("--source", type=Path, help="BUSI as published; without it there is nothing to do")
+    parser.add_argument("--work", type=Path, help="folder to work in (default: learn_busi_work, or learn_busi_quick)")
+    parser.add_argument("--size", type=int, default=SIZE, help="pixels per side of the plan (default %(default)s)")
+    parser.add_argument(
+        "--trainers", nargs="+", default=list(TRAINERS), metavar="TRAINER", help="default: four of them"
+    )
+    parser.add_argument("--passes", type=int, default=9, help="over the training images (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    args = parser.parse_args()
+    if args.quick:
+        args.size, args.passes = 64, 2
+    elif args.source is None:
+        print("skipped: it needs BUSI, --source Dataset_BUSI_with_GT")
+        return
+    work = (args.work or Path("learn_busi_quick" if args.quick else "learn_busi_work")).resolve()
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (work / name).mkdir(parents=True, exist_ok=True)
         os.environ[name] = str(work / name)
-    os.environ[environment.SEED] = str(args.seed)
-    for name in (environment.EPOCHS, environment.ITERATIONS, environment.VAL_ITERATIONS):
-        os.environ.pop(name, None)
-    os.environ.setdefault("nnUNet_compile", "f")  # minutes of compilation would count as training
-    if args.quick:
-        os.environ |= {environment.ITERATIONS: "1", environment.VAL_ITERATIONS: "1"}
-
-
-def run(work: Path, args: argparse.Namespace) -> None:
-    """All steps; each that is done already is left as it is."""
-    set_environment(work, args)
-    learning.settled(work / "settings.json", {
-        "size": args.size, "cases": args.cases, "seed": args.seed, "device": args.device, "quick": args.quick,
-    })  # fmt: skip
+    source = args.source
+    if source is None:
+        source = work / "phantoms"
+        subprocess.run([sys.executable, "-m", "nnunet_ext", "phantom", "busi", *PHANTOMS, "--out", source], check=True)
     where = machine(**torch_facts(args.device, args.device == "cuda"))
-    source = learning.some_of(args.source, args.cases, work / "source") if args.cases else args.source
-    log = work / "log.txt"
-    with learning.output_in(log):
-        place = learning.prepare(work, source, args.size, args.device)
-    print(f"{place.sizes()} images; nnU-Net's output is in {log}", flush=True)
-    os.environ.setdefault("nnUNet_n_proc_DA", "0")  # only now: planning wants a worker
-    passes = number_of_passes(place, args, log)
-    os.environ[environment.EPOCHS] = str(passes)
-    models = []
-    for name in args.trainers:
-        print(f"{name} ...", flush=True)
-        with learning.output_in(log):
-            models.append(learning.learn(name, place))
-        print(f"{name}: {models[-1].seconds / 60:.1f} min, {mean_of(list(models[-1].dice['final'].values()))}")
-    report(models, place, passes, where, args)
-
-
-def number_of_passes(place: Workplace, args: argparse.Namespace, log: Path) -> int:
-    """As told, as before, or as many as the minutes allow."""
-    file = place.root / "passes.txt"
-    if not file.exists():
-        passes = args.passes
-        if passes is None:
-            with learning.output_in(log):
-                passes, seconds = learning.affordable_passes(args.trainers, place, args.minutes)
-            print("seconds per pass:", ", ".join(f"{name} {s:.1f}" for name, s in seconds.items()))
-        file.write_text(str(passes))
-    passes = int(file.read_text())
-    if args.passes not in (None, passes):
-        raise InputError(
-            f"{place.root} holds models of {passes} passes, not {args.passes}.", hint="Name another --work."
-        )
-    print(f"{passes} passes each", flush=True)
-    return passes
-
-
-def report(
-    models: Sequence[Learned], place: Workplace, passes: int, where: dict[str, object], args: argparse.Namespace
-) -> None:
-    """Table, numbers and pictures; the picture with patients' images stays in the work folder."""
-    from learning_pictures import draw_curves, draw_examples
-
-    header, rows = table(models)
+    file, folder = work / "matrix.toml", work / "benchmark"
+    file.write_text(matrix(args, prepare(work, source, args.size)))
+    for step in ("run", "report"):
+        if code := nnunet_ext(["benchmark", step, str(file), "--out", str(folder)]):
+            sys.exit(code)
+    header, rows = table(folder, args.trainers)
+    trainers = [] if args.trainers == list(TRAINERS) else ["--trainers", *args.trainers]
+    chosen = (f"--{name} {getattr(args, name)}" for name in ("size", "passes", "seed", "device"))
     save(
-        result_name(args),
+        "learn_busi" if (args.device, args.size) == ("cpu", SIZE) else f"learn_busi_{args.size}_{args.device}",
         title=f"Learning on BUSI at {args.size} x {args.size}",
-        command=command(args, passes),
-        notes=protocol(place, passes, args),
+        command=" ".join(["python benchmarks/learn_busi.py --source Dataset_BUSI_with_GT", *chosen, *trainers]),
+        notes=notes(work, args),
         header=header,
         rows=rows,
         packages=("torch", "nnunetv2", "dynamic-network-architectures", "scipy"),
         where=where,
         write=not args.quick,
         seed=args.seed,
-        passes=passes,
-        images=place.sizes(),
-        models=[asdict(m) for m in models],
+        passes=args.passes,
+        models=[dict(zip(header, row, strict=True)) for row in rows],
     )
-    draw_curves(place.root / "curves.png", models, [mean_of(list(m.dice["final"].values())) for m in models])
-    draw_examples(place.root / "examples.png", models, place)
-    if not args.quick:
-        shutil.copy(place.root / "curves.png", RESULTS / f"{result_name(args)}.png")
-    print(f"\npictures: {place.root}/curves.png and examples.png (patients' images: not to be published)")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, help="BUSI as published; without it there is nothing to do")
-    parser.add_argument("--work", type=Path, help="folder to work in (default: learn_busi_work, or learn_busi_quick)")
-    parser.add_argument("--size", type=int, default=SIZE, help="pixels per side of the plan (default %(default)s)")
-    parser.add_argument("--trainers", nargs="+", default=TRAINERS, metavar="TRAINER", help="default: four of them")
-    parser.add_argument("--cases", type=int, help="take only so many images, of which 7:1:2 train, validate and test")
-    parser.add_argument("--passes", type=int, help="over the training images (default: what fits into --minutes)")
-    parser.add_argument("--minutes", type=float, default=25, help="of everything, roughly (default 25)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--quick", action="store_true", help="20 images at 64 x 64, two iterations; nothing written")
-    args = parser.parse_args()
-    if args.source is None:
-        print("skipped: it needs BUSI, --source Dataset_BUSI_with_GT")
-        return
-    if args.quick:
-        args.size, args.cases, args.passes = 64, args.cases or 20, 2
-    work = args.work or Path("learn_busi_quick" if args.quick else "learn_busi_work")
-    try:
-        run(work.resolve(), args)
-    except InputError as e:
-        sys.exit(str(e))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images per second of the whole nnUNetv2_predict on 100 ultrasound images, start of Python included.
+"""Images per second of whole commands that predict 100 ultrasound images, start of Python included.
 
     python benchmarks/samus_predict.py [--images 100] [--device cuda]
 
@@ -9,7 +9,6 @@ SAMUS-HF also with clicks (`nnunet_ext predict`, which loads, predicts and write
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import machine, save
+from common import machine, options, save
 
 BIN = Path(sys.executable).parent
 PLANS = "nnUNetSAMUSPlans"
@@ -27,7 +26,7 @@ DATASET = "Dataset030_BUSI"
 
 
 def command(line: str, **environment: str) -> float:
-    """Run a console script of this environment; seconds."""
+    """Run a console script of this environment and return the seconds that it took."""
     name, *arguments = line.split()
     start = time.perf_counter()
     done = subprocess.run(
@@ -39,7 +38,7 @@ def command(line: str, **environment: str) -> float:
 
 
 def prepare(folder: Path, images: int, device: str) -> Path:
-    """Everything up to trained models; the folder of the images to predict."""
+    """Do everything up to trained models; return the folder of the images to predict."""
     os.environ.update({n: str(folder / n) for n in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")})
     os.environ.update({f"NNUNET_EXT_{n}": "1" for n in ("EPOCHS", "ITERATIONS", "VAL_ITERATIONS")})
     os.environ["NNUNET_EXT_SAM_CHECKPOINT"] = "random"
@@ -59,7 +58,7 @@ def prepare(folder: Path, images: int, device: str) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     args = parser.parse_args()

@@ -194,7 +194,7 @@ def _step(value: Array, at: float | Array, width: float) -> Array:
     return 1 / (1 + np.exp(np.clip(np.float32(-4 / width) * (value - at), -30, 30)))
 
 
-def _blend(below: Array, above: Array, weight: Array) -> Array:
+def _blend(below: Array, above: Array | np.float32, weight: Array) -> Array:
     """Put `above` where the weight is 1."""
     return (below + weight * (above - below)).astype(np.float32)
 

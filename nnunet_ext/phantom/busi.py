@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def write_busi(
     return write_all(jobs, num_processes=num_processes, track=track)
 
 
-def _draw(description: str, *, number: int, **arguments: int) -> Iterator[bytes]:
+def _draw(description: str, *, number: int, **arguments: Any) -> Iterator[bytes]:
     """Yield PNG files in BUSI's modes: 1-bit masks, a rare RGBA mask, RGB for black ones, and last the RGB picture."""
     drawn = render(number=number, **arguments)
     masks = [Image.fromarray(mask) for mask in drawn.masks]

@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]  # float32 wherever there are many
 Rng = np.random.Generator
-Point = tuple[float, float, float]
-Box = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]  # x, y, z, each (low, high)
-Axes = tuple[Array, Array, Array]  # positions z, y, x
-Window = tuple[slice, slice, slice]
+Point = tuple[float, ...]  # x, y, z
+Box = tuple[tuple[float, float], ...]  # x, y, z, each (low, high)
+Axes = tuple[Array, ...]  # positions z, y, x
+Window = tuple[slice, ...]  # z, y, x
 
 # A cubic B-spline of white noise has variance 0.479 per axis; this brings the field back to unit variance.
 UNIT_VARIANCE = 0.479**-1.5
@@ -40,7 +41,7 @@ class Ellipsoid:
         extent = np.sqrt(((rotation(self.degrees) * np.asarray(self.semi, np.float32)) ** 2).sum(1))
         return tuple((float(c - e), float(c + e)) for c, e in zip(self.centre, extent, strict=True))
 
-    def local(self, x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
+    def local(self, x: Array, y: Array, z: Array) -> tuple[Array, ...]:
         """Return coordinates along the semi-axes, 1 on the surface."""
         x, y, z = (v - np.float32(c) for v, c in zip((x, y, z), self.centre, strict=True))
         if any(self.degrees):
@@ -101,11 +102,11 @@ def tube(points: Sequence[Point] | Array, radii: ArrayLike, pieces: int = 3) -> 
     knots = np.column_stack([np.asarray(points, np.float64), np.broadcast_to(radii, len(points))])
     padded = np.vstack([2 * knots[0] - knots[1], knots, 2 * knots[-1] - knots[-2]])
     t = np.linspace(0, 1, pieces, endpoint=False)[:, None]
-    curve = [
+    intervals = [
         0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
         for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False)
     ]
-    curve = np.vstack([*curve, knots[-1:]])
+    curve = np.vstack([*intervals, knots[-1:]])
     return Tube(tuple(Segment(tuple(p[:3]), tuple(q[:3]), p[3], q[3]) for p, q in pairwise(curve)))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -79,7 +80,7 @@ def write_lits(
     return write_all(jobs, num_processes=num_processes, track=track)
 
 
-def _draw(description: str, file_ending: str, *, test: bool, **arguments: int) -> Iterator[bytes]:
+def _draw(description: str, file_ending: str, *, test: bool, **arguments: Any) -> Iterator[bytes]:
     """Yield the NIfTI files of a case: the volume and, unless it is a test case, its segmentation."""
     case = render(test=test, **arguments)
     for voxels in [case.hu] if test else [case.hu, case.labels]:
@@ -95,7 +96,8 @@ def _draw(description: str, file_ending: str, *, test: bool, **arguments: int) -
 def _description(path: Path) -> str:
     """Read the header's description; "" if this is not a NIfTI file."""
     try:
-        return nib.load(path).header["descrip"].item().decode(errors="replace")
+        header: Any = nib.load(path).header
+        return header["descrip"].item().decode(errors="replace")
     except (ImageFileError, EOFError, OSError, KeyError):
         return ""
 

@@ -69,7 +69,8 @@ class Liver:
         self.tip = rng.uniform(-58, -38)
         kidney = viscera.kidneys[-1]
         (x, y, z), (a, b, c) = kidney.centre, kidney.semi
-        self.cuts = [  # what indents it, how far away it stays, and how round the rim is
+        # what indents it, how far away it stays, and how round the rim is
+        self.cuts: list[tuple[Ellipsoid | Segment | Tube, float, float]] = [
             (Ellipsoid(kidney.centre, (a + 5, b + 5, c + 5), kidney.degrees), 0, 14),
             (Ellipsoid((x + 20, y + 26, z), (36, 44, 62)), 0, 14),  # the kidney's fat is open to the back
             (Ellipsoid((12, 52, 0), (46, 46, 400)), 0, 12),

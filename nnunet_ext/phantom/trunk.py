@@ -57,20 +57,21 @@ class Trunk:
         """Paint the table, then everything from the skin to the fat of the cavity, then the lungs and the diaphragm."""
         self._paint_table(canvas)
         half, front = self.half_width, self.front + 10 + self.fat_front
-        canvas = canvas.part(((-half, half), (-front, self.lowest + 4), (-400, 400)))
-        x, y, z = canvas.at
-        canvas.cavity[:], dome = self.cavity(x, y, z), self.dome(x, y, z)
-        canvas.belly[:] = self.belly(canvas.cavity, dome)
+        body = canvas.part(((-half, half), (-front, self.lowest + 4), (-400, 400)))
+        assert body is not None  # every slice shows some of it
+        x, y, z = body.at
+        body.cavity[:], dome = self.cavity(x, y, z), self.dome(x, y, z)
+        body.belly[:] = self.belly(body.cavity, dome)
         furrow = 6 * np.exp(-((x / 16) ** 2)) * (y > 0)
         skin = furrow + self._outline(x, y, z, self.wall + self.fat_side, 10 + self.fat_front, 33 + self.fat_back)
-        canvas.blend(canvas.coverage(skin), 5)
-        septa = 30 * np.exp(-((canvas.other / 0.09) ** 2)) * (canvas.grain > 0.5)
-        canvas.blend(canvas.coverage(skin + 1.6), FAT - 4 + 2.5 * canvas.grain + septa)
-        self._paint_muscles(canvas)
-        vessels = np.clip(1.4 - (canvas.grain * canvas.grain + canvas.other * canvas.other) / 0.07, 0, 1)
-        canvas.blend(canvas.coverage(canvas.cavity), FAT + 3 * canvas.grain + 150 * vessels)
-        if canvas.z[-1] >= self.dome_left - 130:
-            self._paint_lungs(canvas, dome)
+        body.blend(body.coverage(skin), 5)
+        septa = 30 * np.exp(-((body.other / 0.09) ** 2)) * (body.grain > 0.5)
+        body.blend(body.coverage(skin + 1.6), FAT - 4 + 2.5 * body.grain + septa)
+        self._paint_muscles(body)
+        vessels = np.clip(1.4 - (body.grain * body.grain + body.other * body.other) / 0.07, 0, 1)
+        body.blend(body.coverage(body.cavity), FAT + 3 * body.grain + 150 * vessels)
+        if body.z[-1] >= self.dome_left - 130:
+            self._paint_lungs(body, dome)
 
     def _paint_table(self, canvas: Canvas) -> None:
         """Paint a curved couch top: two thin shells around foam."""

@@ -17,7 +17,7 @@ MOST_GAIN, MOST_LOSS = 11.0, 34.0  # dB behind what lets more, or less, sound th
 WHITE, COLOURED, DARK = (235, 235, 235), (250, 220, 60), (20, 20, 20)
 LABELS = ("LT", "RT", "LT 2 O'CLOCK", "RT UOQ", "RT 1", "lt breast", "AXILLA")
 SMALLEST_FOR_TEXT = 96  # pixels; below it letters are blots
-Pixel = tuple[int, int]  # (x, y)
+Pixel = tuple[int, ...]  # (x, y)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +84,12 @@ class Probe:
         """See noise through a beam that widens away from the focus; unit variance stays."""
         pulse = response(self.axial / pixel)
         focused, defocused = (cv2.sepFilter2D(noise, -1, response(s / pixel), pulse) for s in (self.lateral, wide))
-        return focused + out_of_focus * (defocused - focused)
+        return np.asarray(focused + out_of_focus * (defocused - focused), np.float32)
 
 
 def response(sigma: float) -> NDArray[np.float64]:
     """Return Gaussian filter taps (n, 1) that keep the variance of white noise; `sigma` in pixels."""
-    taps = cv2.getGaussianKernel(2 * int(np.ceil(3 * sigma)) + 1, max(sigma, 0.1))
+    taps = cv2.getGaussianKernel(2 * int(np.ceil(3 * sigma)) + 1, max(sigma, 0.1)).astype(np.float64)
     return taps / np.sqrt((taps**2).sum())
 
 
@@ -133,7 +133,7 @@ def _draw_callipers(
             _write(rgb, name, at, colour=colour, scale=0.45 * scale)
 
 
-def diameters(mask: NDArray[np.bool_]) -> list[tuple[Pixel, Pixel]]:
+def diameters(mask: NDArray[np.bool_]) -> list[tuple[Pixel, ...]]:
     """Return the ends of a mask along its principal axis and across it."""
     points = np.argwhere(mask)[:, ::-1].astype(np.float64)
     centre = points.mean(0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nnunet_ext.comparison.comparer import compare
     from nnunet_ext.dataset_conversion.convert import convert_busi, convert_lits
     from nnunet_ext.evaluation.evaluator import evaluate
-    from nnunet_ext.inference.prediction import load_model
+    from nnunet_ext.inference.model_folder import load_model
     from nnunet_ext.metrics.surface import surface_distances
     from nnunet_ext.report.build import build_report
 
@@ -50,7 +50,7 @@ _ADDRESSES = {
     "convert_busi": "nnunet_ext.dataset_conversion.convert:convert_busi",
     "convert_lits": "nnunet_ext.dataset_conversion.convert:convert_lits",
     "evaluate": "nnunet_ext.evaluation.evaluator:evaluate",
-    "load_model": "nnunet_ext.inference.prediction:load_model",
+    "load_model": "nnunet_ext.inference.model_folder:load_model",
     "surface_distances": "nnunet_ext.metrics.surface:surface_distances",
 }
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
@@ -34,7 +35,18 @@ PAPER_BATCH_SIZE = 2
 HUNGRIEST: dict[int, Callable[..., nn.Module]] = {2: lambda **kw: UNet(block="double", gates=True, **kw), 3: UNet3D}
 
 
-class RAUNetPlanner(ExperimentPlanner):
+class PaperPlanner(ExperimentPlanner):
+    """nnU-Net's planner with plans of another name, for axial slices whatever the spacing, without a low resolution."""
+
+    default_plans_name: str
+
+    def __init__(self, *args: Any, plans_name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, plans_name=plans_name or self.default_plans_name, **kwargs)
+        self.suppress_transpose = True  # nnU-Net would turn thin-slice CT to another plane
+        self.lowres_creation_threshold = 0
+
+
+class RAUNetPlanner(PaperPlanner):
     """``nnUNetRAUNetPlans``: what Du & Wang 2025 train on, for their networks and for stock trainers alike.
 
     * ``2d``: patches of 512x512, or the padded image where images are smaller; no resampling; batch 2.
@@ -48,32 +60,18 @@ class RAUNetPlanner(ExperimentPlanner):
 
     default_plans_name = "nnUNetRAUNetPlans"
 
-    def __init__(self, *args, plans_name: str | None = None, **kwargs) -> None:
-        super().__init__(*args, plans_name=plans_name or self.default_plans_name, **kwargs)
-        self.suppress_transpose = True  # axial slices: nnU-Net would turn thin-slice CT to another plane
-        self.lowres_creation_threshold = 0  # the paper has no low resolution stage
-
     def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
         """Put the paper's chain in the place of nnU-Net's CT scheme."""
         schemes, use_mask = super().determine_normalization_scheme_and_whether_mask_is_used_for_norm()
         ours = {CTNormalization.__name__: LiverWindowCLAHENormalization.__name__}
         return [ours.get(s, s) for s in schemes], use_mask
 
-    def get_plans_for_configuration(
-        self,
-        spacing: np.ndarray | Sequence[float],
-        median_shape: np.ndarray | Sequence[int],
-        data_identifier: str,
-        approximate_n_voxels_dataset: float,
-        _cache: dict,
-    ) -> dict:
+    def get_plans_for_configuration(self, spacing: Sequence[float], median_shape: Sequence[int], *others: Any) -> dict:
         """Return nnU-Net's plan with the paper's patch, batch and (2d) native resolution."""
         dim = len(spacing)
         whole = np.max(self.dataset_fingerprint["shapes_after_crop"], axis=0)[1:] if dim == 2 else median_shape
         wanted = [min(int(np.ceil(i)), p) for i, p in zip(whole, PAPER_PATCH_SIZE[dim], strict=True)]
-        plan = super().get_plans_for_configuration(
-            spacing, wanted, data_identifier, approximate_n_voxels_dataset, _cache
-        )
+        plan = super().get_plans_for_configuration(spacing, wanted, *others)
         plan["median_image_size_in_voxels"] = median_shape
         plan["batch_size"], topology = self._fit_to_memory(spacing, wanted)
         self._set_topology(plan, topology, dim)
@@ -148,7 +146,7 @@ MODES_OF_8_BIT = {"L", "P", "RGB", "RGBA"}  # Pillow's names
 KEPT = {s.__name__ for s in (NoNormalization, RescaleTo01Normalization, RGBTo01Normalization)}
 
 
-class SAMUSPlanner(ExperimentPlanner):
+class SAMUSPlanner(PaperPlanner):
     """``nnUNetSAMUSPlans``: what SAMUS is trained on, for its family and for stock trainers alike.
 
     * Only ``2d``: patches of 256x256 that hold the whole image, batch 4; slices are always axial.
@@ -165,13 +163,11 @@ class SAMUSPlanner(ExperimentPlanner):
     image_size = 256  # pixels
     batch_size = 4
 
-    def __init__(self, *args, plans_name: str | None = None, **kwargs) -> None:
-        super().__init__(*args, plans_name=plans_name or self.default_plans_name, **kwargs)
-        self.suppress_transpose = True  # axial slices whatever the spacing
-        self.lowres_creation_threshold = 0  # nothing 3D is kept, see save_plans
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.UNet_vram_target_GB = UNLIMITED_GB
 
-    def determine_resampling(self, *args, **kwargs) -> tuple[Callable, dict, Callable, dict]:
+    def determine_resampling(self, *args: Any, **kwargs: Any) -> tuple[Callable, dict, Callable, dict]:
         """Return the resize, for images and for segmentations."""
         size = [self.image_size] * 2
         return resize_slices, {"size": size, "is_seg": False}, resize_slices, {"size": size, "is_seg": True}
@@ -193,20 +189,11 @@ class SAMUSPlanner(ExperimentPlanner):
         with Image.open(file) as image:
             return image.mode in MODES_OF_8_BIT
 
-    def get_plans_for_configuration(
-        self,
-        spacing: np.ndarray | Sequence[float],
-        median_shape: np.ndarray | Sequence[int],
-        data_identifier: str,
-        approximate_n_voxels_dataset: float,
-        _cache: dict,
-    ) -> dict:
+    def get_plans_for_configuration(self, spacing: Sequence[float], median_shape: Sequence[int], *others: Any) -> dict:
         """Return nnU-Net's plan, and network, for a square image of square pixels, whatever the spacing was."""
         if len(spacing) == 2:
             median_shape = [self.image_size] * 2
-        plan = super().get_plans_for_configuration(
-            np.ones(len(spacing)), median_shape, data_identifier, approximate_n_voxels_dataset, _cache
-        )
+        plan = super().get_plans_for_configuration(np.ones(len(spacing)), median_shape, *others)
         return {**plan, "spacing": spacing, "batch_size": self.batch_size}
 
     def save_plans(self, plans: dict) -> None:

@@ -15,7 +15,7 @@ from test_trainers import CPU, train
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.inference.prediction import class_names, prompted_logits
+from nnunet_ext.inference.model_folder import class_names, prompted_logits
 from nnunet_ext.inference.prompts import Clicks, fixed_clicks, random_clicks, to_original, to_preprocessed
 from nnunet_ext.losses import ForegroundLoss, ForegroundMaps, dice_bce, dice_loss, dice_mse
 

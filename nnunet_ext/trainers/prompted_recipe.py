@@ -26,7 +26,6 @@ from nnunet_ext.losses import ForegroundLoss, ForegroundMaps, dice_bce, dice_mse
 from nnunet_ext.trainers.augmentation import samus_transforms
 from nnunet_ext.trainers.checkpoints import SlimCheckpoints
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
-from nnunet_ext.trainers.pass_trainer import CUDA
 from nnunet_ext.trainers.validation import ordered_validation, validate_with_clicks
 
 LOSSES = {"dice_mse": dice_mse, "dice_bce": dice_bce}
@@ -62,23 +61,7 @@ class PromptedRecipe(PaperRecipe):
     best_by: Literal["val_loss", "ema_dice"] = "val_loss"
     model_options: ClassVar[dict[str, Any]] = {}
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = CUDA,
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self._state_loaded = False
-        self._click_generator = torch.Generator()
-        manager = self.label_manager
-        self.maps = ForegroundMaps(
-            labels=() if manager.has_regions else tuple(manager.foreground_labels),
-            has_regions=manager.has_regions,
-            ignore_label=manager.ignore_label,
-        )
+    _state_loaded = False
 
     @classmethod
     def build_model(cls) -> PromptedModel:
@@ -106,6 +89,13 @@ class PromptedRecipe(PaperRecipe):
 
     def initialize(self) -> None:
         """Build, and notice from then on whether a checkpoint fills the network."""
+        labels = self.label_manager
+        self.maps = ForegroundMaps(
+            labels=() if labels.has_regions else tuple(labels.foreground_labels),
+            has_regions=labels.has_regions,
+            ignore_label=labels.ignore_label,
+        )
+        self._click_generator = torch.Generator()
         super().initialize()
         self.segmenter.register_load_state_dict_post_hook(self._note_loaded_state)
         self.slim = SlimCheckpoints(self.segmenter, Path(self.output_folder))

@@ -16,7 +16,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common.files import write_json
-from nnunet_ext.inference.prediction import RECORD, prompted_logits
+from nnunet_ext.inference.model_folder import prompted_logits
+from nnunet_ext.inference.prediction import RECORD
 from nnunet_ext.inference.prompts import clicks_from_reference
 from nnunet_ext.losses import ForegroundMaps
 

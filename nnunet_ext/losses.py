@@ -1,4 +1,4 @@
-"""Losses of SAMUS: every class, or region, is a map of its own against everything else."""
+"""The losses of SAMUS: every class, or region, is a map of its own against everything else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -29,8 +30,14 @@ class ForegroundMaps:
     has_regions: bool = False
     ignore_label: int | None = None
 
+    @classmethod
+    def of(cls, manager: LabelManager) -> ForegroundMaps:
+        """Return how the segmentations of nnU-Net's label manager are read."""
+        labels = () if manager.has_regions else tuple(manager.foreground_labels)
+        return cls(labels=labels, has_regions=manager.has_regions, ignore_label=manager.ignore_label)
+
     def __call__(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Shapes: (B, 1 or regions, H, W) -> maps (B, K, H, W) and valid pixels (B, 1, H, W), both bool."""
+        """Return maps (B, K, H, W) and valid pixels (B, 1, H, W), both bool, of a target (B, 1 or regions, H, W)."""
         if self.has_regions:
             ignored = target[:, -1:] > 0 if self.ignore_label is not None else torch.zeros_like(target[:, :1]) > 0
             maps = target[:, :-1] > 0 if self.ignore_label is not None else target > 0
@@ -83,7 +90,7 @@ class ForegroundLoss(nn.Module):
         self.criterion, self.maps = criterion, maps
 
     def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Shapes: (B, C, h, w) logits, (B, 1 or regions, H, W) segmentation -> scalar."""
+        """Return the loss of logits (B, C, h, w) against a segmentation (B, 1 or regions, H, W)."""
         maps, valid = (F.interpolate(m.float(), size=output.shape[-2:], mode="nearest") for m in self.maps(target))
         with full_precision(output.device):
             z = output.float()

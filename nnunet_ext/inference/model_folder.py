@@ -128,9 +128,7 @@ class PromptedModelFolder:
         labels = self.plans.get_label_manager(self.dataset)
         self.classes = class_names(self.dataset["labels"], labels.has_regions)
         self.regions = labels.foreground_regions if labels.has_regions else None
-        self.maps = ForegroundMaps(
-            labels=tuple(labels.foreground_labels), has_regions=labels.has_regions, ignore_label=labels.ignore_label
-        )
+        self.maps = ForegroundMaps.of(labels)
         self._preprocessor = self.plan.preprocessor_class(verbose=False)
 
     def preprocess(self, files: list[str], segmentation: Path | None) -> tuple:

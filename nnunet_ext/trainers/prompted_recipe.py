@@ -89,12 +89,7 @@ class PromptedRecipe(PaperRecipe):
 
     def initialize(self) -> None:
         """Build, and notice from then on whether a checkpoint fills the network."""
-        labels = self.label_manager
-        self.maps = ForegroundMaps(
-            labels=() if labels.has_regions else tuple(labels.foreground_labels),
-            has_regions=labels.has_regions,
-            ignore_label=labels.ignore_label,
-        )
+        self.maps = ForegroundMaps.of(self.label_manager)
         self._click_generator = torch.Generator()
         super().initialize()
         self.segmenter.register_load_state_dict_post_hook(self._note_loaded_state)

@@ -137,7 +137,7 @@ class _Finder:
 
 
 def disabled():
-    """Whether ``NNUNET_EXT_DISABLE`` switches the hook off."""
+    """Tell whether ``NNUNET_EXT_DISABLE`` switches the hook off."""
     return os.environ.get("NNUNET_EXT_DISABLE", "") not in ("", "0")
 
 
@@ -152,7 +152,7 @@ def install():
 
 
 def installed():
-    """Whether the hook is active in this interpreter."""
+    """Tell whether the hook is active in this interpreter."""
     return _Finder in sys.meta_path
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from commands import ONE_ITERATION, folders
 from environments import Environment, build, copy_checkout
 
 os.environ.update(nnUNet_def_n_proc="1", nnUNet_n_proc_DA="1", nnUNet_compile="f")
@@ -14,15 +15,27 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads would wait for each other
     os.environ["OMP_NUM_THREADS"] = "1"
 
+pytest.register_assert_rewrite("contract", "training")  # what they assert is explained as in a test
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+MARKERS = {  # of every test that uses the fixture
+    **dict.fromkeys(("shared_data", "samus_oracle"), "shared_data"),
+    **dict.fromkeys(("distributions", "bare", "installed"), "slow"),
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they need."""
+    for item in items:
+        for fixture in MARKERS.keys() & getattr(item, "fixturenames", ()):
+            item.add_marker(MARKERS[fixture])
 
 
 @pytest.fixture
 def nnunet_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Empty nnUNet_raw, nnUNet_preprocessed and nnUNet_results below the returned folder."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv(name, str(tmp_path / name))
+    for name, value in folders(tmp_path).items():
+        monkeypatch.setenv(name, value)
     return tmp_path
 
 
@@ -57,9 +70,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("prepared")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-            (root / name).mkdir()
-            patch.setenv(name, str(root / name))
+        for name, value in folders(root).items():
+            patch.setenv(name, value)
         tiny.make_raw(29, tiny.BINARY)
         tiny.make_raw(30, tiny.REGIONS)
         tiny.make_raw(31, tiny.CLASSES)
@@ -82,9 +94,8 @@ def short_runs(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, str(prepared / name))
     monkeypatch.setenv("nnUNet_results", str(results))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    monkeypatch.setenv("NNUNET_EXT_EPOCHS", "1")
-    monkeypatch.setenv("NNUNET_EXT_ITERATIONS", "1")
-    monkeypatch.setenv("NNUNET_EXT_VAL_ITERATIONS", "1")
+    for name, value in ONE_ITERATION.items():
+        monkeypatch.setenv(name, value)
     return results
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
+from commands import ONE_ITERATION, command, folders
 
-BIN = Path(sys.executable).parent
 SMALL = ("--cases", "10", "--size", "32", "--slices", "8", "--epochs", "1", "--iterations", "2")
 
 pytestmark = pytest.mark.xdist_group("pipeline")  # one demo for all
@@ -22,11 +19,7 @@ pytestmark = pytest.mark.xdist_group("pipeline")  # one demo for all
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A tiny `nnunet_ext demo`: its folder and what it printed."""
     out = tmp_path_factory.mktemp("demo")
-    done = subprocess.run(
-        [BIN / "nnunet_ext", "demo", "--out", out, *SMALL], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out, done.stdout
+    return out, command(f"nnunet_ext demo --out {out} {' '.join(SMALL)}")
 
 
 def test_demo(demo: tuple[Path, str]) -> None:
@@ -96,27 +89,17 @@ def test_overwriting_a_demo_removes_nothing_else(tmp_path: Path) -> None:
 def test_literal_commands_on_stock_plans(demo: tuple[Path, str], tmp_path: Path) -> None:
     """No -pl, no -p: plan, preprocess, train and predict exactly as for a stock trainer."""
     out = demo[0]
-    environment = {
-        **os.environ,
-        **{n: str(out / n) for n in ("nnUNet_raw", "nnUNet_preprocessed")},
-        "nnUNet_results": str(tmp_path),
-        **{f"NNUNET_EXT_{n}": "1" for n in ("EPOCHS", "ITERATIONS", "VAL_ITERATIONS")},
-    }
+    environment = {**folders(out), "nnUNet_results": str(tmp_path), **ONE_ITERATION}
 
-    def command(line: str, **more: str) -> str:
-        name, *arguments = line.split()
-        done = subprocess.run(
-            [BIN / name, *arguments], env={**environment, **more}, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-        return done.stdout
+    def run(line: str, **more: str) -> str:
+        return command(line, **environment, **more)
 
-    command("nnUNetv2_plan_experiment -d 29")
-    command("nnUNetv2_preprocess -d 29 -c 2d -np 1")
-    printed = command("nnUNetv2_train 29 2d 0 -tr nnUNetTrainerRAUNet -device cpu", nnUNet_n_proc_DA="0")
+    run("nnUNetv2_plan_experiment -d 29")
+    run("nnUNetv2_preprocess -d 29 -c 2d -np 1")
+    printed = run("nnUNetv2_train 29 2d 0 -tr nnUNetTrainerRAUNet -device cpu", nnUNet_n_proc_DA="0")
     assert "differs from the paper in batch size" in printed
     images = out / "nnUNet_raw" / "Dataset029_LiTS" / "imagesTs"
-    command(
+    run(
         f"nnUNetv2_predict -i {images} -o {tmp_path / 'predictions'} -d 29 -c 2d -f 0 -tr nnUNetTrainerRAUNet "
         "-device cpu -npp 1 -nps 1"
     )

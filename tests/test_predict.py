@@ -10,8 +10,9 @@ import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 import tiny
 import torch
+from commands import ONE_ITERATION, folders
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from test_trainers import CPU, train
+from training import CPU, train
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
@@ -28,11 +29,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One iteration each: 35 pictures with one class, mixed and click-only; 36 volumes with two classes."""
     root = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-            (root / name).mkdir()
-            patch.setenv(name, str(root / name))
-        for name in ("EPOCHS", "ITERATIONS", "VAL_ITERATIONS"):
-            patch.setenv(f"NNUNET_EXT_{name}", "1")
+        for name, value in {**folders(root), **ONE_ITERATION}.items():
+            patch.setenv(name, value)
         patch.setattr("multiprocessing.get_context", tiny.forked)
         tiny.make_raw(35, tiny.BINARY, channels=("ultrasound",), png=True)
         tiny.make_raw(36, tiny.CLASSES, shape=(2, 40, 36))

@@ -9,19 +9,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from commands import folders
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import maybe_load_checkpoint, run_training
-from test_trainers import (
-    CPU,
-    checkpoint,
-    images,
-    make,
-    model_folder,
-    predict,
-    resumed_equals_whole,
-    train,
-    two_processes,
-)  # fmt: skip
+from training import CPU, checkpoint, images, make, model_folder, predict, resumed_equals_whole, train, two_processes
 
 from nnunet_ext import registry
 from nnunet_ext.architectures.samus.common import VIT_TINY
@@ -41,9 +32,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny PNG datasets with SAMUSPlanner's plans: 35 binary, 36 classes, 37 regions; 35 with stock plans as well."""
     root = tmp_path_factory.mktemp("ultrasound")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-            (root / name).mkdir()
-            patch.setenv(name, str(root / name))
+        for name, value in folders(root).items():
+            patch.setenv(name, value)
         for dataset_id, labels in ((35, tiny.BINARY), (36, tiny.CLASSES), (37, tiny.REGIONS)):
             tiny.make_raw(dataset_id, labels, channels=("ultrasound",), png=True)
             tiny.plan_and_preprocess(dataset_id, "SAMUSPlanner")

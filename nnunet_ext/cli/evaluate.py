@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.processes import cpus
 from nnunet_ext.common.progress import progress_bar
+from nnunet_ext.metrics.definitions import TOLERANCE
 
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.aggregate import StructureSummary, Summary
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="of the model, for tables; default: its trainer, else the folder")
     parser.add_argument(
-        "--tolerance", type=float, default=2.0, metavar="T", help="of NSD, in mm or pixels (default: %(default)g)"
+        "--tolerance", type=float, default=TOLERANCE, metavar="T", help="of NSD, in mm or pixels (default: %(default)g)"
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write an HTML report as well")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images, for the report's pictures")
@@ -141,12 +142,10 @@ def table(evaluation: Evaluation) -> list[str]:
 
 
 def _line(metric: Metric, s: Summary, units: Units) -> str:
-    from nnunet_ext.comparison.wording import label
-
     interval = f"[{_number(s.low)}, {_number(s.high)}]" if s.n > 1 else ""
     pooled = _number(s.pooled) if s.pooled == s.pooled else ""
     return (
-        f"  {label(metric, units):<26} {s.n:>5}  {_number(s.mean):>9}  {interval:>20}  {_number(s.median):>9}  "
+        f"  {units.label(metric):<26} {s.n:>5}  {_number(s.mean):>9}  {interval:>20}  {_number(s.median):>9}  "
         f"{pooled:>9}  {s.undefined or ''}"
     ).rstrip()
 

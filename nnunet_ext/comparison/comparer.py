@@ -166,8 +166,8 @@ class _Design:
         return Result(
             structure=structure,
             metric=metric,
-            unit=wording.unit(metric, self.units),
-            label=wording.label(metric, self.units),
+            unit=self.units.unit(metric),
+            label=self.units.label(metric),
             values=values,
             summaries=summaries,
             pairs=tuple(self._pairs(values, metric)) if metric.better else (),

@@ -17,17 +17,6 @@ PROMPTS = {"none": "no prompts", "file": "prompts from a file", "reference": "cl
 FEW = 10  # cases: below, a bootstrap sample is one of few
 
 
-def unit(metric: Metric, units: Units) -> str:
-    """Return the unit of a metric's values; "" for ratios and counts."""
-    return {"length": units.length, "volume": units.volume}.get(metric.quantity, "")
-
-
-def label(metric: Metric, units: Units) -> str:
-    """Return a metric's name with its unit, for the head of a column: "HD95 (mm)"."""
-    name = unit(metric, units)
-    return f"{metric.label} ({name})" if name else metric.label
-
-
 def number(value: float, metric: Metric, *, sign: bool = False) -> str:
     """Return a value with three decimals for a ratio and one for all else; "n/a" where it is undefined."""
     if not math.isfinite(value):
@@ -94,7 +83,7 @@ def pair_verdict(
         return f"{pair.a} and {pair.b} are equal in all {pair.n} cases."
     if pair.finding == "too few":
         return _too_few(pair, family, alpha)
-    name = f"{unit(metric, units)} {metric.label}".strip()
+    name = f"{units.unit(metric)} {metric.label}".strip()
     low, high = sorted((sign * pair.low, sign * pair.high))
     figures = (
         f"{number(sign * pair.difference, metric, sign=True)} {name} {interval(low, high, metric)}, "

@@ -17,10 +17,9 @@ from nnunet_ext.evaluation.dataset import Structures
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.evaluation.reading import PairReader
 from nnunet_ext.evaluation.source import Pair, Source, from_folders
-from nnunet_ext.metrics.definitions import COUNTS, PIXELS, PLANAR, Units
+from nnunet_ext.metrics.definitions import COUNTS, PIXELS, PLANAR, TOLERANCE, Units
 from nnunet_ext.metrics.measure import Scale, measure_segmentations
 
-TOLERANCE = 2.0
 _SECONDS_PER_CASE, _SECONDS_PER_VOXEL = 0.005, 6e-8  # roughly, to read and to measure
 _SECONDS_PER_WORKER = 2.0  # starting one takes half of that; less work is done sooner without
 

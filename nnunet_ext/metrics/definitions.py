@@ -88,6 +88,7 @@ METRICS = (
 )  # fmt: skip
 BY_KEY = {m.key: m for m in METRICS}
 COUNTS = ("tp", "fp", "fn", "tn")  # of voxels, which every row has before the metrics
+TOLERANCE = 2.0  # of NSD by default, in mm or pixels
 
 
 class Units(NamedTuple):
@@ -96,9 +97,18 @@ class Units(NamedTuple):
     length: str  # "mm" or "px"
     volume: str  # "ml", "mm2" (an area, in 2D images) or "px" (the number of pixels or voxels)
 
+    def unit(self, metric: Metric) -> str:
+        """Return the unit of a metric's values; "" for ratios and counts."""
+        return {"length": self.length, "volume": self.volume}.get(metric.quantity, "")
+
+    def label(self, metric: Metric) -> str:
+        """Return a metric's name with its unit, for the head of a column: "HD95 (mm)"."""
+        unit = self.unit(metric)
+        return f"{metric.label} ({unit})" if unit else metric.label
+
     def column(self, key: str) -> str:
         """Return the column of a metric: its key, and its unit if it has one ("hd95_mm", "volume_error_ml", "dice")."""
-        unit = {"length": self.length, "volume": self.volume}.get(BY_KEY[key].quantity)
+        unit = self.unit(BY_KEY[key])
         return f"{key}_{unit}" if unit else key
 
     def voxel(self, spacing: Sequence[float]) -> float:

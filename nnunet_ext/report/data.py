@@ -16,7 +16,6 @@ from nnunet_ext.common.files import read_json_if_any
 from nnunet_ext.comparison import Comparison, ModelRuns, ModelSummary, Result
 from nnunet_ext.comparison.comparer import mean_over_repeats, summarise
 from nnunet_ext.comparison.model_runs import all_structures, measuring_run
-from nnunet_ext.comparison.wording import label
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.source import PROMPTS
 from nnunet_ext.metrics.definitions import METRICS, Metric, Units
@@ -139,7 +138,7 @@ class ReportData:
 
     def label(self, metric: Metric) -> str:
         """Return a metric's name with its unit."""
-        return label(metric, self.units)
+        return self.units.label(metric)
 
     def metrics(self, structure: str) -> list[Metric]:
         """Return the metrics that any model has a value of."""

@@ -56,10 +56,6 @@ class Overlap:
         total = p.size if voxels is None else voxels
         return cls(tp=tp, fp=predicted - tp, fn=referred - tp, tn=total - predicted - referred + tp)
 
-    def __add__(self, other: Overlap) -> Overlap:
-        """Pool two cases (micro averaging)."""
-        return Overlap(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
-
     @property
     def dice(self) -> float:
         """2 TP / (2 TP + FP + FN): undefined where both masks are empty, 0 where one is."""

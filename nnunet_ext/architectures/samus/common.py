@@ -34,11 +34,6 @@ class ViT:
     stem_channels: tuple[int, int, int] = (64, 128, 256)
     out_channels: int = 256
 
-    @property
-    def head_dim(self) -> int:
-        """Channels of one attention head."""
-        return self.embed_dim // self.num_heads
-
 
 VIT_B = ViT(embed_dim=768, depth=12, num_heads=12, global_blocks=(2, 5, 8, 11))
 VIT_L = ViT(embed_dim=1024, depth=24, num_heads=16, global_blocks=(5, 11, 17, 23))

@@ -94,7 +94,7 @@ def busi(benign: int = 437, malignant: int = 210) -> tuple[dict[str, list[str]],
 
 
 def paper_split(groups: dict[str, list[str]], strata: dict[str, str], seed: int = 12345) -> Split:
-    return make_split(groups, kind="paper", seed=seed, strata=strata, tenths=(2, 1), unit="group of image")
+    return make_split(groups, kind="paper", seed=seed, strata=strata, tenths=(2, 1), unit="image group")
 
 
 def share(cases: Sequence[str], diagnosis: str = "benign") -> float:
@@ -160,7 +160,7 @@ def test_a_missing_group_moves_few_others() -> None:
 def test_groups_stay_whole_whatever_their_sizes(sizes: list[int], seed: int, kind: str, classes: int) -> None:
     groups = {f"g{i}": [f"g{i}_{n}" for n in range(size)] for i, size in enumerate(sizes)}
     strata = {group: f"class {i % classes}" for i, group in enumerate(groups)}
-    split = make_split(groups, kind=kind, seed=seed, strata=strata, tenths=(2, 1), unit="group of image")
+    split = make_split(groups, kind=kind, seed=seed, strata=strata, tenths=(2, 1), unit="image group")
     everyone = {case for group in groups.values() for case in group}
     rest = everyone - set(split.test)
     assert bool(split.test) == (kind == "paper" and len(groups) >= 3)
@@ -174,7 +174,7 @@ def test_groups_stay_whole_whatever_their_sizes(sizes: list[int], seed: int, kin
     if not split.notes:
         assert len(validated) == len(set(validated))
     assert kind == "paper" or set(validated) == everyone
-    assert all("group of image" in note for note in split.notes)
+    assert all("image group" in note for note in split.notes)
 
 
 def test_order_of_groups_and_strata_does_not_matter() -> None:

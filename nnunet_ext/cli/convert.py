@@ -126,6 +126,7 @@ group of them is kept on one side of every split.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add one sub-command per dataset."""
     commands = parser.add_subparsers(dest="dataset", metavar="DATASET", required=True)
     for command, dataset in DATASETS.items():
         sub = commands.add_parser(

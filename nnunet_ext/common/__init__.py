@@ -1,1 +1,1 @@
-"""What every room uses: errors, files, processes, progress, provenance, words, and the host's private names."""
+"""What every room uses: errors, files, processes, progress, words and the like, and the host's private names."""

@@ -46,7 +46,7 @@ class BusiReader(Reader):
     channel = "ultrasound"
     planner = "SAMUSPlanner"
     tenths = (2, 1)  # the paper's 7:1:2
-    unit = "group of image"
+    unit = "image group"
 
     classes: tuple[str, ...] = LESION_CLASSES
     target: str = "lesion"

@@ -40,11 +40,8 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
     format_ = reader.format(settings)
     good, problems = _check_all(reader, format_, found.cases, settings, track)
     if not any(checked.marked for checked in good):
-        problems += (
-            [Problem(message=f"{settings.source}: no usable case is left whose masks mark anything.")]
-            if found.cases
-            else []
-        )
+        if found.cases:
+            problems.append(Problem(message=f"{settings.source}: no usable case is left whose masks mark anything."))
         return Layout(documents={RECORD: {}}, problems=tuple(problems))
     duplicates = find_duplicates(good, reader.duplicates) if reader.duplicates else Duplicates(policy="")
     dropped = duplicates.dropped()

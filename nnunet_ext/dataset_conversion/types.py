@@ -187,7 +187,7 @@ class Reader(ABC):
     reference: ClassVar[str]
     licence: ClassVar[str]
     channel: ClassVar[str]
-    planner: ClassVar[str]  # nnU-Net's, which the paper's trainers go with
+    planner: ClassVar[str]  # whose plans the paper's trainers are made for
     tenths: ClassVar[tuple[int, int]] = (1, 1)  # of the cases, held out and validated on in the split "paper"
     unit: ClassVar[str] = "patient"  # what no split tears apart, in messages
 

@@ -179,7 +179,7 @@ def _references(dataset: str) -> Path:
         if folder.is_dir():
             return folder
     raise InputError(
-        f"No references of {dataset}: {' and '.join(map(str, candidates)) or 'no folder'} there.",
+        f"{dataset} has no references: there is no {' and no '.join(map(str, candidates)) or 'folder to look into'}.",
         hint="Set nnUNet_preprocessed or nnUNet_raw, or use --pred and --ref.",
     )
 

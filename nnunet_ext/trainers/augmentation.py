@@ -22,7 +22,7 @@ P = 0.5  # of each of the four
 
 
 class RandomZoom(BasicTransform):
-    """Enlarge by 1 to `largest` and cut a random part of the original size out of it.
+    """Enlarges by 1 to `largest` and cuts a random part of the original size out of it.
 
     Shapes: (C, H, W) -> (C, H, W); images bilinear, segmentations nearest neighbour.
     """

@@ -195,7 +195,7 @@ class MultiScaleAttentionGate(nn.Module):
 
 
 class LiteralGate(nn.Module):
-    """Add the high-frequency features to the CNN branch, then CMU-Net's gate as it was published.
+    """Adds the high-frequency features to the CNN branch and applies CMU-Net's gate as it was published.
 
     Shapes: c (B, channels, H, W), h (B, hf_channels, H, W) -> (B, channels, H, W).
     """

@@ -17,7 +17,6 @@ from torch import nn
 from nnunet_ext import weights
 from nnunet_ext.architectures.samus import checkpoint
 from nnunet_ext.architectures.samus.common import VIT_B, ViT
-from nnunet_ext.architectures.samus.models import SAM, SAMUS
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.architectures.samus.segmenter import LearnedPrompts, PromptableSegmenter
 from nnunet_ext.common import environment, host
@@ -52,7 +51,7 @@ class PromptedRecipe(PaperRecipe):
     paper_batch_size = 4
 
     network: Any  # nnU-Net's; while one of its steps runs, with prompts
-    model: type[SAM | SAMUS]
+    model: type[PromptedModel]
     vit: ViT = VIT_B
     image_size = 256
     pretrained = "vit_b"  # SAM's checkpoint to begin with, by its name in `weights.CHECKPOINTS`; empty for none

@@ -46,18 +46,14 @@ class SAM(PromptedModel):
         image_size: pixels per side.
     """
 
+    encoder = SAMImageEncoder
+
     def __init__(self, *, vit: ViT = VIT_B, image_size: int = 256) -> None:
-        super().__init__(
-            image_encoder=SAMImageEncoder(vit=vit, image_size=image_size),
-            image_size=image_size,
-            stride=SAMImageEncoder.stride,
-            dim=vit.out_channels,
-        )
+        super().__init__(vit=vit, image_size=image_size)
         self.pixel_mean: torch.Tensor
         self.pixel_std: torch.Tensor
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
-        self.freeze()
 
     def is_trained(self, name: str) -> bool:
         """Tell whether a parameter is of the mask decoder, less the heads that a single mask does not use."""
@@ -89,17 +85,7 @@ class SAMUS(PromptedModel):
     """
 
     additions: tuple[str, ...] = (r"cnn_embed|post_pos_embed|Adapter",)
-    encoder: type[SAMUSImageEncoder] = SAMUSImageEncoder
-
-    def __init__(self, *, vit: ViT = VIT_B, image_size: int = 256, **options: Any) -> None:
-        super().__init__(
-            image_encoder=self.encoder(vit=vit, image_size=image_size, **options),
-            image_size=image_size,
-            stride=self.encoder.stride,
-            dim=vit.out_channels,
-        )
-        self.vit = vit
-        self.freeze()
+    encoder = SAMUSImageEncoder
 
     def is_trained(self, name: str) -> bool:
         """Tell whether SAMUS adds a parameter, or resizes it: the relative positions of the global blocks."""

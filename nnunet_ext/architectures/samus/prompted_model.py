@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 from segment_anything.modeling import MaskDecoder as SAMMaskDecoder
@@ -10,7 +11,7 @@ from segment_anything.modeling import PromptEncoder as SAMPromptEncoder
 from segment_anything.modeling import TwoWayTransformer
 from torch import nn
 
-from nnunet_ext.architectures.samus.common import full_precision
+from nnunet_ext.architectures.samus.common import VIT_B, ViT, full_precision
 from nnunet_ext.common.host import encode_places
 
 UNUSED = r"iou_prediction_head|output_hypernetworks_mlps\.[1-9]"  # SAM's heads that a single mask does not use
@@ -90,19 +91,20 @@ class PromptedModel(nn.Module):
     step: a checkpoint that has none of a step's is one from before it.
 
     Args:
-        image_encoder: (B, 1 or 3, S, S) -> (B, dim, S / stride, S / stride).
+        vit: sizes of the transformer.
         image_size: S, pixels per side.
-        stride: pixels per token.
-        dim: channels of the image embedding.
+        options: of `encoder`, the class of the image encoder: (B, 1 or 3, S, S) -> (B, dim, S / stride, S / stride).
     """
 
     additions: tuple[str, ...] = ()
+    encoder: type[Any]
 
-    def __init__(self, *, image_encoder: nn.Module, image_size: int, stride: int, dim: int) -> None:
+    def __init__(self, *, vit: ViT = VIT_B, image_size: int = 256, **options: Any) -> None:
         super().__init__()
-        grid = image_size // stride
+        grid, dim = image_size // self.encoder.stride, vit.out_channels
+        self.vit = vit
         self.image_size = image_size
-        self.image_encoder = image_encoder
+        self.image_encoder = self.encoder(vit=vit, image_size=image_size, **options)
         self.prompt_encoder = PromptEncoder(
             embed_dim=dim,
             image_embedding_size=(grid, grid),
@@ -113,6 +115,7 @@ class PromptedModel(nn.Module):
             transformer_dim=dim,
             transformer=TwoWayTransformer(depth=2, embedding_dim=dim, num_heads=8, mlp_dim=8 * dim),
         )
+        self.freeze()
 
     def is_trained(self, name: str) -> bool:
         """Tell whether the method trains the parameter of that name."""

@@ -33,6 +33,7 @@ from common import (
     interleaved,
     machine,
     medians,
+    options,
     peak_bytes,
     printed_by_child,
     save,
@@ -69,7 +70,7 @@ PARTS = {  # name of a module: the part it belongs to
 
 
 def build(name: str, *, tiny: bool) -> nn.Module:
-    """A network on deterministic weights; what the reference lacks begins as it begins."""
+    """Return a network on deterministic weights; what the reference lacks begins as it begins."""
     sizes: dict[str, object] = TINY if tiny else {}
     given = sizes
     if tiny and name != "reference":
@@ -104,18 +105,18 @@ class Training:
             return self.net.predict_low_res(*(t[:count] for t in self.inputs)).float()
 
     def evaluate(self, count: int | None = None) -> torch.Tensor:
-        """Logits of the batch, or of its first images, in evaluation mode."""
+        """Return the logits of the batch, or of its first images, in evaluation mode."""
         self.net.eval()
         with torch.no_grad():
             return self.low_res(count)
 
     def loss(self, count: int | None = None) -> torch.Tensor:
-        """Loss of the batch, or of its first images, in training mode."""
+        """Return the loss of the batch, or of its first images, in training mode."""
         self.net.train()
         return official_loss(self.low_res(count), self.mask[:count])
 
     def run(self, mode: str) -> None:
-        """One of `MODES`, waited for."""
+        """Run one of `MODES` and wait for it."""
         if mode == "forward":
             self.evaluate()
         else:
@@ -129,12 +130,12 @@ class Training:
             torch.cuda.synchronize()
 
     def seconds_of_parts(self, forward: Callable[[], object]) -> dict[str, float]:
-        """Seconds of every part of `evaluate` or `loss`."""
+        """Return the seconds of every part of `evaluate` or `loss`."""
         seconds: dict[str, float] = defaultdict(float)
         entered, since = [OUTSIDE], 0.0
 
         def book() -> None:
-            """The time since the last change counts for the innermost part."""
+            """Count the time since the last change for the innermost part."""
             nonlocal since
             self.wait()
             now = time.perf_counter()
@@ -161,7 +162,7 @@ class Training:
         return dict(seconds)
 
     def part_of_module(self) -> dict[str, str]:
-        """Names of the modules to time, each with its part; modules that SAMUS lacks are the high-frequency branch."""
+        """Return the names of the modules to time with their parts; what SAMUS lacks is the high-frequency branch."""
         known = None
         if isinstance(self.net, SAMUSHF):
             with torch.device("meta"):
@@ -178,7 +179,7 @@ class Training:
 
 
 def shares(runs: dict[str, Training], repeats: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Network -> "evaluation" and "training" -> part -> its share of the forward pass of one image (medians)."""
+    """Return by network, mode and part the share of the forward pass of one image (medians)."""
     result: dict[str, dict[str, dict[str, float]]] = {name: {} for name in runs}
     for name, run in runs.items():
         for mode, forward in (("evaluation", partial(run.evaluate, 1)), ("training", partial(run.loss, 1))):
@@ -191,12 +192,12 @@ def shares(runs: dict[str, Training], repeats: int) -> dict[str, dict[str, dict[
 
 
 def percentages(parts: dict[str, float]) -> str:
-    """The parts from large to small."""
+    """List the parts from large to small."""
     return ", ".join(f"{part} {share:.1%}" for part, share in sorted(parts.items(), key=lambda item: -item[1]))
 
 
 def request_to_encoder(run: Training, repeats: int) -> float:
-    """Cost of asking one image for one more mask (another class or click), relative to the encoder's cost."""
+    """Return the cost of one more mask of an image (another class or click), relative to the encoder's cost."""
     net, (image, xy, labels) = run.net.eval(), (t[:1] for t in run.inputs)
     tokens = net.prompt_encoder.points(xy, labels)[:, None]
     with torch.no_grad(), torch.autocast(run.device, dtype=torch.bfloat16, enabled=run.amp):
@@ -216,12 +217,12 @@ def request_to_encoder(run: Training, repeats: int) -> float:
 
 
 def ratio(times: list[float], than: list[float]) -> float:
-    """Time over another network's, compared within rounds, so that other work meets both."""
+    """Return the time over another network's, compared within rounds, so that other work meets both."""
     return statistics.median(a / b for a, b in zip(times, than, strict=True))
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Errors, memory and times of every network, and where the time goes."""
+    """Measure errors, memory and times of every network, and where the time goes."""
     runs = {name: Training(name, args.batch, args) for name in NETWORKS}
     logits = {name: run.evaluate() for name, run in runs.items()}  # before anything is trained
     largest = logits["reference"].abs().max()
@@ -243,14 +244,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
     del runs, run
     give_memory_back()  # room for the children
-    options = ("--device", args.device, "--threads", args.threads, *["--amp"] * args.amp, *["--quick"] * args.quick)
+    words = ("--device", args.device, "--threads", args.threads, *["--amp"] * args.amp, *["--quick"] * args.quick)
     for name, row in rows.items():
-        row["peak_bytes"] = printed_by_child(__file__, *options, "--batch", args.batch, "--child", name)
+        row["peak_bytes"] = printed_by_child(__file__, *words, "--batch", args.batch, "--child", name)
     return results
 
 
 def aims(results: dict[str, Any]) -> list[str]:
-    """What was aimed at, each with what was reached."""
+    """Say what was aimed at and what was reached."""
     rows = results["networks"]
     plain, again = rows["SAMUS"], rows[f"SAMUS{RECOMPUTED}"]
 
@@ -276,7 +277,7 @@ def aims(results: dict[str, Any]) -> list[str]:
 
 
 def report(results: dict[str, Any], where: dict[str, object], args: argparse.Namespace) -> None:
-    """One row per network; times with the reference's as a multiple."""
+    """Print and write one row per network, with times as multiples of the reference's speed."""
     table = []
     rows = results["networks"]
     for name, row in rows.items():
@@ -309,13 +310,11 @@ def report(results: dict[str, Any], where: dict[str, object], args: argparse.Nam
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, runs=2, quick="a tiny encoder")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="a tiny encoder, nothing written")
     parser.add_argument("--child", metavar="NETWORK", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

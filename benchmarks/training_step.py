@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import aim, child_output, give_memory_back, machine, peak_bytes, save, torch_facts
+from common import aim, child_output, give_memory_back, machine, options, peak_bytes, save, torch_facts
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -47,7 +47,7 @@ CLOCKS = ("forward", "forward_cpu", "step", "step_cpu")
 
 
 def nnunet(size: int) -> nn.Module:
-    """nnU-Net's 2d network for a plan of this patch size: pooling down to an edge of 4."""
+    """Return nnU-Net's 2d network for a plan of this patch size: pooling down to an edge of 4."""
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
     stages = size.bit_length() - 2
@@ -59,32 +59,32 @@ def nnunet(size: int) -> nn.Module:
 
 
 def monai_attention_unet(_: int) -> nn.Module:
-    """MONAI's AttentionUnet of the paper's widths."""
+    """Return MONAI's AttentionUnet of the paper's widths."""
     from monai.networks.nets import AttentionUnet
 
     return AttentionUnet(2, 1, 2, channels=(64, 128, 256, 512, 1024), strides=(2, 2, 2, 2))
 
 
 def plain(net: UNet) -> UNet:
-    """The same network in torch's own memory layout."""
+    """Return the network, in torch's own memory layout from now on."""
     net.forward = functools.partial(UShape.forward, net)
     return net
 
 
 def recomputing(net: UNet) -> UNet:
-    """The same network with NNUNET_EXT_RECOMPUTE=1."""
+    """Return the network, as with NNUNET_EXT_RECOMPUTE=1 from now on."""
     set_recomputation(net, True)
     return net
 
 
 def builders() -> dict[str, Callable[[int], nn.Module]]:
-    """Name of a row -> network for an image size."""
+    """Return what builds the network of a row, for an image size, by the row's name."""
     rows: dict[str, Callable[[int], nn.Module]] = {}
-    for name, options in PAPER_ROWS.items():
-        rows[name] = lambda _, options=options: UNet(**options)
+    for name, kind in PAPER_ROWS.items():
+        rows[name] = lambda _, kind=kind: UNet(**kind)
         if name in BOTH_WAYS:
-            rows[f"{name}, plain"] = lambda _, options=options: plain(UNet(**options))
-            rows[f"{name}, recomputed"] = lambda _, options=options: recomputing(UNet(**options))
+            rows[f"{name}, plain"] = lambda _, kind=kind: plain(UNet(**kind))
+            rows[f"{name}, recomputed"] = lambda _, kind=kind: recomputing(UNet(**kind))
     return rows | {"nnU-Net 2d": nnunet, "MONAI AttentionUnet": monai_attention_unet}
 
 
@@ -119,7 +119,7 @@ class Training:
             self.net(self.x)
 
     def seconds(self, run: Callable[[], object]) -> tuple[float, float]:
-        """(wall or device seconds, CPU seconds)."""
+        """Return wall (on a GPU its own) seconds and CPU seconds of a run."""
         if self.device != "cuda":
             cpu, wall = time.process_time(), time.perf_counter()
             run()
@@ -135,14 +135,14 @@ class Training:
 
 @torch.no_grad()
 def difference_to_plain(net: nn.Module, size: int, device: str) -> float:
-    """Largest difference to the outputs of the plain network with the same weights, relative to the largest."""
+    """Return the largest difference to the plain network's outputs with the same weights, relative to the largest."""
     x = torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(1)).to(device)
     found, expected = net.to(device)(x), UShape.forward(net, x)
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 def figures(name: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one network, for a child process that does nothing else."""
+    """Measure everything about one network, for a child process that does nothing else."""
     torch.manual_seed(0)
     net = builders()[name](size)
     found: dict[str, Any] = {clock: [] for clock in CLOCKS}
@@ -161,12 +161,12 @@ def figures(name: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(size: int, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """All rows; every repeat of every network is a process of its own, in turns."""
+    """Measure all rows; every repeat of every network is a process of its own, in turns."""
     rows: dict[str, dict[str, Any]] = {name: {clock: [] for clock in CLOCKS} for name in builders()}
-    options = ("--device", args.device, "--threads", args.threads, "--steps", args.steps, *["--amp"] * args.amp)
+    words = ("--device", args.device, "--threads", args.threads, "--steps", args.steps, *["--amp"] * args.amp)
     for repeat in range(args.repeats):
         for name, row in rows.items():
-            found = json.loads(child_output(__file__, *options, "--child", name, size))
+            found = json.loads(child_output(__file__, *words, "--child", name, size))
             for clock in CLOCKS:
                 row[clock] += found.pop(clock)
             row |= found
@@ -177,7 +177,7 @@ def measure(size: int, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def aims(rows: dict[str, dict[str, Any]], device: str) -> list[str]:
-    """What was aimed at, each with what was reached; times as ratios of CPU seconds on the CPU."""
+    """Say what was aimed at and what was reached; times are ratios, of CPU seconds on the CPU."""
     cpu = "_cpu" if device == "cpu" else ""
 
     def ratio(what: str, one: str, other: str) -> float:
@@ -208,7 +208,7 @@ def aims(rows: dict[str, dict[str, Any]], device: str) -> list[str]:
 
 
 def report(size: int, rows: dict[str, dict[str, Any]], where: dict[str, object], args: argparse.Namespace) -> None:
-    """One table, ratios against the RA-U-Net row."""
+    """Print one table, with ratios to the RA-U-Net row, and write it."""
     table = []
     for name, row in rows.items():
         seconds = [f"{row[f'median_{clock}']:.3f}" for clock in CLOCKS]
@@ -235,14 +235,13 @@ def report(size: int, rows: dict[str, dict[str, Any]], where: dict[str, object],
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, quick="64 x 64")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--amp", action="store_true", help="autocast: float16 on cuda, bfloat16 on the CPU")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--size", type=int, default=512, choices=(256, 512))
     parser.add_argument("--repeats", type=int, default=1, help="processes per network")
     parser.add_argument("--steps", type=int, default=1, help="steps that are timed in each, after a first one")
-    parser.add_argument("--quick", action="store_true", help="64 x 64, nothing written")
     parser.add_argument("--child", nargs=2, metavar=("NETWORK", "SIZE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -81,3 +81,10 @@ def test_a_third_dataset(nnunet_folders: Path, make: Callable, images: Format, l
         path.unlink()
     with pytest.raises(InputError, match=r"patient_4\S+: patient_4 is alone"):
         engine.run(ThirdReader(images=images), Settings(source=source, dataset_id=8, name="Kidneys"))
+
+
+def test_a_folder_without_any_case(nnunet_folders: Path) -> None:
+    source = nnunet_folders / "in"
+    source.mkdir()
+    with pytest.raises(InputError, match=r"in: no image of Kidneys was found"):
+        engine.run(ThirdReader(images=Volumes()), Settings(source=source, dataset_id=7, name="Kidneys"))

@@ -42,6 +42,9 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
     if not any(checked.marked for checked in good):
         if found.cases:
             problems.append(Problem(message=f"{settings.source}: no usable case is left whose masks mark anything."))
+        elif not found.problems:
+            nothing = f"{settings.source}: no image of {settings.name} was found in it or below."
+            problems.append(Problem(message=nothing))
         return Layout(documents={RECORD: {}}, problems=tuple(problems))
     duplicates = find_duplicates(good, reader.duplicates) if reader.duplicates else Duplicates(policy="")
     dropped = duplicates.dropped()

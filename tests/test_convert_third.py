@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import lits_source
 import numpy as np
 import pytest
 
+from nnunet_ext.cli.convert import DATASETS
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import engine
 from nnunet_ext.dataset_conversion.nifti import Volumes
@@ -88,3 +90,11 @@ def test_a_folder_without_any_case(nnunet_folders: Path) -> None:
     source.mkdir()
     with pytest.raises(InputError, match=r"in: no image of Kidneys was found"):
         engine.run(ThirdReader(images=Volumes()), Settings(source=source, dataset_id=7, name="Kidneys"))
+
+
+@pytest.mark.parametrize("command", DATASETS)
+def test_the_command_line_says_the_split_that_the_reader_makes(command: str) -> None:
+    parser = argparse.ArgumentParser()
+    DATASETS[command].add_arguments(parser)
+    held_out, validated = DATASETS[command].reader(parser.parse_args([])).tenths
+    assert DATASETS[command].paper_split.startswith(f"{10 - held_out - validated}:{validated}:{held_out} by ")

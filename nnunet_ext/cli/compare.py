@@ -19,6 +19,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_ext.common.progress import progress_bar
+from nnunet_ext.metrics.definitions import DEFAULT_METRICS
 
 HELP = "compare models on the same cases, with statistics"
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", type=_named, metavar="NAME=DIR", help="a model and its metrics, see above")
     parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="default: ./%(default)s")
     parser.add_argument("--structure", nargs="+", metavar="NAME", help="labels or regions; default: all")
-    parser.add_argument("--metrics", nargs="+", metavar="KEY", help="default: dice iou hd95 assd nsd lesion_f1")
+    parser.add_argument("--metrics", nargs="+", metavar="KEY", help=f"default: {' '.join(DEFAULT_METRICS)}")
     parser.add_argument("--baseline", metavar="NAME", help="compare every other model with this one only")
     parser.add_argument("--alpha", type=_alpha, default=0.05, help="level of significance, default: %(default)s")
     parser.add_argument("--report", type=Path, metavar="FILE", help="HTML report to write")

@@ -1,6 +1,6 @@
 """Models compared on the same cases: what each reached, what sets two of them apart, how firm their order is."""
 
-from nnunet_ext.comparison.comparer import DEFAULT_METRICS, compare
+from nnunet_ext.comparison.comparer import compare
 from nnunet_ext.comparison.export import (
     FILES,
     case_rows,
@@ -15,6 +15,7 @@ from nnunet_ext.comparison.export import (
 )
 from nnunet_ext.comparison.model_runs import ModelRuns, read_models
 from nnunet_ext.comparison.results import Comparison, Friedman, ModelSummary, Pair, Ranking, Result
+from nnunet_ext.metrics.definitions import DEFAULT_METRICS
 
 __all__ = [
     "DEFAULT_METRICS",

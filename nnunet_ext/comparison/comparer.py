@@ -18,9 +18,8 @@ from nnunet_ext.comparison.results import Comparison, Finding, Friedman, ModelSu
 from nnunet_ext.evaluation import aggregate
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.bootstrap import mean_intervals
-from nnunet_ext.metrics.definitions import BY_KEY, METRICS, Metric, Units
+from nnunet_ext.metrics.definitions import BY_KEY, DEFAULT_METRICS, METRICS, Metric, Units
 
-DEFAULT_METRICS = ("dice", "iou", "hd95", "assd", "nsd", "lesion_f1")
 HINT = "Evaluate all models on the same cases, with the same references and options: nnunet_ext evaluate."
 
 Tables = Mapping[str, list[pd.DataFrame]]  # model -> one table per repeat
@@ -43,8 +42,8 @@ def compare(
     Args:
         models: name -> its evaluations; other cases are folds, the same cases again are repeats (seeds).
         structures: names of labels or regions; all by default.
-        metrics: keys of `nnunet_ext.metrics.definitions.METRICS`; `DEFAULT_METRICS` by default, as far as all models
-            have them.
+        metrics: keys of `METRICS` in `nnunet_ext.metrics.definitions`; `DEFAULT_METRICS` there by default, as far as
+            all models have them.
         baseline: the model with which every other one is compared; there are fewer pairs to correct for then.
         alpha: significance level after Holm's correction.
 

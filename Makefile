@@ -45,7 +45,6 @@ coverage: setup
 
 # every figure in benchmarks/results, side by side on this machine
 benchmarks: setup
-	$(BIN)/pip install --quiet --constraint constraints-cpu.txt --editable '.[dev,benchmark]'
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
 
 clean:

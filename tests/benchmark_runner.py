@@ -12,16 +12,32 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
-from nnunet_ext.benchmark import processes
-from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
-from nnunet_ext.benchmark.jobs import Jobs
-from nnunet_ext.benchmark.state import Store
+from nnunet_ext.benchmark import matrix_file
+from nnunet_ext.benchmark.benchmark import Benchmark
+from nnunet_ext.benchmark.commands import Folders
+from nnunet_ext.benchmark.jobs import Job, Jobs
+from nnunet_ext.benchmark.store import Store, alive
+from nnunet_ext.cli.benchmark import _ended_like_interrupted
 
 EPOCH = float(os.environ.get("SECONDS_PER_EPOCH", "0.05"))
+MATRIX = {"name": "m", "datasets": [{"id": 29}], "rows": [{"trainer": "nnUNetTrainer"}]}
 
 
-def make(root: Path, trainings: int = 4, epochs: int = 6) -> Jobs:
+def benchmark(jobs: Jobs, **matrix: Any) -> Benchmark:
+    """Made-up jobs in the place of a matrix's."""
+    made, root = matrix_file.parse({**MATRIX, **matrix}), jobs.root
+    folders = Folders(root=root, raw=root, preprocessed=root)
+    return Benchmark(file=Path(), matrix=made, folders=folders, jobs=jobs, store=Store(root))
+
+
+def shell(jobs: Jobs, job_id: str, text: str, **values: Any) -> Job:
+    """A job that runs bash; what follows the text (--c) are its arguments."""
+    return jobs.add(**{"id": job_id, "kind": "train", "command": ("bash", "-c", text, "bash"), **values})
+
+
+def make(root: Path, trainings: int = 3, epochs: int = 6) -> Jobs:
     """A plan, trainings that need it, and an evaluation of each."""
     jobs = Jobs(root)
     this = (sys.executable, str(Path(__file__).resolve()))
@@ -57,7 +73,7 @@ def train(folder: Path, epochs: int, proceed: bool) -> None:
     done = int(zipfile.ZipFile(checkpoint).read("epoch")) if proceed and checkpoint.exists() else 0
     for epoch in range(done, epochs):
         time.sleep(EPOCH)
-        _say(folder / "epochs", f"{epoch} {os.getpid()}")
+        _say(folder / "epochs", str(epoch))
         _save(checkpoint, epoch + 1)
     _save(folder / "checkpoint_final.pth", epochs)
     (folder / "alone").unlink()
@@ -66,7 +82,7 @@ def train(folder: Path, epochs: int, proceed: bool) -> None:
 def _alone(folder: Path) -> None:
     mark = folder / "alone"
     other = int(mark.read_text() or 0) if mark.exists() else 0
-    if other and processes.start_time(other):
+    if other and alive(other):
         _say(folder / "doubled", f"{os.getpid()} beside {other}")
     mark.write_text(str(os.getpid()))
 
@@ -91,11 +107,9 @@ def main(what: str, *arguments: str) -> None:
         _say(Path(arguments[0]), str(os.getpid()))
     else:
         root = Path(what)
-
-        def watch(outcome: Outcome) -> None:
-            (root / "outcome.json").write_text(json.dumps(outcome.status))
-
-        LocalExecutor(make(root), Store(root=root), parallel=2, watch=watch, interval=0.02).run()
+        with _ended_like_interrupted():
+            outcome = benchmark(make(root)).run(parallel=2)
+        (root / "outcome.json").write_text(json.dumps({line.job.id: line.status for line in outcome.lines}))
 
 
 if __name__ == "__main__":

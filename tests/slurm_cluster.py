@@ -74,7 +74,9 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+        # Snakemake's job steps drop SLURM_CONF, so that srun must be told once more
+        path = f"{folder}/bin:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+        self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
         self._daemons: list[subprocess.Popen] = []
 
     def __enter__(self) -> Cluster:
@@ -90,8 +92,11 @@ class Cluster:
         Raises:
             RuntimeError: it does not within `timeout` seconds; with the end of every log.
         """
-        for name in ("state", "spool"):
+        for name in ("state", "spool", "bin"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        srun = self.folder / "bin" / "srun"
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {_find("srun")} "$@"\n')
+        srun.chmod(0o755)
         self.folder.chmod(0o755)
         key = self.folder / "munge.key"
         key.write_bytes(secrets.token_bytes(128))
@@ -165,6 +170,6 @@ if __name__ == "__main__":
     if reason := reason_to_skip():
         sys.exit(reason)
     with Cluster(Path(sys.argv[1]).resolve()) as cluster:
-        sys.stdout.write(f"export SLURM_CONF={cluster.environment['SLURM_CONF']}\n")
+        sys.stdout.writelines(f"export {name}={value}\n" for name, value in cluster.environment.items())
         sys.stdout.flush()
         signal.sigwait([signal.SIGTERM, signal.SIGINT])

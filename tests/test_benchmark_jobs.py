@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from nnunet_ext.benchmark import commands, matrix, matrix_file
+from nnunet_ext.benchmark import commands, matrix, matrix_file, workflow
 from nnunet_ext.benchmark.benchmark import Benchmark
-from nnunet_ext.benchmark.folders import Folders
+from nnunet_ext.benchmark.commands import Folders
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
@@ -18,14 +18,15 @@ from nnunet_ext.common.errors import InputError
 LITS = "Dataset029_LiTS"
 
 
+CONTENT = {
+    "name": "test",
+    "datasets": [{"id": 29, "name": LITS, "test": "imagesTs"}],
+    "rows": [{"trainer": "nnUNetTrainerRAUNet", "name": "RA"}, {"trainer": "nnUNetTrainer", "name": "stock"}],
+}
+
+
 def build(folders: Path, **values: Any) -> Jobs:
-    content = {
-        "name": "test",
-        "datasets": [{"id": 29, "name": LITS, "test": "imagesTs"}],
-        "rows": [{"trainer": "nnUNetTrainerRAUNet", "name": "RA"}, {"trainer": "nnUNetTrainer", "name": "stock"}],
-        **values,
-    }
-    made = matrix_file.parse(content)
+    made = matrix_file.parse({**CONTENT, **values})
     return commands.build(made, Folders.of(made, folders / "out"))
 
 
@@ -44,7 +45,7 @@ def test_what_can_be_shared_is_shared(nnunet_folders: Path) -> None:
     plans = {j.facts["plans"]: j for j in jobs if j.kind == "plan"}
     command = " ".join(plans["nnUNetRAUNetPlans"].command)
     assert command == "nnUNetv2_plan_and_preprocess -d 29 -c 2d 3d_fullres -pl RAUNetPlanner"
-    assert plans["nnUNetPlans"].after == (plans["nnUNetRAUNetPlans"].id,)  # they share a fingerprint
+    assert plans["nnUNetPlans"].lock == plans["nnUNetRAUNetPlans"].lock  # they share a fingerprint
     both = [j for j in jobs if j.kind == "predict" and "RAUNet__" in j.needs[0] and j.needs[0].endswith("fold0_seed5")]
     assert len({j.needs for j in both}) == 1
     assert {j.facts["checkpoint"] for j in both} == {"checkpoint_final.pth", "checkpoint_best.pth"}
@@ -196,16 +197,39 @@ def test_the_folder_may_be_moved(nnunet_folders: Path) -> None:
     assert [j.hash for j in here] == [j.hash for j in there]
 
 
-def test_jobs_survive_a_file(nnunet_folders: Path) -> None:
-    for job in build(nnunet_folders):
-        assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+def test_a_cluster_is_asked_for_what_the_matrix_says(nnunet_folders: Path) -> None:
+    slurm = {"partition": "gpu", "mem_gb": 1.5, "cpus": 6, "gpus": 2, "minutes": {"train": 90}, "signal_delay_s": 30}
+    made = matrix_file.parse({**CONTENT, "slurm": slurm})
+    jobs, file = commands.build(made, Folders.of(made, nnunet_folders / "out")), nnunet_folders / "flow"
+    workflow.write(file, jobs, made, "slurm")
+    content = json.loads(Path(f"{file}.json").read_text())
+    assert content["resources"]["train"] == {
+        "runtime": 90, "cpus_per_task": 6, "mem_mb": 1536, "slurm_partition": "gpu", "gpu": 2,
+    }  # fmt: skip
+    assert "gpu" not in content["resources"]["evaluate"]
+    assert content["slurm"] == {"setup": [], "signal_delay_s": 30, "max_timeouts": 10}
+    assert [Job(**{**job, "command": tuple(job["command"])}).line() for job in content["jobs"]] == [
+        j.line() for j in jobs
+    ]
+    workflow.write(file, jobs, made, "local")
+    content = json.loads(Path(f"{file}.json").read_text())
+    assert content["resources"] == {
+        "prepare": {},
+        "plan": {},
+        "train": {"gpu": 1},
+        "predict": {"gpu": 1},
+        "evaluate": {},
+    }
+    assert content["slurm"] == {}
+    gres = matrix_file.parse({**CONTENT, "slurm": {"gres": "gpu:a100:1"}})
+    assert workflow._resources(gres.slurm, "train", list(jobs), "slurm")["gres"] == "gpu:a100:1"
 
 
 def test_order_and_needs(nnunet_folders: Path) -> None:
     jobs = build(nnunet_folders, seeds=[0, 1])
     seen: set[str] = set()
     for job in jobs:
-        assert {*job.needs, *job.after} <= seen
+        assert set(job.needs) <= seen
         seen.add(job.id)
     evaluate = next(j for j in jobs if j.kind == "evaluate")
     assert [j.kind for j in jobs.with_needs(evaluate)] == ["plan", "train", "predict", "evaluate"]
@@ -257,7 +281,7 @@ def test_a_folder_belongs_to_one_benchmark(nnunet_folders: Path) -> None:
     (nnunet_folders / "file").touch()
     with pytest.raises(InputError, match="file is a file"):
         Benchmark.of(nnunet_folders / "mine.toml", nnunet_folders / "file")
-    with pytest.raises(InputError, match="file is no folder to write to"):
+    with pytest.raises(InputError, match="file is not a writable directory"):
         Benchmark.of(nnunet_folders / "mine.toml", nnunet_folders / "file" / "out").claim_folder()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from nnunet_ext import registry
-from nnunet_ext.benchmark import matrix, matrix_file, names
+from nnunet_ext.benchmark import matrix, matrix_file
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.metrics.definitions import BY_KEY
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -41,6 +40,7 @@ def test_ours_come_with_everything() -> None:
         plans="nnUNetRAUNetPlans",
         configuration="2d",
         checkpoint="checkpoint_final.pth",
+        datasets=[],
     )
     (row,) = matrix_file.parse(changed(rows=[{"trainer": "nnUNetTrainerUNet3D"}])).rows
     assert row.configuration == "3d_fullres"
@@ -71,7 +71,7 @@ def test_planner_and_plans_follow_from_each_other(given: dict[str, str], expecte
     assert (row.planner, row.plans) == expected
 
 
-def test_every_mistake_is_named_at_once() -> None:
+def test_every_mistake_is_named_at_once_with_its_place() -> None:
     found = problems(
         name="a name with spaces",
         device="tpu",
@@ -82,37 +82,59 @@ def test_every_mistake_is_named_at_once() -> None:
             {"id": "LiTS"},
             {"id": 30, "name": "Dataset031_BUSI"},
             {"id": 31, "prepare": ["make it", "", 'make "it']},
+            {"id": 32, "prepare": ["make it"]},
         ],
-        rows=[{"trainer": "nnUNetTrainerRAUnet"}, {"name": "x", "trainer": "nnUNetTrainer", "checkpoint": "best"}],
-        published=[{"row": "nobody", "metrics": {"dise": 0.5, "dice": "high"}, "source": "a paper"}],
-        environment={"NNUNET_EXT_EPOCHS": 3, "nnUNet_def_n_proc": True},
+        rows=[
+            {"trainer": "nnUNetTrainerRAUnet"},
+            {"name": "x", "trainer": "nnUNetTrainer", "checkpoint": "best"},
+            {"trainer": "nnUNetTrainer", "name": "***"},
+        ],
+        published=[{"row": "nobody", "metrics": {"dise": 0.5}, "source": "a paper"}, {"row": "x", "metrics": "high"}],
+        environment={"NNUNET_EXT_EPOCHS": 3, "nnUNet_def_n_proc": True, "train": 5},
         slurm={"minutes": {"training": 5}, "cpus": "many"},
-        arguments={"plan": "-np '4"},
+        arguments={"plan": "-np '4", "prepare": "more"},
         seed=3,
     )
-    text = "\n".join(found)
     for expected in (
-        "'a name with spaces'", "device is 'tpu', but must be one of cuda, cpu, mps", "seeds must differ",
-        "seeds must not be negative", "there are no folds", "epochs is 0",
-        "no key 'iteration' (did you mean iterations?)",
-        "id is 'LiTS', but must be an integer", "'Dataset031_BUSI', but must be Dataset030_NAME",
-        "name must say which folder", 'test must be "imagesTs" or "validation"', "did you mean nnUNetTrainerRAUNet?",
-        "checkpoint is 'best', but must be one of checkpoint_final.pth, checkpoint_best.pth",
-        "[[published]] names a row",
-        "no metric 'dise' (did you mean dice?)", "metric dice is 'high'", "NNUNET_EXT_EPOCHS is set by the benchmark",
-        "nnUNet_def_n_proc is True", "no key 'training'", "cpus is 'many', but must be an integer", "no key 'seed'",
-        "prepare has an empty command", "prepare has 'make \"it': No closing quotation",
-        "plan has \"-np '4\": No closing quotation",
+        "matrix: name is 'a name with spaces', but must match pattern", "matrix: there is no key 'seed' (did you mean",
+        "matrix: device is 'tpu', but must be 'cuda', 'cpu' or 'mps'", "matrix: seeds, item 3 is -1, but must be",
+        "matrix: folds is [], but must have at least 1 item", "[budget]: epochs is 0, but must be greater than 0",
+        "[budget]: there is no key 'iteration' (did you mean iterations?); known are epochs, iterations",
+        "[[datasets]] 1: id is 'LiTS', but must be a valid integer", "[[datasets]] 2: name is 'Dataset031_BUSI', but",
+        "[[datasets]] 3: prepare, item 2 is empty", "[[datasets]] 3: prepare, item 3 is 'make \"it', which cannot",
+        "[[datasets]] 4: with prepare, name must say", '[[datasets]] 4: with prepare, test must be "imagesTs"',
+        "[[rows]] 1: nnU-Net has no trainer 'nnUNetTrainerRAUnet' (did you mean nnUNetTrainerRAUNet?)",
+        "[[rows]] 2: checkpoint is 'best', but must be",
+        "[[published]] 1: metrics has 'dise', which is not a metric (did you mean dice?)",
+        "[[published]] 2: metrics is 'high', but must be a valid dictionary", "[[published]] 2: source is missing",
+        "NNUNET_EXT_EPOCHS is set by the benchmark", "nnUNet_def_n_proc is True, but", "environment train must be a",
+        "[slurm.minutes]: there is no key 'training' (did you mean train?)", "[slurm]: cpus is 'many', but must be",
+        "[arguments]: plan is \"-np '4\", which cannot be read", "[arguments]: prepare is 'more'",
+        "matrix: names of rows need letters or digits",
     ):  # fmt: skip
-        assert expected in text, expected
-    assert "[[rows]] 1" in text  # where it is
+        assert any(problem.startswith(expected) or expected in problem for problem in found), (expected, found)
+
+
+def test_what_only_shows_together_is_named_as_well() -> None:
+    """Beside faults elsewhere; but what a table with a fault may have meant is not guessed at."""
+    figures = {"row": "RA", "metrics": {"dice": 0.7}, "source": "a paper"}
+    rows = [{"trainer": "nnUNetTrainer", "name": "R A"}, {"trainer": "nnUNetTrainer", "name": "R_A", "datasets": [7]}]
+    found = problems(datasets=[{"id": 29}, {"id": 29}], rows=rows, published=[figures], seeds=[0, 0])
+    for expected in (
+        "seeds must differ, but these are there more than once: 0", "dataset ids must differ",
+        "names of rows must differ, but these are there more than once: R_A",
+        "row 'R_A' names datasets that are not there: 7", "[[published]] names a row 'RA' (did you mean",
+    ):  # fmt: skip
+        assert any(expected in problem for problem in found), (expected, found)
+    found = problems(rows=[*rows, {"trainer": "nobody"}], datasets=[{"id": 29}, {}], published=[figures])
+    assert not any("[[published]]" in problem or "not there: 7" in problem for problem in found)
 
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
         ([{"trainer": "nnUNetTrainerSAMUSClick"}], 'add prompts = "reference"'),
-        ([{"trainer": "nnUNetTrainer", "prompts": "reference"}], "needs a trainer of the SAM family"),
+        ([{"trainer": "nnUNetTrainer", "prompts": "reference"}], "needs a trainer that takes clicks"),
         ([{"trainer": "nnUNetTrainer", "planner": "nnUNetPlannerResEncX"}], "no planner 'nnUNetPlannerResEncX'"),
         ([{"trainer": "nnUNetTrainer", "planner": "ResEncUNetPlanner"}], "plans must say how ResEncUNetPlanner calls"),
         ([{"trainer": "nnUNetTrainer", "plans": "a__b"}], "contains '__'"),
@@ -129,11 +151,11 @@ def test_every_mistake_is_named_at_once() -> None:
         ),
         (
             [{"trainer": "nnUNetTrainer", "checkpoint": "checkpoint_latest.pth"}],
-            "checkpoint is 'checkpoint_latest.pth', but must be one of checkpoint_final.pth, checkpoint_best.pth",
+            "checkpoint is 'checkpoint_latest.pth', but must be 'checkpoint_final.pth' or 'checkpoint_best.pth'",
         ),
         ([{"trainer": "nnUNetTrainer", "name": "***"}], "names of rows need letters or digits"),
         ([{}], "trainer is missing"),
-        ([], "no names of rows"),
+        ([], "rows is [], but must have at least 1 item"),
     ],
 )
 def test_rows_that_cannot_be(rows: list[dict[str, Any]], expected: str) -> None:
@@ -148,7 +170,7 @@ def test_published_figures_are_of_a_dataset() -> None:
     assert any("must say of which dataset" in p for p in problems(datasets=datasets, rows=rows, published=[published]))
     assert any("must say of which" in p for p in problems(rows=rows, published=[{**published, "dataset": 7}]))
     said = {**published, "dataset": 29}
-    made = matrix_file.parse({"name": "m", "datasets": datasets, "rows": rows, "published": [said]})
+    made = matrix_file.parse(changed(datasets=datasets, rows=rows, published=[said]))
     assert [len(made.published_of(dataset)) for dataset in made.datasets] == [1, 0]
 
 
@@ -168,9 +190,7 @@ def test_no_matrix(tmp_path: Path) -> None:
 def test_presets(preset: str) -> None:
     made = matrix_file.load(preset)
     assert made.name == preset
-    known = names.known("trainer")
-    assert all(r.trainer in known for r in made.rows)
-    assert all(key in BY_KEY for p in made.published for key in p.metrics)
+    assert made.differences or preset == "smoke"
 
 
 def test_the_liver_preset_has_the_papers_rows_and_figures() -> None:
@@ -203,27 +223,16 @@ def test_the_ultrasound_preset_keeps_clicks_apart() -> None:
     assert {p.row for p in made.published} <= {r.name for r in clicks}  # the papers' figures are of that protocol
 
 
-def test_all_of_our_trainers_are_known_and_take_budget_and_seed() -> None:
-    from nnunet_ext.trainers.pass_trainer import PassTrainer
-
-    for entry in registry.entries("trainer"):
-        assert issubclass(entry.load(), PassTrainer) == names.takes_budget_and_seed(entry.name)
-        assert bool(getattr(entry.load(), "pretrained", "")) == names.begins_with_sam(entry.name)
-    assert not names.takes_budget_and_seed("nnUNetTrainer")
-
-
-def test_the_example_of_the_help_is_a_matrix(tmp_path: Path) -> None:
+def test_the_example_of_the_help_is_a_matrix_with_every_key(tmp_path: Path) -> None:
     from nnunet_ext.cli import benchmark
 
-    text = benchmark.__doc__.split("none.\n", 1)[1]
+    text = benchmark.__doc__.split("none.\n", 1)[1].split("\n`run`", 1)[0]
     (tmp_path / "example.toml").write_text(textwrap.dedent(text))
     made = matrix_file.load(tmp_path / "example.toml")
     assert made.rows[0].name == made.published[0].row == "RA-U-Net"
-    assert made.slurm.time_limit("train") == 2880
+    assert made.slurm.minutes.train == 2880
     assert all(preset in benchmark.__doc__ for preset in matrix_file.presets())
-    table = {"name", "title", "device", "data", "folds", "seeds", "notes", "differences"}
-    for key in {f.name for f in dataclasses.fields(matrix.Matrix)} | table:  # nothing is left unsaid
-        assert key in benchmark.__doc__, key
-    for kind in (matrix.Dataset, matrix.Row, matrix.Budget, matrix.Published, matrix.Slurm):
-        for f in dataclasses.fields(kind):
-            assert f.name in benchmark.__doc__ or f.name == "structure", f.name  # which Python alone can name
+    models = [matrix.Matrix, matrix.Budget, matrix.Dataset, matrix.Rows, matrix.PublishedFigures, matrix.Slurm]
+    for model in [*models, matrix.Minutes, matrix.Arguments]:
+        for key, field in model.model_fields.items():  # nothing is left unsaid
+            assert re.search(rf"\b{field.alias or key}", benchmark.__doc__), key

@@ -14,7 +14,7 @@ import pytest
 BIN = Path(sys.executable).parent
 LITS = "Dataset029_LiTS"
 
-pytestmark = pytest.mark.xdist_group("benchmark")  # one data set for all
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("benchmark")]  # one data set for all
 
 COMMON = """
 name = "tiny"
@@ -101,7 +101,7 @@ def test_run_status_report(planned: Path, tmp_path: Path) -> None:
     where = (file, "--out", out)
     printed = nnunet_ext("benchmark", "run", *where, "--jobs", "2", **environment)
     assert "6 jobs, 6 done" in printed
-    assert printed.count("running ") >= 6
+    assert printed.count("done        d029_") == 6
     for row in ("RA-U-Net", "U-Net+Res-block"):
         folder = out / "evaluations" / LITS / row / "seed_0" / "fold_0"
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -110,9 +110,7 @@ def test_run_status_report(planned: Path, tmp_path: Path) -> None:
         assert manifest["sha256"]["nnUNetRAUNetPlans.json"]
         assert [s["kind"] for s in manifest["steps"].values()] == ["train", "predict", "evaluate"]
         assert all(s["seconds"] > 0 and s["peak_bytes_of_largest_process"] > 1e7 for s in manifest["steps"].values())
-    records = {f: f.read_text() for f in (out / "jobs").glob("*.json")}
-    assert "6 jobs, 6 done" in nnunet_ext("benchmark", "run", *where, **environment)
-    assert {f: f.read_text() for f in (out / "jobs").glob("*.json")} == records  # nothing was repeated
+    assert "running" not in nnunet_ext("benchmark", "run", *where, **environment)
     assert "6 jobs: 6 done" in nnunet_ext("benchmark", "status", *where, **environment)
     printed = nnunet_ext("benchmark", "report", *where, **environment)
     assert re.search(r"U-Net\+Res-block +6,942,609", printed)

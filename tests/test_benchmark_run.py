@@ -2,178 +2,189 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import benchmark_runner
 import pytest
+from benchmark_runner import shell
 
-from nnunet_ext.benchmark import gpu, processes
-from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
-from nnunet_ext.benchmark.jobs import Job, Jobs
-from nnunet_ext.benchmark.state import Attempt, Record, Store
+from nnunet_ext.benchmark import job, workflow
+from nnunet_ext.benchmark.benchmark import Outcome
+from nnunet_ext.benchmark.job import Worker
+from nnunet_ext.benchmark.jobs import Jobs
+from nnunet_ext.benchmark.store import Attempt, Lock, Record, Store, alive, is_held
+from nnunet_ext.common.errors import InputError
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+needs_snakemake = pytest.mark.skipif(
+    importlib.util.find_spec("snakemake") is None, reason="Snakemake needs Python 3.11"
+)
 
 
-def shell(jobs: Jobs, job_id: str, text: str, **values: object) -> Job:
-    """A job that runs bash; what follows the text (--c) are its arguments."""
-    return jobs.add(**{"id": job_id, "kind": "train", "command": ("bash", "-c", text, "bash"), **values})
+def run(jobs: Jobs, matrix: dict[str, Any] | None = None, **settings: Any) -> Outcome:
+    """To the end, by Snakemake."""
+    return benchmark_runner.benchmark(jobs, **(matrix or {})).run(**settings)
 
 
-def run(jobs: Jobs, **settings: object) -> Outcome:
-    """To the end, in this process; the workers are processes of their own."""
-    return LocalExecutor(jobs, Store(root=jobs.root), interval=0.02, **settings).run()
+def work(jobs: Jobs) -> dict[str, int]:
+    """One job after the other, without Snakemake; their exit codes."""
+    return {each.id: Worker(each, jobs).run() for each in jobs}
 
 
-def store(jobs: Jobs) -> Store:
-    return Store(root=jobs.root)
+def states(outcome: Outcome) -> dict[str, str]:
+    return {line.job.id: line.status for line in outcome.lines}
 
 
 def lines(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def wait_for(condition: object, seconds: float = 10) -> None:
+def epochs(root: Path, training: int) -> list[int]:
+    return [int(line) for line in lines(root / f"training_{training}/epochs")]
+
+
+def begun(root: Path, count: int = 1) -> bool:
+    """Whether any training has logged so many epochs and written a checkpoint."""
+    return any(len(epochs(root, i)) >= count and (root / f"training_{i}/checkpoint_latest.pth").exists()
+               for i in range(3))  # fmt: skip
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
 
 
-def test_needs_come_first_and_finished_work_is_not_repeated(tmp_path: Path) -> None:
-    jobs = benchmark_runner.make(tmp_path, trainings=3, epochs=2)
-    outcome = run(jobs, parallel=3)
-    assert set(outcome.status.values()) == {"done"}
-    assert outcome.failures == []
-    for i in range(3):
-        assert [li.split()[0] for li in lines(tmp_path / f"training_{i}/epochs")] == ["0", "1"]
-        trained, evaluated = (store(jobs).record(jobs[f"{kind}_{i}"]) for kind in ("train", "evaluate"))
-        assert evaluated.attempts[0].started >= trained.attempts[0].started + trained.attempts[0].seconds
-    before = {f: f.read_text() for f in (tmp_path / "jobs").glob("*.json")}
-    assert set(run(benchmark_runner.make(tmp_path, trainings=3, epochs=2)).status.values()) == {"done"}
-    assert {f: f.read_text() for f in (tmp_path / "jobs").glob("*.json")} == before
-    assert len(lines(tmp_path / "evaluation_0")) == 1
+def records(root: Path) -> dict[Path, str]:
+    return {file: file.read_text() for file in (root / "jobs").glob("*.json") if file.stem != "Snakefile"}
 
 
-def test_what_is_built_on_a_job_that_ran_again_is_made_again(tmp_path: Path) -> None:
+@needs_snakemake
+@pytest.mark.slow
+def test_needs_come_first_and_what_is_built_on_a_job_that_ran_again_is_made_again(tmp_path: Path) -> None:
     """Whoever removes a model and trains it once more must not find the old one's figures in the report."""
 
     def make() -> Jobs:
-        jobs = Jobs(tmp_path)
-        folder = tmp_path / "model"
+        jobs, folder = Jobs(tmp_path), tmp_path / "model"
         shell(jobs, "train", f"mkdir -p {folder}; date +%N > {folder}/weights; echo $1 >> {tmp_path}/arguments",
               folder=str(folder), outputs=(f"{folder}/weights",), resume=("--c",))  # fmt: skip
         for before, after in (("train", "predict"), ("predict", "evaluate")):
             source = folder / "weights" if before == "train" else tmp_path / before / "result"
             shell(jobs, after, f"mkdir -p {tmp_path}/{after}; cp {source} {tmp_path}/{after}/result", needs=(before,),
-                  folder=str(tmp_path / after), outputs=(f"{tmp_path}/{after}/result",), resume=("--c",))  # fmt: skip
+                  kind=after, folder=str(tmp_path / after), outputs=(f"{tmp_path}/{after}/result",))  # fmt: skip
         return jobs
 
-    run(make())
-    first = (tmp_path / "evaluate/result").read_text()
+    assert set(states(run(make())).values()) == {"done"}
+    first, before = (tmp_path / "evaluate/result").read_text(), records(tmp_path)
+    assert set(states(run(make(), passed=["--quiet"])).values()) == {"done"}
+    assert records(tmp_path) == before, "finished work is not repeated, not even where Snakemake is asked"
     shutil.rmtree(tmp_path / "model")
     jobs = make()
-    assert store(jobs).is_done(jobs["evaluate"])  # its figures are those of a model that is gone, but all there is
-    assert set(run(jobs).status.values()) == {"done"}
+    assert Store(tmp_path).is_done(jobs["evaluate"])  # its figures are those of a model that is gone, but all there is
+    assert set(states(run(jobs)).values()) == {"done"}
     assert (tmp_path / "evaluate/result").read_text() == (tmp_path / "model/weights").read_text() != first
     assert (tmp_path / "previous_1_evaluate/result").read_text() == first
-    before = {f: f.read_text() for f in (tmp_path / "jobs").glob("*.json")}
-    run(make())
-    assert {f: f.read_text() for f in (tmp_path / "jobs").glob("*.json")} == before
 
 
-def test_a_job_does_not_continue_what_was_built_on_another_run(tmp_path: Path) -> None:
+@needs_snakemake
+def test_a_failing_job_takes_only_those_that_need_it(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     jobs = Jobs(tmp_path)
-    shell(jobs, "plan", f"echo x >> {tmp_path}/plans", outputs=(f"{tmp_path}/plans",))
-    shell(
-        jobs, "train", f"echo with$1 >> {tmp_path}/arguments; test -f {tmp_path}/well", needs=("plan",), resume=("--c",)
-    )
-    assert run(jobs).count("failed") == 1
-    assert run(jobs).count("failed") == 1
-    (tmp_path / "plans").unlink()
-    (tmp_path / "well").touch()
-    assert run(jobs).count("done") == 2
-    assert lines(tmp_path / "arguments") == ["with", "with--c", "with"]
+    shell(jobs, "bad", "echo it breaks here >&2; exit 3")
+    shell(jobs, "needs_bad", f"touch {tmp_path}/never", needs=("bad",), kind="predict")
+    shell(jobs, "needs_that", "true", needs=("needs_bad",), kind="evaluate")
+    shell(jobs, "good", "true")
+    shell(jobs, "lies", "true", outputs=(f"{tmp_path}/promised",))
+    jobs.add(id="unknown", kind="train", command=("nnUNetv2_no_such_command",))
+    outcome = run(jobs, parallel=2)
+    assert states(outcome) == {
+        "bad": "failed", "needs_bad": "skipped", "needs_that": "skipped", "good": "done", "lies": "failed",
+        "unknown": "failed",
+    }  # fmt: skip
+    assert not (tmp_path / "never").exists()
+    reasons = {failure.job_id: failure.reason for failure in outcome.failures}
+    assert reasons["bad"] == "exit code 3"
+    assert "promised" in reasons["lies"]
+    assert "not installed" in reasons["unknown"]
+    bad = next(failure for failure in outcome.failures if failure.job_id == "bad")
+    assert bad.log == tmp_path / "logs" / "bad.log"
+    assert "it breaks here" in bad.tail()
+    printed = capfd.readouterr()
+    assert "failed      bad: exit code 3" in printed.out
+    assert "6 jobs: 1 done, 3 failed, 2 skipped" in printed.out
+    assert printed.err == ""
+
+    (tmp_path / "promised").touch()
+    assert states(run(jobs))["lies"] == "done"  # what failed is tried again
 
 
-def test_no_more_than_n_at_a_time(tmp_path: Path) -> None:
+@needs_snakemake
+@pytest.mark.slow
+def test_no_more_than_n_at_a_time_on_one_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7")
     jobs = Jobs(tmp_path)
-    for i in range(5):
-        shell(jobs, f"job_{i}", f"echo + >> {tmp_path}/log; sleep 0.2; echo - >> {tmp_path}/log")
-    run(jobs, parallel=2)
+    two_were_there = f"for i in {{1..600}}; do [ $(grep -c + {tmp_path}/log) -ge 2 ] && break; sleep 0.1; done"
+    for i in range(4):
+        text = f"echo + >> {tmp_path}/log; {two_were_there}; echo $CUDA_VISIBLE_DEVICES > {tmp_path}/gpu_{i}"
+        shell(jobs, f"gpu_{i}", f"{text}; echo - >> {tmp_path}/log", gpu=True)
+    shell(jobs, "cpu", f"echo $CUDA_VISIBLE_DEVICES > {tmp_path}/cpu", kind="evaluate")
+    assert set(states(run(jobs, parallel=3)).values()) == {"done"}
+    used = [(tmp_path / f"gpu_{i}").read_text().strip() for i in range(4)]
+    assert set(used) == {"3", "GPU-7"}
+    assert (tmp_path / "cpu").read_text().strip() == "3,GPU-7"
     running = [0]
     for sign in lines(tmp_path / "log"):
         running.append(running[-1] + (1 if sign == "+" else -1))
     assert max(running) == 2
 
 
-def test_one_gpu_each_and_jobs_without_one_beside(tmp_path: Path) -> None:
+def test_a_gpu_that_another_process_holds_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(job.GPUS, "0,1")
     jobs = Jobs(tmp_path)
-    for i in range(4):
-        shell(jobs, f"gpu_{i}", f"sleep 0.2; echo $CUDA_VISIBLE_DEVICES > {tmp_path}/gpu_{i}", gpu=True)
-    shell(jobs, "cpu", f"echo ${{CUDA_VISIBLE_DEVICES-unset}} > {tmp_path}/cpu")
-    run(jobs, parallel=4, devices=("3", "GPU-7"))
-    used = [(tmp_path / f"gpu_{i}").read_text().strip() for i in range(4)]
-    assert sorted(used) == ["3", "3", "GPU-7", "GPU-7"]
-    assert (tmp_path / "cpu").read_text().strip() == os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
+    shell(jobs, "job", f"echo $CUDA_VISIBLE_DEVICES > {tmp_path}/gpu", gpu=True)
+    assert Lock(tmp_path / "jobs" / "locks" / "gpu_0").take()
+    assert work(jobs) == {"job": 0}
+    assert (tmp_path / "gpu").read_text().strip() == "1"
 
 
-@linux
-def test_a_gpu_that_another_run_uses_is_left_alone(tmp_path: Path) -> None:
-    """A killed runner's jobs go on; their GPUs are theirs until they end."""
-    jobs = Jobs(tmp_path)
-    other = shell(jobs, "other", "true", gpu=True)
-    at_work = subprocess.Popen(["sleep", "60"])
-    for i, then in enumerate(("true", f"kill {at_work.pid}")):
-        shell(jobs, f"gpu_{i}", f"echo $CUDA_VISIBLE_DEVICES > {tmp_path}/gpu_{i}; {then}", gpu=True)
-    record = Record(
-        hash=other.hash,
-        state="running",
-        host=socket.gethostname(),
-        pid=at_work.pid,
-        pid_started=processes.start_time(at_work.pid),
-        device="0",
-    )
-    store(jobs).write(other, record)
-    assert set(run(jobs, parallel=3, devices=("0", "1")).status.values()) == {"done"}
-    at_work.wait()
-    assert [(tmp_path / f"gpu_{i}").read_text().strip() for i in range(2)] == ["1", "1"]
+@needs_snakemake
+@pytest.mark.slow
+def test_arguments_are_passed_to_snakemake(tmp_path: Path) -> None:
+    outcome = run(benchmark_runner.make(tmp_path, trainings=1), passed=["--dry-run"])
+    assert set(states(outcome).values()) == {"waiting"}
+    assert not outcome.failures
+    assert "rule train" in outcome.said
+    outcome = run(benchmark_runner.make(tmp_path, trainings=1), passed=["--no-such-option"])
+    assert [failure.job_id for failure in outcome.failures] == ["plan"]
+    assert "--no-such-option" in "\n".join(outcome.failures[0].tail())
+    retried = Jobs(tmp_path / "retried")
+    shell(retried, "job", f"echo x >> {tmp_path}/tries; test $(wc -l < {tmp_path}/tries) -ge 3")
+    assert states(run(retried, passed=["--retries", "3"])) == {"job": "done"}
 
 
-def test_a_failing_job_takes_only_those_that_need_it(tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path)
-    shell(jobs, "bad", "echo it breaks here >&2; exit 3")
-    shell(jobs, "needs_bad", f"touch {tmp_path}/never", needs=("bad",))
-    shell(jobs, "needs_that", "true", needs=("needs_bad",))
-    shell(jobs, "good", "true", after=("bad",))
-    shell(jobs, "lies", "true", outputs=(f"{tmp_path}/promised",))
-    jobs.add(id="unknown", kind="train", command=("nnUNetv2_no_such_command",))
-    outcome = run(jobs)
-    assert outcome.status == {
-        "bad": "failed", "needs_bad": "skipped", "needs_that": "skipped", "good": "done", "lies": "failed",
-        "unknown": "failed",
-    }  # fmt: skip
-    assert not (tmp_path / "never").exists()
-    reasons = {f.job.id: f.reason for f in outcome.failures}
-    assert reasons["bad"] == "exit code 3"
-    assert "promised" in reasons["lies"]
-    assert "not installed" in reasons["unknown"]
-    failure = next(f for f in outcome.failures if f.job.id == "bad")
-    assert failure.log == tmp_path / "logs" / "bad.log"
-    assert "it breaks here" in failure.tail()
-
-    (tmp_path / "promised").touch()
-    assert run(jobs).status["lies"] == "done"  # what failed is tried again
+@needs_snakemake
+@pytest.mark.slow
+def test_a_written_workflow_is_one_for_snakemake(tmp_path: Path) -> None:
+    jobs = benchmark_runner.make(tmp_path / "out", trainings=2, epochs=1)
+    file = tmp_path / "flows" / "Snakefile"
+    workflow.write(file, jobs, benchmark_runner.benchmark(jobs).matrix, "slurm")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", file, "--cores", "2", "--config", "threads=1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all(Store(jobs.root).is_done(each) for each in jobs)
+    assert not run(jobs).failures
 
 
 def test_other_parameters_start_anew_beside_what_was_there(tmp_path: Path) -> None:
@@ -188,11 +199,23 @@ def test_other_parameters_start_anew_beside_what_was_there(tmp_path: Path) -> No
         return jobs
 
     for text, seed in (("first", "1"), ("first", "2"), ("second", "2")):
-        assert run(make(text, seed)).status == {"train": "done"}
+        assert work(make(text, seed)) == {"train": 0}
         assert (folder / "out").read_text().split() == [text, seed]
     for number, expected in enumerate((["first", "1"], ["first", "2"]), 1):
         assert (tmp_path / f"previous_{number}_fold_0" / "out").read_text().split() == expected
     assert [f.name for f in tmp_path.glob("fold_*")] == ["fold_0"], "nnU-Net takes every fold_* for a fold"
+
+
+def test_a_job_does_not_continue_what_was_built_on_another_run(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    shell(jobs, "plan", f"echo x >> {tmp_path}/plans", outputs=(f"{tmp_path}/plans",))
+    text = f"echo with$1 >> {tmp_path}/arguments; test -f {tmp_path}/well"
+    shell(jobs, "train", text, needs=("plan",), resume=("--c",))
+    assert work(jobs) == work(jobs) == {"plan": 0, "train": 1}
+    (tmp_path / "plans").unlink()
+    (tmp_path / "well").touch()
+    assert work(jobs) == {"plan": 0, "train": 0}
+    assert lines(tmp_path / "arguments") == ["with", "with--c", "with"]
 
 
 def test_what_cannot_continue_begins_anew_in_an_empty_folder(tmp_path: Path) -> None:
@@ -201,36 +224,41 @@ def test_what_cannot_continue_begins_anew_in_an_empty_folder(tmp_path: Path) -> 
     jobs = Jobs(tmp_path)
     text = f"mkdir -p {folder}; ls {folder} > {tmp_path}/seen; touch {folder}/$$.nii; test -e {tmp_path}/well"
     shell(jobs, "predict", text, folder=str(folder), outputs=(str(folder),))
-    assert run(jobs).status == {"predict": "failed"}
+    assert work(jobs) == {"predict": 1}
     (tmp_path / "well").touch()
-    assert run(jobs).status == {"predict": "done"}
+    assert work(jobs) == {"predict": 0}
     assert (tmp_path / "seen").read_text() == ""
     assert len(list(folder.iterdir())) == 1
 
 
-def test_budget_and_seed_come_from_the_matrix_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_come_from_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNUNET_EXT_EPOCHS", "1")
     monkeypatch.setenv("NNUNET_EXT_SEED", "5")
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")  # as Snakemake sets it
     jobs = Jobs(tmp_path)
-    shell(jobs, "job", f"env > {tmp_path}/env", environment={"NNUNET_EXT_SEED": "7"})
-    run(jobs)
-    assert [li for li in lines(tmp_path / "env") if li.startswith("NNUNET_EXT_")] == ["NNUNET_EXT_SEED=7"]
+    shell(jobs, "job", f"env > {tmp_path}/env", environment={"NNUNET_EXT_SEED": "7", "OMP_NUM_THREADS": "4"})
+    work(jobs)
+    found = [line for line in lines(tmp_path / "env") if line.startswith("NNUNET_EXT_") or "_NUM_THREADS" in line]
+    assert sorted(found) == ["NNUNET_EXT_SEED=7", "OMP_NUM_THREADS=4"]
 
 
 def test_a_half_written_checkpoint_is_set_aside(tmp_path: Path) -> None:
     folder = tmp_path / "fold_0"
     jobs = Jobs(tmp_path)
     text = f"ls {folder} > {tmp_path}/seen; touch {folder}/out"
-    job = shell(jobs, "train", text, folder=str(folder), outputs=(f"{folder}/out",), resume=("--c",))
+    train = shell(jobs, "train", text, folder=str(folder), outputs=(f"{folder}/out",), resume=("--c",))
     folder.mkdir()
     with zipfile.ZipFile(folder / "checkpoint_best.pth", "w") as archive:
         archive.writestr("weights", b"0" * 1000)
     whole = (folder / "checkpoint_best.pth").read_bytes()
     (folder / "checkpoint_latest.pth").write_bytes(whole[:500])
-    store(jobs).write(job, Record(hash=job.hash, state="interrupted", attempts=(Attempt(started=time.time()),)))
-    assert run(jobs).status == {"train": "done"}
+    store = Store(tmp_path)
+    store.write(train, Record(hash=train.hash, state="interrupted", attempts=(Attempt(started=time.time() - 9),)))
+    assert work(jobs) == {"train": 0}
     assert lines(tmp_path / "seen") == ["checkpoint_best.pth", "checkpoint_latest.pth.broken"]
-    assert store(jobs).record(job).attempts[-1].continued
+    first, second = store.record(train).attempts
+    assert second.continued
+    assert 8 < first.seconds < 60, "an attempt whose end nobody saw lasted until the log's last line"
 
 
 def test_a_job_without_a_folder_touches_no_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,18 +266,21 @@ def test_a_job_without_a_folder_touches_no_checkpoints(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path / "here")
     Path("checkpoint_of_a_user.pth").write_bytes(b"older than torch's zip files")
     jobs = Jobs(tmp_path)
-    job = shell(jobs, "plan", "true", kind="plan", resume=("--clean",))
-    store(jobs).write(job, Record(hash=job.hash, state="interrupted", attempts=(Attempt(started=time.time()),)))
-    assert run(jobs).status == {"plan": "done"}
+    shell(jobs, "plan", f"test -e {tmp_path}/well", resume=("--clean",))
+    work(jobs)
+    (tmp_path / "well").touch()
+    assert work(jobs) == {"plan": 0}
     assert os.listdir() == ["checkpoint_of_a_user.pth"]
 
 
 def test_what_an_attempt_cost_is_written_down(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
-    work = "import time; x = bytearray(60_000_000); t = time.process_time()\nwhile time.process_time() < t + 0.3: pass"
-    job = jobs.add(id="job", kind="train", command=(sys.executable, "-c", work))
-    run(jobs)
-    (attempt,) = store(jobs).record(job).attempts
+    text = "import time; x = bytearray(60_000_000); t = time.process_time()\nwhile time.process_time() < t + 0.3: pass"
+    each = jobs.add(id="job", kind="train", command=(sys.executable, "-c", text))
+    file = tmp_path / "flow"
+    workflow.write(file, jobs, benchmark_runner.benchmark(jobs).matrix, "local")
+    subprocess.run([sys.executable, "-m", "nnunet_ext.benchmark.job", f"{file}.json", "job"], check=True)
+    (attempt,) = Store(tmp_path).record(each).attempts
     assert attempt.exit == 0
     assert attempt.cpu_seconds >= 0.3
     assert attempt.seconds >= 0.3
@@ -257,7 +288,7 @@ def test_what_an_attempt_cost_is_written_down(tmp_path: Path) -> None:
 
 
 @linux
-def test_gpus_as_nvidia_smi_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_on_gpus_as_nvidia_smi_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A made-up nvidia-smi: two GPUs, and 100 MiB for every process there is."""
     fake = tmp_path / "nvidia-smi"
     fake.write_text(
@@ -266,113 +297,123 @@ def test_gpus_as_nvidia_smi_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(job, "LOOK", 0.1)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpu.visible() == ["0", "1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-7")
-    assert gpu.visible() == ["1", "GPU-7"]
-    child = subprocess.Popen(["bash", "-c", "sleep 30 & wait"], start_new_session=True)
-    with gpu.Peak(child.pid, enabled=True, interval=0.02) as peak:
-        wait_for(lambda: peak.bytes == 200 * 2**20)  # bash and sleep, and nobody else
-    os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    with gpu.Peak(child.pid, enabled=False) as peak:
-        pass
-    assert peak.bytes is None
+    assert workflow.gpus("cuda") == ["0", "1"]
+    assert workflow.gpus("cpu") == []
+    jobs = Jobs(tmp_path)
+    each = shell(jobs, "job", "sleep 3 & wait", gpu=True)
+    work(jobs)
+    assert Store(tmp_path).record(each).attempts[0].gpu_bytes == 200 * 2**20  # bash and sleep, and nobody else
+
+
+def test_jobs_with_the_same_lock_never_run_together(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    for i in range(3):
+        shell(jobs, f"job_{i}", f"mkdir {tmp_path}/alone && sleep 0.2 && rmdir {tmp_path}/alone", lock="plan")
+    file = tmp_path / "flow"
+    workflow.write(file, jobs, benchmark_runner.benchmark(jobs).matrix, "local")
+    words = [sys.executable, "-m", "nnunet_ext.benchmark.job", f"{file}.json"]
+    processes = [subprocess.Popen([*words, each.id]) for each in jobs]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("state", ["done", "failed"])
+def test_what_another_node_has_written_may_show_up_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: Any
+) -> None:
+    jobs, store = Jobs(tmp_path), Store(tmp_path)
+    needed = shell(jobs, "train", "true")
+    last = shell(jobs, "predict", f"touch {tmp_path}/made", needs=("train",))
+    waited = []
+
+    def pause(worker: Worker) -> None:
+        waited.append(worker)
+        store.write(needed, Record(hash=needed.hash, state=state))
+
+    monkeypatch.setattr(Worker, "_pause", pause)
+    assert Worker(last, jobs).run() == (state == "failed")
+    assert len(waited) == 1
+    assert (tmp_path / "made").exists() == (state == "done")
 
 
 @linux
-def test_ctrl_c_stops_everything_and_the_same_command_continues(tmp_path: Path) -> None:
+@needs_snakemake
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_stops_everything_and_the_same_command_continues(tmp_path: Path, number: int) -> None:
     runner = start(tmp_path, seconds_per_epoch=0.3)
-    wait_for(lambda: len(lines(tmp_path / "training_0/epochs")) >= 2)
-    runner.send_signal(signal.SIGINT)
-    assert runner.wait(timeout=20) != 0
-    assert commands(tmp_path) == []
-    states = {f.stem: json.loads(f.read_text())["state"] for f in (tmp_path / "jobs").glob("train_*.json")}
-    assert "interrupted" in states.values()
-    assert "running" not in states.values()
-    finish(tmp_path)
-    epochs = [int(li.split()[0]) for li in lines(tmp_path / "training_0/epochs")]
-    assert epochs == list(range(6))  # it went on where it was stopped
+    wait_for(lambda: begun(tmp_path, 2))
+    runner.send_signal(number)
+    assert runner.wait(timeout=60) != 0
+    assert processes_of(tmp_path) == []
+    found = {file.stem: json.loads(text)["state"] for file, text in records(tmp_path).items()}
+    assert "interrupted" in found.values()
+    assert "running" not in found.values()
+    finish(tmp_path, repeated=1)
 
 
 @linux
-def test_a_killed_runner_leaves_its_jobs_at_work(tmp_path: Path) -> None:
-    runner = start(tmp_path)
-    wait_for(lambda: lines(tmp_path / "training_0/epochs"))
-    runner.kill()
-    runner.wait()
-    finish(tmp_path)
-    for i in range(4):
-        epochs = lines(tmp_path / f"training_{i}/epochs")
-        assert [int(e.split()[0]) for e in epochs] == list(range(6))
-        assert len({e.split()[1] for e in epochs}) == 1  # one process did it all
-        assert not (tmp_path / f"training_{i}/doubled").exists()
+@needs_snakemake
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["runner", "snakemake", "workers"])
+def test_whoever_is_killed_takes_what_it_started_along(tmp_path: Path, which: str) -> None:
+    """Commands of killed workers alone live on, until the same command is given again."""
+    runner = start(tmp_path, seconds_per_epoch=1)
+    wait_for(lambda: begun(tmp_path))
+    kill({"runner": [runner.pid], "snakemake": processes_of(tmp_path, "benchmark.workflow"),
+          "workers": processes_of(tmp_path, "benchmark.job")}[which])  # fmt: skip
+    runner.wait(timeout=60)
+    if which == "workers":
+        wait_for(lambda: not processes_of(tmp_path, "benchmark.job"))
+    else:
+        wait_for(lambda: not processes_of(tmp_path))
+    finish(tmp_path, repeated=1)
 
 
 @linux
-def test_a_command_whose_worker_was_killed_is_waited_for(tmp_path: Path) -> None:
-    """With kill -9 for runner and worker, the command goes on alone; nothing may run beside it."""
-    runner = start(tmp_path, seconds_per_epoch=0.5)
-    wait_for(lambda: lines(tmp_path / "training_0/epochs"))
-    runner.kill()
-    runner.wait()
-    for pid in processes_with(tmp_path, "nnunet_ext.benchmark.worker"):
-        os.kill(pid, signal.SIGKILL)
-    assert commands(tmp_path)
-    finish(tmp_path)
-    for i in range(4):
-        assert not (tmp_path / f"training_{i}/doubled").exists()
-        assert [int(e.split()[0]) for e in lines(tmp_path / f"training_{i}/epochs")] == list(range(6))
-    assert "left behind" in (tmp_path / "logs" / "train_0.log").read_text()
-
-
-@linux
+@needs_snakemake
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_kill_9_at_random_moments(tmp_path: Path, seed: int) -> None:
-    """Runner alone, runner and workers, or everything; then the same command until all is done."""
+    """Runner alone, some processes, or everything; then the same command until all is done."""
     rng = random.Random(seed)
     for _ in range(4):
         runner = start(tmp_path)
-        time.sleep(rng.uniform(0.1, 1.0))
-        runner.kill()
+        time.sleep(rng.uniform(0.5, 5.0))
+        all_of_it = processes_of(tmp_path)
+        kill(rng.choice(([runner.pid], rng.sample(all_of_it, len(all_of_it) // 2), all_of_it)))
+        kill([runner.pid])
         runner.wait()
-        how = rng.choice(("runner", "workers", "all"))
-        targets = [] if how == "runner" else processes_with(tmp_path, "nnunet_ext.benchmark.worker")
-        for pid in [*targets, *(commands(tmp_path) if how == "all" else ())]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-    finish(tmp_path)
-    jobs = benchmark_runner.make(tmp_path)
-    assert all(store(jobs).is_done(job) for job in jobs)
-    for i in range(4):
-        epochs = [int(e.split()[0]) for e in lines(tmp_path / f"training_{i}/epochs")]
-        assert sorted(set(epochs)) == list(range(6))
-        # an epoch is done twice only where its process was killed before the checkpoint: never many of them
-        assert len(epochs) <= 6 + 4
-        assert epochs == sorted(epochs)
-        assert not (tmp_path / f"training_{i}/doubled").exists()
+    finish(tmp_path, repeated=5)
 
 
 @linux
-def test_two_runners_at_the_same_time_share_the_work(tmp_path: Path) -> None:
-    runners = [start(tmp_path), start(tmp_path)]
-    assert [r.wait(timeout=60) for r in runners] == [0, 0]
-    for i in range(4):
-        assert [int(e.split()[0]) for e in lines(tmp_path / f"training_{i}/epochs")] == list(range(6))
-        assert len(lines(tmp_path / f"evaluation_{i}")) == 1
+@needs_snakemake
+@pytest.mark.slow
+def test_what_runs_already_is_refused(tmp_path: Path) -> None:
+    runner = start(tmp_path, seconds_per_epoch=0.5)
+    wait_for(lambda: is_held(tmp_path / "jobs" / "run.lock"))
+    with pytest.raises(InputError, match=f"Process {runner.pid} on .* is at work in {tmp_path}"):
+        run(benchmark_runner.make(tmp_path))
+    assert runner.wait(timeout=120) == 0
+    assert [epochs(tmp_path, i) for i in range(3)] == [list(range(6))] * 3
+
+
+def test_without_snakemake_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="Snakemake is not installed") as e:
+        run(benchmark_runner.make(tmp_path))
+    assert "nnunet-ext[benchmark]" in e.value.hint
 
 
 @linux
-def test_a_number_that_another_process_has_now_is_not_ours() -> None:
-    own = processes.start_time(os.getpid())
-    assert processes.alive(os.getpid(), own)
-    assert not processes.alive(os.getpid(), str(int(own) - 1))
+def test_a_process_that_only_waits_to_be_reaped_is_not_alive() -> None:
+    assert alive(os.getpid())
     child = subprocess.Popen(["true"])
-    wait_for(lambda: processes.start_time(child.pid) == "")  # ended, though nobody has asked for its code yet
+    wait_for(lambda: not alive(child.pid))
     child.wait()
-    assert not processes.alive(child.pid, "")
+    assert not alive(child.pid)
 
 
 def start(root: Path, seconds_per_epoch: float = 0.05) -> subprocess.Popen:
@@ -386,24 +427,38 @@ def start(root: Path, seconds_per_epoch: float = 0.05) -> subprocess.Popen:
     )
 
 
-def finish(root: Path) -> None:
-    """The same command once more, to the end."""
-    assert start(root).wait(timeout=60) == 0
+def finish(root: Path, repeated: int) -> None:
+    """The same command once more, to the end, which is that of a run without interruptions.
+
+    Args:
+        repeated: epochs of a training that may be there twice: those whose process was ended before the checkpoint.
+    """
+    assert start(root).wait(timeout=300) == 0
     assert set(json.loads((root / "outcome.json").read_text()).values()) == {"done"}
+    for i in range(3):
+        seen = epochs(root, i)
+        assert sorted(set(seen)) == list(range(6))
+        assert seen == sorted(seen)
+        assert len(seen) <= 6 + repeated
+        assert not (root / f"training_{i}/doubled").exists()
 
 
-def processes_with(root: Path, word: str) -> list[int]:
-    """Numbers of processes whose command line has the word and the folder."""
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def processes_of(root: Path, word: str = "") -> list[int]:
+    """Numbers of processes whose command line has the folder and the word, but for the runner."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if word in line and str(root) in line:
+        if word in line and str(root) in line and f"benchmark_runner.py {root} " not in line:
             found.append(int(entry.name))
     return found
-
-
-def commands(root: Path) -> list[int]:
-    return processes_with(root, "benchmark_runner.py train") + processes_with(root, "benchmark_runner.py touch")

@@ -15,7 +15,6 @@ DESIGN = ROOT / "docs" / "design.md"
 OUTSIDE = {"nnunet_ext", "__main__", "run", "ext_trainer"}  # of the order, says docs/design.md
 LONGEST = 400  # lines of a file
 SHARED_NAMES = {"lits", "busi", "raunet", "samus", "sam"}  # datasets and networks; and a verb is called as its room
-MOVING = pytest.mark.xfail(strict=True, reason="rooms are being moved")
 
 
 def rooms() -> list[str]:
@@ -94,7 +93,6 @@ def test_no_file_is_too_long() -> None:
     assert {file: n for file, n in lines.items() if n > LONGEST} == {}
 
 
-@MOVING
 def test_no_two_modules_of_one_name() -> None:
     """A name says what a file holds: `folder`, `progress` and `tables` once stood in several rooms."""
     names: dict[str, list[str]] = {}

@@ -177,7 +177,6 @@ BY_NAME = re.compile(
 )
 
 
-@pytest.mark.xfail(strict=True, reason="the benchmark is being rewritten")
 def test_nobody_decides_by_names() -> None:
     """Facts about classes come from the registry, so that classes of other packages have them as well."""
     files = [f for f in (ROOT / "nnunet_ext").rglob("*.py") if f.name != "registry.py"]

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nnunet_ext import weights
-from nnunet_ext.benchmark import gpu, names
-from nnunet_ext.benchmark.commands import build
-from nnunet_ext.benchmark.executors.local import LocalExecutor, Outcome
-from nnunet_ext.benchmark.folders import Folders
+from nnunet_ext.benchmark import workflow
+from nnunet_ext.benchmark.commands import Folders, build
 from nnunet_ext.benchmark.jobs import Jobs
 from nnunet_ext.benchmark.matrix import Matrix
 from nnunet_ext.benchmark.matrix_file import file_of, load
-from nnunet_ext.benchmark.state import Store, write_json
+from nnunet_ext.benchmark.status import Line, Watch
+from nnunet_ext.benchmark.store import Store
 from nnunet_ext.common.environment import SAM_CHECKPOINT
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import check_writable, write_text
+from nnunet_ext.common.files import check_writable, read_json_if_any, write_json, write_text
 
 if TYPE_CHECKING:
     from typing import Self
 
 MARK = "benchmark.json"
-Watch = Callable[[Outcome], None]
+
+
+class Failure(NamedTuple):
+    """A job that failed, why, and where to look."""
+
+    job_id: str
+    reason: str
+    log: Path
+
+    def tail(self, lines: int = 12) -> list[str]:
+        """Return the end of its log."""
+        return self.log.read_text(errors="replace").splitlines()[-lines:] if self.log.exists() else []
+
+
+class Outcome(NamedTuple):
+    """All jobs after a run, the failures, and what Snakemake said where the user asked it for something else."""
+
+    lines: Sequence[Line]
+    failures: Sequence[Failure] = ()
+    said: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +61,15 @@ class Benchmark:
 
     @classmethod
     def of(cls, what: str | Path, out: Path | None = None) -> Self:
-        """Of a TOML file or a preset, in the folder `out` (default: ``benchmark_NAME``).
+        """Return the benchmark of a TOML file or a preset, in the folder `out` (default: ``benchmark_NAME``).
 
         Raises:
-            InputError: anything wrong with the matrix or the folders.
+            InputError: anything is wrong with the matrix or the folders.
         """
         matrix = load(what)
         folders = Folders.of(matrix, out or Path(f"benchmark_{matrix.name}"))
-        jobs, store = build(matrix, folders), Store(root=folders.root)
-        return cls(file=file_of(what), matrix=matrix, folders=folders, jobs=jobs, store=store)
+        store = Store(folders.root)
+        return cls(file=file_of(what), matrix=matrix, folders=folders, jobs=build(matrix, folders), store=store)
 
     def claim_folder(self) -> None:
         """Write down whose folder it is, and keep a copy of the matrix there.
@@ -63,31 +80,32 @@ class Benchmark:
         """
         mark = self.folders.root / MARK
         check_writable(mark, "Name another folder with --out.")
-        name = json.loads(mark.read_text())["name"] if mark.is_file() else self.matrix.name
+        name = read_json_if_any(mark).get("name", self.matrix.name)
         if name != self.matrix.name:
             raise InputError(
                 f"{self.folders.root} holds the benchmark {name!r}, not {self.matrix.name!r}.",
                 hint="Name another folder with --out.",
             )
+        mark.parent.mkdir(parents=True, exist_ok=True)
         write_json(mark, {"name": self.matrix.name})
         write_text(self.folders.root / "matrix.toml", self.file.read_text(encoding="utf-8"))
 
     def check_data(self) -> None:
-        """Everything that jobs read and no job makes.
+        """Check that everything is there that jobs read and no job makes.
 
         Raises:
-            InputError: a dataset is not there; all are named.
+            InputError: something is missing; all of it is named.
         """
-        problems, ways_out = [], []
+        problems, hints = [], []
         for dataset in self.matrix.datasets:
             name = self.folders.dataset_name(dataset)
             needed = [] if dataset.prepare else [self.folders.raw / name / "dataset.json"]
             if not dataset.preprocess:
-                plans = {r.plans for r in self.matrix.rows_of(dataset)}
+                plans = {row.plans for row in self.matrix.rows_of(dataset)}
                 needed += [self.folders.preprocessed / name / f"{p}.json" for p in sorted(plans)]
                 needed += [splits := self.folders.preprocessed / name / "splits_final.json"]
                 if not splits.exists():
-                    ways_out.append(
+                    hints.append(
                         "Put a splits_final.json there: nnU-Net would make one in the first training, and then all "
                         "that is done would count as of another split."
                     )
@@ -95,32 +113,54 @@ class Benchmark:
                 needed += [self.folders.raw / name / sub for sub in ("imagesTs", "labelsTs")]
             problems += [f"There is no {path}." for path in needed if not path.exists()]
         if problems:
-            ways_out.insert(0, "Convert the dataset first (nnunet_ext convert --help); --split paper holds cases out.")
-        if path := self._missing_sam_weights():
+            hints.insert(0, "Convert the dataset first (nnunet_ext convert --help); --split paper holds cases out.")
+        for checkpoint, path in self._missing_sam_weights().items():
             problems.append(f"Some trainers begin with SAM's weights, and there is no {path}.")
-            ways_out.append(weights.hint(path))
+            hints.append(weights.hint(path, checkpoint))
         if problems:
-            raise InputError(*problems, hint=" ".join(ways_out))
+            raise InputError(*problems, hint=" ".join(hints))
 
-    def _missing_sam_weights(self) -> Path | None:
-        """Where they should be, if a training that is still to be done begins with them and they are not there."""
-        begin = [j for j in self.jobs if j.kind == "train" and names.begins_with_sam(j.facts["trainer"])]
-        if all(SAM_CHECKPOINT in j.environment or self.store.is_done(j) for j in begin):
-            return None
-        path = weights.location()
-        return path if path is not None and not path.exists() else None
+    def _missing_sam_weights(self) -> dict[weights.Checkpoint, Path]:
+        """Return where files should be with which a training begins that is still to be done."""
+        pretrained = {row.trainer: row.entry.pretrained for row in self.matrix.rows if row.entry.pretrained}
+        begin = [job for job in self.jobs if job.kind == "train" and job.facts["trainer"] in pretrained]
+        todo = [job for job in begin if SAM_CHECKPOINT not in job.environment and not self.store.is_done(job)]
+        wanted = {weights.CHECKPOINTS[pretrained[job.facts["trainer"]]] for job in todo}
+        paths = {checkpoint: weights.location(checkpoint) for checkpoint in wanted}
+        return {checkpoint: path for checkpoint, path in paths.items() if path is not None and not path.exists()}
+
+    def run(
+        self, *, executor: str = workflow.LOCAL, parallel: int | None = None, passed: Sequence[str] = ()
+    ) -> Outcome:
+        """Run whatever is not done, and say so line by line.
+
+        Args:
+            executor, parallel, passed: see `workflow.run`.
+        """
+        parallel = parallel or workflow.default_parallel(self.matrix, executor)
+        for job in self.jobs:
+            self.store.mark(job)
+        watch = Watch(self.jobs, self.store, parallel=parallel or 1, slurm=executor == "slurm")
+        if not passed and all(line.status == "done" for line in watch.lines):
+            return Outcome(watch.lines)
+        code = workflow.run(self.jobs, self.matrix, executor=executor, parallel=parallel, passed=passed, watch=watch)
+        if code == 0:
+            done = all(line.status == "done" for line in watch.lines)
+            return Outcome(watch.lines, said="" if done else self._snakemake_log.read_text(errors="replace"))
+        return Outcome(watch.lines, [f for line in watch.lines if (f := self._failure(line, watch.lines)) is not None])
 
     @property
-    def devices(self) -> list[str]:
-        """The GPUs of this machine; none where the matrix does not want any."""
-        return gpu.visible() if self.matrix.device == "cuda" else []
+    def _snakemake_log(self) -> Path:
+        return self.folders.root / "logs" / "snakemake.log"
 
-    def run_here(self, *, parallel: int = 1, watch: Watch = lambda outcome: None) -> Outcome:
-        """On this machine, so many jobs at a time, those that compute on a GPU on one each."""
-        return LocalExecutor(self.jobs, self.store, parallel=parallel, devices=self.devices, watch=watch).run()
-
-    def run_on_slurm(self, *, watch: Watch = lambda outcome: None, wait: bool = True) -> Outcome:
-        """On the cluster that this machine submits to."""
-        from nnunet_ext.benchmark.executors.slurm import SlurmExecutor
-
-        return SlurmExecutor(self.jobs, self.store, self.matrix.slurm, watch=watch).run(wait=wait)
+    def _failure(self, line: Line, lines: Sequence[Line]) -> Failure | None:
+        """Return why a job is not done; None if it is, or waits for one that is not."""
+        done = {other.job.id for other in lines if other.status == "done"}
+        log = self.store.log(line.job)
+        if line.status == "failed":
+            return Failure(line.job.id, line.detail, log)
+        if line.status in ("interrupted", "running"):
+            return Failure(line.job.id, "it was ended from outside: cancelled, or out of time", log)
+        if line.status == "waiting" and done.issuperset(line.job.needs):
+            return Failure(line.job.id, "Snakemake did not get it started", self._snakemake_log)
+        return None

@@ -44,57 +44,83 @@ nnUNet_results below --out, because nnU-Net's folders carry none.
   [slurm]                            # partition, account, qos, constraint, gres, gpus, cpus, mem_gb, parallel,
   partition = "gpu"                  # max_timeouts, signal_delay_s, setup = ["module load ..."]
   minutes = {train = 2880}           # prepare, plan, train, predict, evaluate
+
+`run` hands the jobs to Snakemake. Words after -- are arguments of Snakemake, and --profile is its own:
+  nnunet_ext benchmark run smoke --executor slurm -- --slurm-reservation mine
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.common.errors import InputError
 
 if TYPE_CHECKING:
-    from nnunet_ext.benchmark.benchmark import Benchmark
-    from nnunet_ext.benchmark.executors.local import Outcome
+    from nnunet_ext.benchmark.benchmark import Benchmark, Outcome
 
-HELP = "compare models on datasets, folds and seeds, here or on a SLURM cluster"
+HELP = "compare models on datasets, folds and seeds, here or on a cluster"
+
+
+class _Step(argparse.ArgumentParser):
+    """Keeps what stands after ``--``, which argparse would try to understand, as `passed`."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse what stands before it."""
+        words = list(args)
+        cut = words.index("--") if "--" in words else len(words)
+        namespace, rest = super().parse_known_args(words[:cut], namespace)
+        namespace.passed = words[cut + 1 :]
+        return namespace, rest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One sub-command per step."""
-    steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
+    """Add one sub-command per step."""
+    steps = parser.add_subparsers(dest="step", metavar="STEP", required=True, parser_class=_Step)
     plan = steps.add_parser("plan", help="print every job's command, as a bash script")
-    plan.set_defaults(step_run=_plan)
-    run = steps.add_parser("run", help="run whatever is not done")
-    run.set_defaults(step_run=_run)
-    run.add_argument("--executor", choices=("local", "slurm"), default="local", help="default: %(default)s")
-    run.add_argument("--jobs", type=int, metavar="N", help="local: jobs at a time; default: one per GPU, else one")
-    run.add_argument("--no-wait", action="store_true", help="slurm: submit and return; status and report tell the rest")
+    plan.add_argument(
+        "--snakefile", type=Path, metavar="FILE", help="write a Snakemake workflow instead (and FILE.json)"
+    )
+    run = steps.add_parser("run", help="run whatever is not done", epilog="Words after -- are arguments of Snakemake.")
+    run.add_argument("--executor", metavar="NAME", help="local (default), slurm, or another that Snakemake has")
+    run.add_argument("--jobs", type=int, metavar="N", help="jobs at a time; default: one per GPU, else one")
+    run.add_argument("--profile", metavar="DIR", help="profile of Snakemake, for instance of a cluster")
+    run.add_argument("--no-wait", action="store_true", help="go on in the background; status and report tell the rest")
     status = steps.add_parser("status", help="what is done, what runs, how far")
-    status.set_defaults(step_run=_status)
     report = steps.add_parser("report", help="compare whatever is finished")
-    report.set_defaults(step_run=_report)
-    for sub in (plan, run, status, report):
+    for sub, step in ((plan, _plan), (run, _run), (status, _status), (report, _report)):
         sub.add_argument("matrix", metavar="MATRIX", help="a TOML file, or lits-table1, busi-table1, smoke")
         sub.add_argument("--out", type=Path, metavar="DIR", help="folder to work in (default: benchmark_NAME)")
+        sub.set_defaults(step_run=step)
 
 
 def run(args: argparse.Namespace) -> int:
-    """The step that was asked for."""
+    """Run the step that was asked for."""
     if os.name != "posix":
         raise InputError("The benchmark runs on Linux and macOS.", hint="On Windows, run it in WSL.")
+    if args.passed and args.step != "run":
+        raise InputError(f"benchmark {args.step} passes nothing on to Snakemake: {' '.join(args.passed)}")
     from nnunet_ext.benchmark.benchmark import Benchmark
 
     return args.step_run(Benchmark.of(args.matrix, args.out), args)
 
 
 def _plan(benchmark: Benchmark, args: argparse.Namespace) -> int:
+    if args.snakefile:
+        from nnunet_ext.benchmark import workflow
+        from nnunet_ext.common.files import check_writable
+
+        check_writable(args.snakefile, "Name another file with --snakefile.")
+        workflow.write(args.snakefile, benchmark.jobs, benchmark.matrix, "slurm")
+        print(f"Its jobs are in {args.snakefile}.json. Run it with: snakemake --snakefile {args.snakefile} --cores N")
+        return 0
     from nnunet_ext.benchmark.jobs import script
 
     print(script(benchmark.jobs, benchmark.matrix.title or benchmark.matrix.name), end="")
@@ -102,52 +128,76 @@ def _plan(benchmark: Benchmark, args: argparse.Namespace) -> int:
 
 
 def _run(benchmark: Benchmark, args: argparse.Namespace) -> int:
-    from nnunet_ext.benchmark import views
-
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs {args.jobs} is less than one.")
     benchmark.check_data()
     benchmark.claim_folder()
-    slurm = args.executor == "slurm"
-    parallel = benchmark.matrix.slurm.parallel if slurm else args.jobs or max(1, len(benchmark.devices))
-    with _ended_like_interrupted(), views.view(benchmark.jobs, benchmark.store, parallel) as watch:
-        if slurm:
-            outcome = benchmark.run_on_slurm(watch=watch, wait=not args.no_wait)
-        else:
-            outcome = benchmark.run_here(parallel=parallel, watch=watch)
+    if args.no_wait:
+        return _run_in_background(benchmark, args)
+    profile = ["--profile", args.profile] if args.profile else []
+    executor = args.executor or ("" if profile else "local")
+    with _ended_like_interrupted():
+        outcome = benchmark.run(executor=executor, parallel=args.jobs, passed=[*profile, *args.passed])
     return _tell(benchmark, outcome, args)
 
 
-@contextlib.contextmanager
+def _run_in_background(benchmark: Benchmark, args: argparse.Namespace) -> int:
+    from nnunet_ext.benchmark import workflow
+
+    with workflow.claimed(benchmark.folders.root):
+        pass  # nothing runs here yet
+    words = ["benchmark", "run", args.matrix]
+    for option in ("out", "executor", "jobs", "profile"):
+        value = getattr(args, option)
+        words += [f"--{option}", str(value)] if value is not None else []
+    log = benchmark.folders.root / "logs" / "run.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nnunet_ext", *words, *(["--", *args.passed] if args.passed else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    print(f"process {process.pid} goes on; what it says: {log}")
+    return 0
+
+
+@contextmanager
 def _ended_like_interrupted() -> Iterator[None]:
-    """SIGTERM is Ctrl-C: running jobs are stopped, and say so. Afterwards, and in later children, it is what it was."""
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Make SIGTERM and a closed terminal Ctrl-C, so that running jobs are stopped; later they are what they were."""
+    former = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _tell(benchmark: Benchmark, outcome: Outcome, args: argparse.Namespace) -> int:
-    """What became of it; 1 if something failed."""
+    """Say what became of it; returns 1 if something failed."""
+    from nnunet_ext.benchmark.status import STATES
+
+    print(outcome.said, end="")
     for failure in outcome.failures:
-        print(f"\nfailed: {failure.job.id}: {failure.reason}\n  log: {failure.log}", file=sys.stderr)
-        for line in failure.tail().splitlines():
+        print(f"\nfailed: {failure.job_id}: {failure.reason}\n  log: {failure.log}", file=sys.stderr)
+        for line in failure.tail():
             print(f"  | {line}", file=sys.stderr)
-    counts = ", ".join(
-        f"{n} {s}" for s in ("done", "running", "waiting", "failed", "skipped") if (n := outcome.count(s))
-    )
-    print(f"\n{benchmark.folders.root}: {len(benchmark.jobs)} jobs, {counts}")
+    states = [line.status for line in outcome.lines]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
+    print(f"\n{benchmark.folders.root}: {len(states)} jobs, {counts}")
     where = f" --out {args.out}" if args.out else ""
     print(f"next: nnunet_ext benchmark report {args.matrix}{where}")
     return 1 if outcome.failures else 0
 
 
 def _status(benchmark: Benchmark, args: argparse.Namespace) -> int:
-    from nnunet_ext.benchmark import progress, views
+    from nnunet_ext.benchmark import status, workflow
 
-    lines = progress.lines(benchmark.jobs, benchmark.store)
-    print("\n".join(views.table(lines)))
+    lines = status.lines(benchmark.jobs, benchmark.store, workflow.queue(benchmark.folders.root))
+    width = max(len(line.job.id) for line in lines)
+    print("\n".join([*(line.text(width) for line in lines), status.summary(lines)]))
     return 0
 
 

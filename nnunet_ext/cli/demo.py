@@ -64,7 +64,7 @@ OMP_NUM_THREADS = 1  # both trainings run at the same time
 """
 CONTENT = (
     *("LiTS", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"),
-    *("predictions", "evaluations", "report", "jobs", "logs", "benchmark.json", "matrix.toml"),
+    *("predictions", "evaluations", "report", "jobs", "logs", ".snakemake", "benchmark.json", "matrix.toml"),
 )
 
 

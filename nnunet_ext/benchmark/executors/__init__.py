@@ -1,1 +1,0 @@
-"""Where jobs run: on this machine, or on a SLURM cluster."""

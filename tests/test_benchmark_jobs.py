@@ -154,6 +154,8 @@ def test_what_a_change_repeats(nnunet_folders: Path) -> None:
 
     assert repeated() == set()
     assert repeated(environment={"nnUNet_def_n_proc": 3}) == set()
+    assert repeated(environment={"NNUNET_EXT_RECOMPUTE": 1, "NNUNET_EXT_SLIM_CHECKPOINTS": 1}) == set()
+    assert repeated(environment={"NNUNET_EXT_SAM_CHECKPOINT": "random"}) != set()
     assert repeated(budget={"epochs": 3}) == {"train RA", "predict RA", "evaluate RA"}
     assert repeated(arguments={"evaluate": "--tolerance 1"}) == {"evaluate RA", "evaluate stock"}
     assert len(repeated(arguments={"plan": "-gpu_memory_target 4"})) == 8

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.common.environment import EPOCHS, ITERATIONS, SEED, VAL_ITERATIONS
+from nnunet_ext.common.environment import EPOCHS, ITERATIONS, MEMORY, PREFIX, SEED, VAL_ITERATIONS
 
 FROM_MATRIX = (EPOCHS, ITERATIONS, VAL_ITERATIONS, SEED)  # variables that come from the matrix or not at all
 
@@ -82,8 +82,8 @@ class Jobs:
     def add(self, *, data: str = "", **values: Any) -> Job:
         """Add a job that comes after those it needs.
 
-        Its hash follows from the command, the variables that change results (NNUNET_EXT_...) and the hashes of what it
-        needs, wherever the benchmark's folder is.
+        Its hash follows from the command, the variables that change results (NNUNET_EXT_..., but those on memory)
+        and the hashes of what it needs, wherever the benchmark's folder is.
 
         Args:
             data: stands for files that it reads and no other job writes.
@@ -92,7 +92,7 @@ class Jobs:
         job = Job(**values)
         if job.id in self._by_id:
             raise ValueError(f"two jobs {job.id}")
-        deciding = {k: v for k, v in sorted(job.environment.items()) if k.startswith("NNUNET_EXT_")}
+        deciding = {k: v for k, v in sorted(job.environment.items()) if k.startswith(PREFIX) and k not in MEMORY}
         content = [job.command, deciding, [self[n].hash for n in job.needs], data]
         text = json.dumps(content, ensure_ascii=False).replace(str(self.root), "{root}")
         job = Job(**values, hash=hashlib.sha256(text.encode()).hexdigest()[:16])

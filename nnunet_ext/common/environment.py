@@ -14,6 +14,9 @@ SLIM_CHECKPOINTS = "NNUNET_EXT_SLIM_CHECKPOINTS"
 RECOMPUTE = "NNUNET_EXT_RECOMPUTE"
 SAM_CHECKPOINT = "NNUNET_EXT_SAM_CHECKPOINT"
 
+PREFIX = "NNUNET_EXT_"
+MEMORY = (SLIM_CHECKPOINTS, RECOMPUTE)  # how a result is computed and kept; all others decide what it is
+
 
 def integer(name: str, minimum: int = 1) -> int | None:
     """Read the value of an environment variable; None where it is not set.

@@ -14,7 +14,7 @@ DEVIATIONS = ("docs/deviations.md", "nnunet_ext/report/deviations.md")
 
 
 class build_startup(Command):
-    """Copy the start-up files beside the package.
+    """Copy the start-up files next to the package.
 
     An editable install gets a copy of the hook itself too: a checkout that is moved or deleted must not make every
     interpreter of the environment complain at start-up.

@@ -15,6 +15,10 @@ DESIGN = ROOT / "docs" / "design.md"
 OUTSIDE = {"nnunet_ext", "__main__", "run", "ext_trainer"}  # of the order, says docs/design.md
 LONGEST = 400  # lines of a file
 SHARED_NAMES = {"lits", "busi", "raunet", "samus", "sam"}  # datasets and networks; and a verb is called as its room
+ODD_WORDS = re.compile(  # not idiomatic English; docs/design.md has the words
+    r"\b(beside|told|way_out|"
+    r"(?<!here )(is|are) no (folder|file|directory|picture|model|key|number|class|checkpoint)s?)\b"
+)
 
 
 def rooms() -> list[str]:
@@ -100,3 +104,11 @@ def test_no_two_modules_of_one_name() -> None:
         if not file.name.startswith("__") and room(module) != "cli" and file.stem not in SHARED_NAMES:
             names.setdefault(file.stem, []).append(module)
     assert {name: places for name, places in names.items() if len(places) > 1} == {}
+
+
+def test_odd_words() -> None:
+    files = [f for f in PACKAGE.rglob("*") if f.suffix in (".py", ".j2", ".toml")]
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    texts = {str(f.relative_to(ROOT)): f.read_text(encoding="utf-8") for f in [*files, *pages]}
+    found = {name: match[0] for name, text in texts.items() if (match := ODD_WORDS.search(text))}
+    assert found == {}

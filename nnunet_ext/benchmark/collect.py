@@ -130,7 +130,7 @@ def _budget(variables: dict[str, str]) -> str:
 
 def _run(benchmark: Benchmark, job: Job) -> Run:
     manifest, evaluation = read_json(Path(job.manifest)), Evaluation.load(Path(job.outputs[0]))
-    # unseeded repeats are told apart by the seed of the folder that they are in
+    # unseeded repeats are distinguished by the seed of the folder that they are in
     facts = ("dataset", "trainer", "plans", "configuration", "fold", "prompts", "seed")
     info = {key: job.facts[key] for key in facts} | {"name": job.facts["row"], "versions": manifest["versions"]}
     train = next(other for other in benchmark.jobs.with_needs(job) if other.kind == "train")

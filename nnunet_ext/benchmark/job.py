@@ -1,6 +1,6 @@
 """Runs one job and writes down what became of it: ``python -m nnunet_ext.benchmark.job WORKFLOW.json ID``.
 
-Snakemake's rules run it, here and on the nodes of a cluster. It ends its command when it is told to end (SIGINT,
+Snakemake's rules run it, here and on the nodes of a cluster. It ends its command when it is asked to end (SIGINT,
 SIGTERM) or when Snakemake is gone; if it is killed itself, the job's next attempt ends what it left behind.
 """
 
@@ -39,7 +39,7 @@ KILLED_IN = 300.0  # seconds after which SLURM has killed a job that it ends
 
 
 class StoppedError(Exception):
-    """The job was told to end."""
+    """The job was asked to end."""
 
 
 class Worker:
@@ -56,12 +56,12 @@ class Worker:
         left = _time_left() if self.slurm else math.inf
         self.deadline = time.time() + max(left - self.slurm.get("signal_delay_s", 0), left / 2)
         self.locks: list[Lock] = []
-        self.parent, self.told = os.getppid(), False
+        self.parent, self.ending = os.getppid(), False
         self.record, self.device = Record(), ""
 
     def stop(self, *_: object) -> None:
         """Take note of a signal to end."""
-        self.told = True
+        self.ending = True
 
     def run(self) -> int:
         """Run the job; 0 as well where it is done already."""
@@ -94,7 +94,7 @@ class Worker:
         time.sleep(KILLED_IN)
 
     def _pause(self, seconds: float = 0.2) -> None:
-        if self.told or os.getppid() != self.parent:
+        if self.ending or os.getppid() != self.parent:
             raise StoppedError
         time.sleep(seconds)
 
@@ -198,7 +198,7 @@ class Worker:
         """Wait for the command, with an eye on its memory on GPUs; None if it had to be stopped."""
         looked = time.monotonic()
         try:
-            while not self.told and os.getppid() == self.parent and time.time() < self.deadline:
+            while not self.ending and os.getppid() == self.parent and time.time() < self.deadline:
                 with suppress(subprocess.TimeoutExpired):
                     return command.wait(0.5)
                 if self.job.gpu and time.monotonic() - looked > LOOK:
@@ -230,7 +230,7 @@ class Worker:
 
 
 def find(name: str) -> str | None:
-    """Return the path of a console script, which is looked for beside this interpreter, then on PATH."""
+    """Return the path of a console script, which is looked for next to this interpreter, then on PATH."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return shutil.which(name, path=path)
 

@@ -124,7 +124,7 @@ class Watch:
         self.since = time.time()
         self.lines = self._look()
         self.seen = {line.job.id: line.status for line in self.lines}
-        self.told: dict[str, float] = {}
+        self.said: dict[str, float] = {}
 
     def _look(self) -> list[Line]:
         return lines(self.jobs, self.store, queue(self.store.root) if self.slurm else {}, self.since)
@@ -136,9 +136,9 @@ class Watch:
         for line in self.lines:
             new = line.status != self.seen[line.job.id] and line.status != "waiting"
             changed |= new
-            if new or (line.status == "running" and line.detail and now - self.told.get(line.job.id, 0) > QUIET):
+            if new or (line.status == "running" and line.detail and now - self.said.get(line.job.id, 0) > QUIET):
                 sys.stdout.write(f"{line.text()}\n")
-                self.told[line.job.id] = now
+                self.said[line.job.id] = now
             self.seen[line.job.id] = line.status
         if changed:
             sys.stdout.write(f"            {summary(self.lines, self.parallel)}\n")

@@ -1,4 +1,4 @@
-"""What is known of every job: a record and a lock each, and a manifest beside every result."""
+"""What is known of every job: a record and a lock each, and a manifest with every result."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def write_manifest(job: Job, record: Record, needed: Sequence[Job], store: Store
         Path(job.environment.get(name, "")) / str(job.facts.get("dataset", ""))
         for name in ("nnUNet_raw", "nnUNet_preprocessed")
     )
-    read = ("splits_final.json", f"{job.facts.get('plans')}.json")  # by a training, beside the cases
+    read = ("splits_final.json", f"{job.facts.get('plans')}.json")  # by a training, besides the cases
     trained = [j for j in needed if j.kind == "train" and Path(j.manifest).is_file()]
     written = read_json_if_any(Path(trained[0].manifest)).get("sha256", {}) if trained else {}  # others by now
     sums = {name: written[name] if name in written else _sha256(preprocessed / name) for name in read}

@@ -87,7 +87,7 @@ METRICS = (
            "differing pixels; not a distance in the image", "3D images", ranked=False),
 )  # fmt: skip
 BY_KEY = {m.key: m for m in METRICS}
-DEFAULT_METRICS = ("dice", "iou", "hd95", "assd", "nsd", "lesion_f1")  # what models are compared by unless told
+DEFAULT_METRICS = ("dice", "iou", "hd95", "assd", "nsd", "lesion_f1")  # what models are compared by
 COUNTS = ("tp", "fp", "fn", "tn")  # of voxels, which every row has before the metrics
 TOLERANCE = 2.0  # of NSD by default, in mm or pixels
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lits_source import tree
 from PIL import Image
 from scipy import ndimage
 
@@ -18,11 +18,6 @@ from nnunet_ext.phantom.ultrasound import Probe, Tissue, diameters, response
 
 SIZE = 128
 FEW = {"benign": 4, "malignant": 2, "normal": 2, "size": SIZE}
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def grey(path: Path) -> np.ndarray:
@@ -65,7 +60,7 @@ def test_layout_and_modes(written: Path) -> None:
 
 def test_bytes_depend_on_neither_processes_nor_counts(written: Path, tmp_path: Path) -> None:
     busi.write_busi(out=tmp_path, benign=2, malignant=1, normal=0, size=SIZE, num_processes=2)
-    ours, others = digests(tmp_path), digests(written)
+    ours, others = tree(tmp_path), tree(written)
     assert len(ours) >= 6
     assert ours == {name: others[name] for name in ours}
 
@@ -187,7 +182,7 @@ def test_diameters_of_an_ellipse() -> None:
 def test_resumes_and_skips(tmp_path: Path) -> None:
     arguments = {"out": tmp_path, "benign": 2, "malignant": 1, "normal": 1, "size": 64}
     assert busi.write_busi(**arguments) == 4
-    before = digests(tmp_path)
+    before = tree(tmp_path)
     stamp = (tmp_path / "benign" / "benign (1).png").stat().st_mtime_ns
     (tmp_path / "benign" / "benign (2)_mask.png").unlink()
     (tmp_path / "benign" / ".benign (2).png.4194305.partial").touch()  # of a process that was killed
@@ -195,9 +190,9 @@ def test_resumes_and_skips(tmp_path: Path) -> None:
     assert busi.write_busi(**arguments, track=lambda items, total, **_: seen.append(total) or items) == 1
     assert seen == [1]
     assert (tmp_path / "benign" / "benign (1).png").stat().st_mtime_ns == stamp
-    assert digests(tmp_path) == before
+    assert tree(tmp_path) == before
     assert busi.write_busi(**arguments, seed=5) == 4, "other arguments, other files"
-    assert digests(tmp_path) != before
+    assert tree(tmp_path) != before
 
 
 def test_masks_of_an_earlier_draw_are_removed(tmp_path: Path) -> None:
@@ -222,10 +217,10 @@ def test_real_pictures_are_never_overwritten(tmp_path: Path) -> None:
     real = tmp_path / "benign" / "benign (1).png"
     real.parent.mkdir()
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(real)
-    before = sorted(tmp_path.rglob("*")), digests(tmp_path)
+    before = sorted(tmp_path.rglob("*")), tree(tmp_path)
     with pytest.raises(InputError, match="not a phantom"):
         busi.write_busi(out=tmp_path, **FEW)
-    assert (sorted(tmp_path.rglob("*")), digests(tmp_path)) == before
+    assert (sorted(tmp_path.rglob("*")), tree(tmp_path)) == before
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

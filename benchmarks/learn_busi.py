@@ -125,7 +125,8 @@ def notes(work: Path, args: argparse.Namespace) -> list[str]:
         "family resizes that to its own 256 x 256 inside. Nobody is given clicks for a prediction.",
         "",
         f"The comparison is by samples: {args.passes} passes for every model, seed {args.seed}, one run each. Loss, "
-        "optimiser, schedule, augmentation and mirroring in prediction are each recipe's own. Minutes are those of all "
+        "optimiser, schedule, augmentation and mirroring are each recipe's own, and so is the checkpoint: "
+        "that of the lowest validation loss for SAM's family, the final one for the others. Minutes are those of all "
         "epochs with their validation; they are reported, not equalised.",
         "",
         "Test images are predicted at their own size, and HD95 is in pixels of that size (BUSI has no pixel spacing). "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -76,14 +75,14 @@ def long_training(jobs: Jobs) -> Job:
 
 
 def once_running(jobs: Jobs, job: Job, *command: str) -> Callable[[], None]:
-    """Run one of SLURM's commands on a job, with its number at the end (else Ctrl-C), when its command is at work."""
+    """Run one of SLURM's commands on a job, with its number at the end, as soon as its command is at work."""
     acted: list[str] = []
 
     def act() -> None:
         record = Store(jobs.root).record(job)
         if not acted and record.state == "running" and Path(job.folder).exists():
             acted.append(record.slurm)
-            subprocess.run([*command, record.slurm], check=True) if command else signal.raise_signal(signal.SIGINT)
+            subprocess.run([*command, record.slurm], check=True)
 
     return act
 
@@ -151,18 +150,6 @@ def test_a_cancelled_job_takes_what_needs_it_and_goes_on_next_time(
     assert not (tmp_path / "needs").exists()
     assert set(states(run(jobs)).values()) == {"done"}
     assert Store(tmp_path).record(job).attempts[-1].continued
-
-
-def test_ctrl_c_cancels_what_was_submitted(cluster: slurm_cluster.Cluster, tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path)
-    job = long_training(jobs)
-    with pytest.raises(KeyboardInterrupt):
-        run(jobs, once_running(jobs, job))
-    end = time.monotonic() + 60
-    while workflow.queue(tmp_path):
-        assert time.monotonic() < end
-        time.sleep(0.2)
-    assert Store(tmp_path).record(job).state == "interrupted"
 
 
 def test_a_killed_runners_jobs_are_seen_and_replaced(cluster: slurm_cluster.Cluster, tmp_path: Path) -> None:

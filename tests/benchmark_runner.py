@@ -18,8 +18,9 @@ from nnunet_ext.benchmark import matrix_file
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.commands import Folders
 from nnunet_ext.benchmark.jobs import Job, Jobs
-from nnunet_ext.benchmark.store import Store, alive
+from nnunet_ext.benchmark.store import Store
 from nnunet_ext.cli.benchmark import _ended_like_interrupted
+from nnunet_ext.common.processes import is_running
 
 EPOCH = float(os.environ.get("SECONDS_PER_EPOCH", "0.05"))
 MATRIX = {"name": "m", "datasets": [{"id": 29}], "rows": [{"trainer": "nnUNetTrainer"}]}
@@ -82,7 +83,7 @@ def train(folder: Path, epochs: int, proceed: bool) -> None:
 def _alone(folder: Path) -> None:
     mark = folder / "alone"
     other = int(mark.read_text() or 0) if mark.exists() else 0
-    if other and alive(other):
+    if other and is_running(other):
         _say(folder / "doubled", f"{os.getpid()} beside {other}")
     mark.write_text(str(os.getpid()))
 

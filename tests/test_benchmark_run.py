@@ -24,8 +24,9 @@ from nnunet_ext.benchmark import job, workflow
 from nnunet_ext.benchmark.benchmark import Outcome
 from nnunet_ext.benchmark.job import Worker
 from nnunet_ext.benchmark.jobs import Jobs
-from nnunet_ext.benchmark.store import Attempt, Lock, Record, Store, alive, is_held
+from nnunet_ext.benchmark.store import Attempt, Lock, Record, Store, is_held
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.processes import is_running
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 needs_snakemake = pytest.mark.skipif(
@@ -409,11 +410,11 @@ def test_without_snakemake_it_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @linux
 def test_a_process_that_only_waits_to_be_reaped_is_not_alive() -> None:
-    assert alive(os.getpid())
+    assert is_running(os.getpid())
     child = subprocess.Popen(["true"])
-    wait_for(lambda: not alive(child.pid))
+    wait_for(lambda: not is_running(child.pid))
     child.wait()
-    assert not alive(child.pid)
+    assert not is_running(child.pid)
 
 
 def start(root: Path, seconds_per_epoch: float = 0.05) -> subprocess.Popen:

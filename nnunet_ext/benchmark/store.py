@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from nnunet_ext.benchmark.jobs import Job
 from nnunet_ext.common.files import read_json_if_any, sha256, write_json
+from nnunet_ext.common.processes import is_running
 from nnunet_ext.common.provenance import commit, machine, versions
 
 FORMAT = 1  # of manifests
@@ -181,7 +182,7 @@ class Lock:
         A lock that is held proves that its process group exists, so that no other can have its number.
         """
         host, pid, group = self.holder()
-        if group and host == socket.gethostname() and not alive(pid):
+        if group and host == socket.gethostname() and not is_running(pid):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
 
@@ -192,17 +193,6 @@ def is_held(file: Path) -> bool:
     held = file.exists() and not lock.take(note=False)
     lock.release()
     return held
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process of this number runs on this host; one that only waits to be reaped does not."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except ProcessLookupError:
-        return False
-    except OSError:  # not ours, or no /proc
-        return True
 
 
 def write_manifest(job: Job, record: Record, needed: Sequence[Job], store: Store) -> None:

@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 from nnunet_ext.benchmark.job import GPUS
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.matrix import KINDS, Matrix, Slurm
-from nnunet_ext.benchmark.store import Lock, alive
+from nnunet_ext.benchmark.store import Lock
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import write_json, write_text
-from nnunet_ext.common.processes import cpus
+from nnunet_ext.common.processes import cpus, is_running
 from nnunet_ext.common.provenance import nvidia_smi
 
 LOCAL = "local"
@@ -166,7 +166,7 @@ def claimed(root: Path) -> Iterator[Lock]:
     lock = Lock(root / "jobs" / "run.lock")
     while not lock.take():
         host, pid, _ = lock.holder()
-        if host and (host != socket.gethostname() or alive(pid)):
+        if host and (host != socket.gethostname() or is_running(pid)):
             raise InputError(
                 f"Process {pid} on {host} is at work in {root}.",
                 hint="Wait for it, or stop it with Ctrl-C or kill; benchmark status says how far it is.",

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nnunet_ext.common.errors import InputError
@@ -23,16 +24,19 @@ def cpus() -> int:
 
 
 def is_running(process: int) -> bool:
-    """Return whether a process of this number runs on this machine; True where that cannot be found out."""
+    """Return whether a process of this number runs on this machine; True where that cannot be found out.
+
+    One that has ended and only waits to be reaped does not run.
+    """
     if os.name != "posix":
         return True  # signal 0 would end the process there
     try:
         os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass  # somebody else's
-    return True
+    except OSError:  # somebody else's, or no /proc
+        return True
 
 
 def finished(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nnunet_ext.architectures.raunet.unet import UNet, UNet3D
     from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
     from nnunet_ext.comparison.comparer import compare
-    from nnunet_ext.dataset_conversion.convert import convert_busi, convert_lits
+    from nnunet_ext.dataset_conversion import convert_busi, convert_lits
     from nnunet_ext.evaluation.evaluator import evaluate
     from nnunet_ext.inference.model_folder import load_model
     from nnunet_ext.metrics.surface import surface_distances
@@ -47,8 +47,8 @@ _ADDRESSES = {
     "UNet3D": "nnunet_ext.architectures.raunet.unet:UNet3D",
     "build_report": "nnunet_ext.report.build:build_report",
     "compare": "nnunet_ext.comparison.comparer:compare",
-    "convert_busi": "nnunet_ext.dataset_conversion.convert:convert_busi",
-    "convert_lits": "nnunet_ext.dataset_conversion.convert:convert_lits",
+    "convert_busi": "nnunet_ext.dataset_conversion:convert_busi",
+    "convert_lits": "nnunet_ext.dataset_conversion:convert_lits",
     "evaluate": "nnunet_ext.evaluation.evaluator:evaluate",
     "load_model": "nnunet_ext.inference.model_folder:load_model",
     "surface_distances": "nnunet_ext.metrics.surface:surface_distances",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,23 @@ import lits_source
 import numpy as np
 import pytest
 
-from nnunet_ext.cli.convert import DATASETS
+from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.dataset_conversion import engine
+from nnunet_ext.dataset_conversion import READERS, convert, engine
 from nnunet_ext.dataset_conversion.nifti import Volumes
-from nnunet_ext.dataset_conversion.pairing import Named, pair
 from nnunet_ext.dataset_conversion.png import Pictures
-from nnunet_ext.dataset_conversion.types import Case, Format, Found, Reader, Settings
+from nnunet_ext.dataset_conversion.types import Case, Format, Found, Named, Reader, Settings, pair
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThirdReader(Reader):
     """images/NAME with masks/NAME."""
 
-    description, reference, licence, channel, planner = "Kidneys", "nobody", "CC0", "any", "ExperimentPlanner"
+    command, dataset_id, dataset_name, planning = "kidneys", 7, "Kidneys", "-c 3d_fullres"
+    description, reference, licence, channel = "Kidneys", "nobody", "CC0", "any"
+    tenths = (3, 2)
 
-    images: Format
+    images: Format = field(default_factory=Pictures)
 
     def options(self) -> dict[str, Any]:
         return {"converter": "third"}
@@ -71,14 +71,14 @@ def test_a_third_dataset(nnunet_folders: Path, make: Callable, images: Format, l
     source = nnunet_folders / "in"
     for n in range(10):
         make(source, f"patient_{n}")
-    settings = Settings(source=source, dataset_id=7, name="Kidneys")
-    folder = engine.run(ThirdReader(images=images), settings).folder
+    folder = convert(ThirdReader(images=images), source).folder
+    assert folder.name == "Dataset007_Kidneys"
     content = json.loads((folder / "dataset.json").read_text())
-    assert content["numTraining"] == 9
+    assert content["numTraining"] == 7
     assert content["labels"]["kidney"] == 7
     assert len(json.loads((folder / "splits_final.json").read_text())) == 5
     assert set(np.unique(label_of(folder, "patient_3"))) == {0, 7}
-    assert engine.run(ThirdReader(images=images), settings).layout is None
+    assert convert(ThirdReader(images=images), source).layout is None
     for path in (source / "masks").glob("patient_4*"):
         path.unlink()
     with pytest.raises(InputError, match=r"patient_4\S+: patient_4 is alone"):
@@ -92,9 +92,30 @@ def test_a_folder_without_any_case(nnunet_folders: Path) -> None:
         engine.run(ThirdReader(images=Volumes()), Settings(source=source, dataset_id=7, name="Kidneys"))
 
 
-@pytest.mark.parametrize("command", DATASETS)
-def test_the_command_line_says_the_split_that_the_reader_makes(command: str) -> None:
-    parser = argparse.ArgumentParser()
-    DATASETS[command].add_arguments(parser)
-    held_out, validated = DATASETS[command].reader(parser.parse_args([])).tenths
-    assert DATASETS[command].paper_split.startswith(f"{10 - held_out - validated}:{validated}:{held_out} by ")
+def test_a_lone_bad_case_cannot_be_skipped(nnunet_folders: Path) -> None:
+    source = nnunet_folders / "in"
+    pictures(source, "patient_0")
+    (source / "masks" / "patient_0.png").unlink()
+    with pytest.raises(InputError, match=r"patient_0 is alone") as caught:
+        convert(ThirdReader(), source)
+    assert "--skip-bad" not in str(caught.value)
+    with pytest.raises(InputError, match=r"in: no usable case is left"):
+        convert(ThirdReader(), source, skip_bad=True)
+
+
+def test_the_command_line_follows_the_reader(
+    nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(READERS, "kidneys", ThirdReader)
+    for n in range(10):
+        pictures(nnunet_folders / "in", f"patient_{n}")
+    assert main(["convert", "kidneys", "--source", str(nnunet_folders / "in")]) == 0
+    out = capsys.readouterr().out
+    assert "7 training cases, 3 held-out test cases" in out
+    assert "next: nnUNetv2_plan_and_preprocess -d 7 -c 3d_fullres --verify_dataset_integrity" in out
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["convert", "kidneys", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "images/NAME with masks/NAME. " in shown
+    assert "paper: 5:2:3 by patient" in shown
+    assert "default: Kidneys" in shown

@@ -7,154 +7,53 @@ when the same command is run again; a finished one is left as it is.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from nnunet_ext.common.processes import cpus
 from nnunet_ext.common.progress import progress_bar
+from nnunet_ext.dataset_conversion import READERS
+from nnunet_ext.dataset_conversion.splits import SPLITS
+from nnunet_ext.dataset_conversion.types import Outcome, Reader, Settings
 
-if TYPE_CHECKING:
-    from nnunet_ext.dataset_conversion.types import Outcome, Reader
-
+T = TypeVar("T")
 HELP = "convert a downloaded dataset into nnU-Net's raw format"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """A dataset on the command line: `add_arguments` adds its own options, `reader` makes its reader of them."""
-
-    help: str
-    description: str
-    dataset_id: int
-    name: str
-    paper_split: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    reader: Callable[[argparse.Namespace], Reader]
-
-
-def _add_lits_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--target",
-        choices=("tumour", "liver-tumour", "regions"),
-        default="tumour",
-        help="tumour: tumour against all else (default); liver-tumour: liver 1, tumour 2; "
-        "regions: liver with tumour and tumour, overlapping",
-    )
-    parser.add_argument(
-        "--file-ending", choices=(".nii", ".nii.gz"), help="of all files; default: that of most image bytes"
-    )
-
-
-def _lits_reader(args: argparse.Namespace) -> Reader:
-    from nnunet_ext.dataset_conversion.lits import LitsReader
-
-    return LitsReader(target=args.target)
-
-
-def _add_busi_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--classes",
-        nargs="+",
-        choices=("benign", "malignant", "normal"),
-        default=("benign", "malignant"),
-        metavar="CLASS",
-        help="of benign, malignant and normal; default: benign malignant",
-    )
-    parser.add_argument(
-        "--target",
-        choices=("lesion", "class"),
-        default="lesion",
-        help="lesion: lesion against all else (default); class: benign 1, malignant 2",
-    )
-    parser.set_defaults(duplicates="group")
-    duplicates = parser.add_mutually_exclusive_group()
-    duplicates.add_argument(
-        "--drop-duplicates",
-        dest="duplicates",
-        action="store_const",
-        const="drop",
-        help="keep one image of each group of near-duplicates: that of most pixels, of equal ones the first",
-    )
-    duplicates.add_argument(
-        "--ignore-duplicates",
-        dest="duplicates",
-        action="store_const",
-        const="ignore",
-        help="split image by image, as published random splits do; near-duplicates are only reported",
-    )
-
-
-def _busi_reader(args: argparse.Namespace) -> Reader:
-    from nnunet_ext.dataset_conversion.busi import BusiReader
-
-    return BusiReader(classes=tuple(args.classes), target=args.target, duplicates=args.duplicates)
-
-
-DATASETS = {
-    "lits": Dataset(
-        help="liver tumours in CT (CodaLab, Kaggle, Decathlon Task03_Liver)",
-        description="""LiTS liver tumours in CT, from CodaLab, Kaggle or the Medical Segmentation Decathlon.
-
-Reads volume-N.nii[.gz] with segmentation-N.nii[.gz], and test-volume-N.nii[.gz], in any sub-folders of DIR, or
-Task03_Liver as it is or as nnU-Net converts it. Images keep their HU values and are linked, not copied, where their
-bytes are right already.
-""",
-        dataset_id=29,
-        name="LiTS",
-        paper_split="8:1:1 by patient",
-        add_arguments=_add_lits_arguments,
-        reader=_lits_reader,
-    ),
-    "busi": Dataset(
-        help="lesions in breast ultrasound (as published, or flattened)",
-        description="""BUSI lesions in breast ultrasound, as published or flattened.
-
-Reads benign/benign (1).png with benign (1)_mask.png, _mask_1.png and so on, or images/NAME.png with masks/0/NAME.png,
-masks/1/NAME.png and so on, in any sub-folders of DIR. Images become one 8-bit channel at their own size, the masks of
-an image one label map. BUSI holds images more than once, some under two classes: near-duplicates are found and each
-group of them is kept on one side of every split.
-""",
-        dataset_id=30,
-        name="BUSI",
-        paper_split="7:1:2 by group of near-duplicates",
-        add_arguments=_add_busi_arguments,
-        reader=_busi_reader,
-    ),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one sub-command per dataset."""
     commands = parser.add_subparsers(dest="dataset", metavar="DATASET", required=True)
-    for command, dataset in DATASETS.items():
+    for command, reader in READERS.items():
+        text = inspect.cleandoc(reader.__doc__ or "")
         sub = commands.add_parser(
             command,
-            help=dataset.help,
-            description=dataset.description,
+            help=text.splitlines()[0].removesuffix("."),
+            description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        dataset.add_arguments(sub)
-        _add_common_arguments(sub, dataset)
+        reader.add_arguments(sub)
+        _add_common_arguments(sub, reader)
 
 
-def _add_common_arguments(parser: argparse.ArgumentParser, dataset: Dataset) -> None:
+def _add_common_arguments(parser: argparse.ArgumentParser, reader: type[Reader]) -> None:
     """Add what every dataset's conversion takes: the fields of `Settings`."""
+    held_out, validated = reader.tenths
+    paper = f"{10 - held_out - validated}:{validated}:{held_out} by {reader.unit}"
     parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="folder of the download")
-    parser.add_argument("--dataset-id", type=int, default=dataset.dataset_id, metavar="N", help="default: %(default)s")
-    parser.add_argument("--name", default=dataset.name, help="default: %(default)s")
+    parser.add_argument("--dataset-id", type=int, default=reader.dataset_id, metavar="N", help="default: %(default)s")
+    parser.add_argument("--name", default=reader.dataset_name, help="default: %(default)s")
     parser.add_argument(
         "--split",
-        choices=("paper", "cv5"),
-        default="paper",
-        help=f"paper: {dataset.paper_split}, test cases held out (default); cv5: 5 folds over all cases",
+        choices=SPLITS,
+        default=Settings.split,
+        help=f"paper: {paper}, test cases held out (default); cv5: 5 folds over all cases",
     )
-    parser.add_argument("--seed", type=int, default=12345, help="of the split, default: %(default)s")
+    parser.add_argument("--seed", type=int, default=Settings.seed, help="of the split, default: %(default)s")
     parser.add_argument(
         "--link",
         choices=("auto", "hard", "reflink", "symlink", "copy"),
-        default="auto",
+        default=Settings.link,
         help="for files that need no change; auto (default): the first that works of reflink, hard "
         "link, symbolic link and copy, but labels are never hard or symbolic links. Hard and symbolic links share "
         "their bytes with the download, so that editing one edits the other; symbolic links need it to stay",
@@ -174,14 +73,18 @@ def _add_common_arguments(parser: argparse.ArgumentParser, dataset: Dataset) -> 
 
 
 def run(args: argparse.Namespace) -> int:
+    """Convert, and say what was done."""
     from nnunet_ext.dataset_conversion import engine
-    from nnunet_ext.dataset_conversion.types import Settings
 
-    reader = DATASETS[args.dataset].reader(args)
-    settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings) if hasattr(args, f.name)})
-    outcome = engine.run(reader, settings, track=progress_bar)
-    _report(outcome, f"-d {args.dataset_id} -c 2d -pl {reader.planner}")
+    reader = _made(READERS[args.dataset], args)
+    outcome = engine.run(reader, _made(Settings, args), track=progress_bar)
+    _report(outcome, f"-d {args.dataset_id} {reader.planning}")
     return 0
+
+
+def _made(kind: type[T], args: argparse.Namespace) -> T:
+    """Return an object made of those arguments that are called as its fields."""
+    return kind(**{name: getattr(args, name) for name in inspect.signature(kind).parameters if hasattr(args, name)})
 
 
 def _report(outcome: Outcome, planning: str) -> None:

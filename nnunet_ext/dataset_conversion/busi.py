@@ -1,23 +1,20 @@
-"""BUSI, the Dataset of Breast Ultrasound Images, as people have it on disk.
-
-As published: folders benign, malignant and normal with ``benign (1).png``, ``benign (1)_mask.png`` and, for further
-lesions, ``benign (1)_mask_1.png`` and so on. Flattened: ``images/benign (1).png`` with ``masks/0/benign (1).png`` (or
-``benign (1)_mask.png``), further lesions in ``masks/1`` and so on. Either in any parent folder.
-"""
+"""BUSI, the Dataset of Breast Ultrasound Images, as people have it on disk."""
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.common.text import count, some
-from nnunet_ext.dataset_conversion.pairing import Named, pair
-from nnunet_ext.dataset_conversion.png import Pictures
-from nnunet_ext.dataset_conversion.types import Case, Checked, Found, Problem, Reader, Settings
+from nnunet_ext.dataset_conversion.types import Case, Checked, Found, Named, Problem, Reader, Settings, pair
+
+if TYPE_CHECKING:
+    from nnunet_ext.dataset_conversion.png import Pictures
 
 PUBLISHED = {"benign": 437, "malignant": 210, "normal": 133}  # images
 CLASSES = tuple(PUBLISHED)
@@ -32,25 +29,51 @@ _KEPT_BYTES = 1 << 29  # of decoded images, between checking and writing; all of
 
 @dataclass(frozen=True, kw_only=True)
 class BusiReader(Reader):
-    """BUSI.
+    """BUSI lesions in breast ultrasound, as published or flattened.
 
-    Args:
-        classes: which of `CLASSES` to convert.
-        target: "lesion", or "class" for a label of its own for each class of lesions.
-        duplicates: a key of `duplicates.POLICIES`.
+    Reads benign/benign (1).png with benign (1)_mask.png, _mask_1.png and so on, or images/NAME.png with
+    masks/0/NAME.png (or NAME_mask.png), masks/1/NAME.png and so on, in any sub-folders of DIR. Images become one 8-bit
+    channel at their own size, the masks of an image one label map. BUSI holds images more than once, some under two
+    classes: near-duplicates are found and each group of them is kept on one side of every split.
     """
 
+    command, dataset_id, dataset_name = "busi", 30, "BUSI"
     description = "Lesions in breast ultrasound"
     reference = "Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28 (2020) 104863"
     licence = "see the reference"
     channel = "ultrasound"
-    planner = "SAMUSPlanner"
+    planning = "-c 2d -pl SAMUSPlanner"
     tenths = (2, 1)  # the paper's 7:1:2
     unit = "image group"
 
-    classes: tuple[str, ...] = LESION_CLASSES
+    classes: Sequence[str] = LESION_CLASSES
     target: str = "lesion"
     duplicates: str = "group"
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--classes",
+            nargs="+",
+            choices=CLASSES,
+            default=cls.classes,
+            metavar="CLASS",
+            help=f"of {', '.join(CLASSES)}; default: {' '.join(cls.classes)}",
+        )
+        parser.add_argument(
+            "--target",
+            choices=("lesion", "class"),
+            default=cls.target,
+            help="lesion: lesion against all else (default); class: benign 1, malignant 2",
+        )
+        parser.set_defaults(duplicates=cls.duplicates)
+        duplicates = parser.add_mutually_exclusive_group()
+        for policy, text in (
+            ("drop", "keep one image of each group of near-duplicates: that of most pixels, of equal ones the first"),
+            ("ignore", "split image by image, as published random splits do; near-duplicates are only reported"),
+        ):
+            name = f"--{policy}-duplicates"
+            duplicates.add_argument(name, dest="duplicates", action="store_const", const=policy, help=text)
 
     def options(self) -> dict[str, Any]:
         return {
@@ -62,6 +85,8 @@ class BusiReader(Reader):
         }
 
     def format(self, settings: Settings) -> Pictures:
+        from nnunet_ext.dataset_conversion.png import Pictures
+
         return Pictures(room=0 if settings.dry_run else _KEPT_BYTES)
 
     def labels(self) -> dict[str, int]:

@@ -20,10 +20,10 @@ from nnunet_ext.common.text import some
 from nnunet_ext.dataset_conversion import raw_folder
 from nnunet_ext.dataset_conversion.layout import lay_out
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder
-from nnunet_ext.dataset_conversion.types import Found, Outcome, Problem, Reader, Settings
+from nnunet_ext.dataset_conversion.types import Case, Found, Outcome, Problem, Reader, Settings
 from nnunet_ext.dataset_conversion.writer import space_problem, write
 
-FORMAT = 2  # raise it when the same request would be converted differently
+REVISION = 2  # raise it when the same request would be converted differently
 _HEAD_BYTES = 4096
 _LEAVE_DATA = ("source", "link", "checksum", "skip_bad")  # options that, on the same sources, give the same voxels
 
@@ -58,12 +58,12 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
             "nnU-Net would silently keep using; --overwrite-preprocessed removes them."
         )
     if blocking:
-        _raise(blocking, found.problems, settings)
+        _raise(blocking, found.problems, found.cases, settings)
     unseen = None if same_data else raw_folder.unseen_note()
     layout = lay_out(reader, found, settings, fingerprints, track)
     problems = [*found.problems, *layout.problems]
     space = space_problem(layout, folder, settings.link)
-    _raise([space] if space else [], problems, settings)
+    _raise([space] if space else [], problems, found.cases, settings)
     skipped = [p.message for p in problems if p.case is not None]
     notes = [*found.notes, *layout.notes, *([unseen] if unseen else [])]
     packages = versions(*reader.format(settings).packages)
@@ -136,7 +136,7 @@ def _same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _request(reader: Reader, settings: Settings, fingerprints: Mapping[str, Any]) -> dict[str, Any]:
     sources = {Path(os.path.relpath(path, settings.source)).as_posix(): found for path, found in fingerprints.items()}
-    request = {"format": FORMAT, "options": {**settings.options(), **reader.options()}, "sources": sources}
+    request = {"format": REVISION, "options": {**settings.options(), **reader.options()}, "sources": sources}
     return json.loads(json.dumps(request))  # as it will be read back
 
 
@@ -182,11 +182,11 @@ def _difference(record: Mapping[str, Any], request: Mapping[str, Any]) -> str:
     return f"with other {', '.join(options)}" if options else "from another version of this command"
 
 
-def _raise(blocking: Sequence[str], problems: Sequence[Problem], settings: Settings) -> None:
+def _raise(blocking: Sequence[str], problems: Sequence[Problem], cases: Sequence[Case], settings: Settings) -> None:
     fatal = [*blocking, *(p.message for p in problems if p.case is None or not settings.skip_bad)]
     if not fatal:
         return
-    bad_cases = {p.case for p in problems if p.case is not None}
-    skipping_helps = bad_cases and not settings.skip_bad and all(p.case for p in problems)
-    hint = f"--skip-bad converts the rest without {', '.join(sorted(bad_cases))}." if skipping_helps else ""
+    bad = {p.case for p in problems if p.case is not None}
+    skipping_helps = bad and not settings.skip_bad and all(p.case for p in problems) and {c.id for c in cases} - bad
+    hint = f"--skip-bad converts the rest without {', '.join(sorted(bad))}." if skipping_helps else ""
     raise InputError(*fatal, hint=hint)

@@ -40,11 +40,11 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
     format_ = reader.format(settings)
     good, problems = _check_all(reader, format_, found.cases, settings, track)
     if not any(checked.marked for checked in good):
-        if found.cases:
-            problems.append(Problem(message=f"{settings.source}: no usable case is left whose masks mark anything."))
-        elif not found.problems:
-            nothing = f"{settings.source}: no image of {settings.name} was found in it or below."
-            problems.append(Problem(message=nothing))
+        fault = "no usable case is left whose masks mark anything."
+        if not found.cases and not found.problems:
+            fault = f"no image of {settings.name} was found in it or below."
+        if found.cases or all(p.case for p in found.problems):  # else the reader has said it
+            problems.append(Problem(message=f"{settings.source}: {fault}"))
         return Layout(documents={RECORD: {}}, problems=tuple(problems))
     duplicates = find_duplicates(good, reader.duplicates) if reader.duplicates else Duplicates(policy="")
     dropped = duplicates.dropped()

@@ -1,23 +1,20 @@
-"""LiTS, the Liver Tumor Segmentation Benchmark, as people have it on disk.
-
-CodaLab / Kaggle: ``volume-N.nii[.gz]``, ``segmentation-N.nii[.gz]`` and ``test-volume-N.nii`` in any sub-folders.
-Medical Segmentation Decathlon: ``Task03_Liver`` with ``liver_N.nii.gz`` in imagesTr, labelsTr and imagesTs, or what
-nnU-Net's own conversion made of it, ``liver_N_0000.nii.gz``. One volume is taken as one patient.
-"""
+"""LiTS, the Liver Tumor Segmentation Benchmark, as people have it on disk; one volume is taken as one patient."""
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.common.files import read_json_if_any
 from nnunet_ext.common.text import count, some
-from nnunet_ext.dataset_conversion.nifti import Volumes
-from nnunet_ext.dataset_conversion.pairing import Named, pair
-from nnunet_ext.dataset_conversion.types import Case, Found, Problem, Reader, Settings
+from nnunet_ext.dataset_conversion.types import Case, Found, Named, Problem, Reader, Settings, pair
+
+if TYPE_CHECKING:
+    from nnunet_ext.dataset_conversion.nifti import Volumes
 
 _NAMES = (
     (re.compile(r"volume-(\d+)\.nii(\.gz)?", re.I), None, "image"),
@@ -37,23 +34,41 @@ _LABELS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LitsReader(Reader):
-    """LiTS: background 0, liver 1 and tumour 2 in every distribution; `target` says what of it is to be learnt.
+    """LiTS liver tumours in CT, from CodaLab, Kaggle or the Medical Segmentation Decathlon.
 
-    "tumour" against all else, "liver-tumour" as two classes, or "regions": liver with tumour and tumour, overlapping.
+    Reads volume-N.nii[.gz] with segmentation-N.nii[.gz], and test-volume-N.nii[.gz], in any sub-folders of DIR, or
+    Task03_Liver (liver_N.nii.gz in imagesTr, labelsTr and imagesTs) as it is or as nnU-Net converts it. Images keep
+    their HU values and are linked, not copied, where their bytes are right already.
     """
 
+    command, dataset_id, dataset_name = "lits", 29, "LiTS"
     description = "Liver tumours in contrast-enhanced abdominal CT"
     reference = "Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84 (2023) 102680"
     licence = "CC BY-NC-ND 4.0 (LiTS), CC BY-SA 4.0 (Decathlon)"
     channel = "CT"
-    planner = "RAUNetPlanner"
+    planning = "-c 2d -pl RAUNetPlanner"
 
     target: str = "tumour"
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--target",
+            choices=tuple(_LABELS),
+            default=cls.target,
+            help="tumour: tumour against all else (default); liver-tumour: liver 1, tumour 2; "
+            "regions: liver with tumour and tumour, overlapping",
+        )
+        parser.add_argument(
+            "--file-ending", choices=(".nii", ".nii.gz"), help="of all files; default: that of most image bytes"
+        )
 
     def options(self) -> dict[str, Any]:
         return {"converter": "lits", "target": self.target}
 
     def format(self, settings: Settings) -> Volumes:
+        from nnunet_ext.dataset_conversion.nifti import Volumes
+
         return Volumes()
 
     def labels(self) -> dict[str, Any]:

@@ -1,19 +1,22 @@
 """What passes between the engine, a dataset's reader and an image format; nothing here knows a dataset or a format.
 
-A reader yields `Case`s by the names of files alone. Its `Format` reads each of them and hands back a `Checked` one,
-which says how its files are written. `layout` turns those into a `Layout`, and `engine` writes that.
+A reader yields `Case`s by the names of files alone, which `pair` helps with. Its `Format` reads each of them and hands
+back a `Checked` one, which says how its files are written. `layout` turns those into a `Layout`, and `engine` writes
+that. Command lines import this: numpy and what reads images come later.
 """
 
 from __future__ import annotations
 
+import argparse
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,62 @@ class Found:
     cases: tuple[Case, ...] = ()
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A file whose name says of which case it is the image or a mask; `name` and `category` as in `Case`."""
+
+    path: Path
+    id: str
+    is_mask: bool
+    name: str = ""
+    category: str = ""
+
+
+def pair(files: Sequence[Named], missing: Callable[[Named], str], *, one_mask: bool) -> Found:
+    """Pair images with the masks of the same id and name; what does not pair up is a problem of that case.
+
+    Args:
+        files: images and masks in any order.
+        missing: returns half a sentence on what an image without a mask lacks, or a mask without an image; an empty
+            one where an image needs no mask.
+        one_mask: whether a second mask of an image is a problem.
+    """
+    by_id: dict[str, dict[str, list[Named]]] = defaultdict(lambda: defaultdict(list))
+    for file in files:
+        by_id[file.id][file.name].append(file)
+    cases, problems = [], []
+    for id_, by_name in sorted(by_id.items()):
+        faults = list(_faults(id_, by_name, missing, one_mask))
+        problems += [Problem(message=fault, case=id_) for fault in faults]
+        if not faults:
+            (members,) = by_name.values()
+            (image,) = (file for file in members if not file.is_mask)
+            masks = tuple(file.path for file in members if file.is_mask)
+            cases.append(Case(id=id_, image=image.path, masks=masks, name=image.name, category=image.category))
+    paths = sorted(file.path for file in files)
+    return Found(files=tuple(paths), cases=tuple(cases), problems=tuple(problems))
+
+
+def _faults(
+    id_: str, by_name: Mapping[str, Sequence[Named]], missing: Callable[[Named], str], one_mask: bool
+) -> Iterator[str]:
+    first = [next((str(f.path) for f in members if not f.is_mask), "") for members in by_name.values()]
+    if sum(map(bool, first)) > 1:
+        yield f"{' and '.join(filter(None, first))} would both be case {id_}; rename or remove one."
+        return
+    for members in by_name.values():
+        images, masks = ([f for f in members if f.is_mask is kind] for kind in (False, True))
+        repeated = [part for part in ([images, masks] if one_mask else [images]) if len(part) > 1]
+        for part in repeated:
+            yield f"case {id_} is there more than once: {_listed(part)}; keep one."
+        if not repeated and not (images and masks) and (lack := missing(members[0])):
+            yield f"{_listed(members)}: {lack}"
+
+
+def _listed(files: Sequence[Named]) -> str:
+    return ", ".join(str(file.path) for file in files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,16 +239,24 @@ class Format(ABC):
 class Reader(ABC):
     """One dataset: its facts, the options of its own, and which of its files make a case.
 
-    Everything else is shared. A subclass is a frozen dataclass whose fields are the options.
+    Everything else is shared. A subclass is a frozen dataclass whose fields are the options; its docstring is what
+    ``nnunet_ext convert COMMAND --help`` says first.
     """
 
+    command: ClassVar[str]
+    dataset_id: ClassVar[int]  # in nnUNet_raw, as `dataset_name`, unless `Settings` say otherwise
+    dataset_name: ClassVar[str]
     description: ClassVar[str]
     reference: ClassVar[str]
     licence: ClassVar[str]
     channel: ClassVar[str]
-    planner: ClassVar[str]  # whose plans the paper's trainers are made for
+    planning: ClassVar[str]  # arguments of nnUNetv2_plan_and_preprocess that the paper's trainers need
     tenths: ClassVar[tuple[int, int]] = (1, 1)  # of the cases, held out and validated on in the split "paper"
     unit: ClassVar[str] = "patient"  # what no split tears apart, in messages
+
+    @classmethod  # noqa: B027  (a dataset may have none)
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add command-line options beyond those of every dataset, called as fields of this class or of `Settings`."""
 
     @property
     def duplicates(self) -> str:

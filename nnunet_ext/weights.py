@@ -40,32 +40,18 @@ class Checkpoint(NamedTuple):
         return self.url.rsplit("/", 1)[1]
 
 
-def _official(name: str, file: str, size: int, sha256: str) -> Checkpoint:
-    return Checkpoint(name, f"https://dl.fbaipublicfiles.com/segment_anything/{file}", size, sha256)
+CHECKPOINTS = {
+    name: Checkpoint(name, f"https://dl.fbaipublicfiles.com/segment_anything/sam_{name}_{digits}.pth", size, sha256)
+    for name, digits, size, sha256 in (
+        ("vit_b", "01ec64", 375_042_383, "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),
+        ("vit_l", "0b3195", 1_249_524_607, "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"),
+        ("vit_h", "4b8939", 2_564_550_879, "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"),
+    )
+}
+DEFAULT = "vit_b"
 
 
-VIT_B = _official(
-    "vit_b",
-    "sam_vit_b_01ec64.pth",
-    375_042_383,
-    "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-)
-VIT_L = _official(
-    "vit_l",
-    "sam_vit_l_0b3195.pth",
-    1_249_524_607,
-    "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-)
-VIT_H = _official(
-    "vit_h",
-    "sam_vit_h_4b8939.pth",
-    2_564_550_879,
-    "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-)
-CHECKPOINTS = {c.name: c for c in (VIT_B, VIT_L, VIT_H)}
-
-
-def location(checkpoint: Checkpoint = VIT_B) -> Path | None:
+def location(checkpoint: Checkpoint) -> Path | None:
     """Return where a checkpoint is expected: `NNUNET_EXT_SAM_CHECKPOINT`, else the cache; None for ``random``.
 
     The file need not exist.
@@ -76,7 +62,7 @@ def location(checkpoint: Checkpoint = VIT_B) -> Path | None:
     return cache / "nnunet_ext" / checkpoint.file
 
 
-def require(checkpoint: Checkpoint = VIT_B) -> Path | None:
+def require(checkpoint: Checkpoint) -> Path | None:
     """Return the checkpoint's file, verified; None for ``random``.
 
     Raises:
@@ -88,7 +74,7 @@ def require(checkpoint: Checkpoint = VIT_B) -> Path | None:
     return path
 
 
-def problem(path: Path, checkpoint: Checkpoint = VIT_B) -> str | None:
+def problem(path: Path, checkpoint: Checkpoint) -> str | None:
     """Return what is wrong with a checkpoint file; None where it is the official one, byte for byte."""
     try:
         if not path.exists():
@@ -103,7 +89,7 @@ def problem(path: Path, checkpoint: Checkpoint = VIT_B) -> str | None:
     return f"{path} has {bytes_}SHA-256 {digest}, not {checkpoint.sha256}{other}"
 
 
-def hint(path: Path, checkpoint: Checkpoint = VIT_B) -> str:
+def hint(path: Path, checkpoint: Checkpoint) -> str:
     """Say what to do about a missing or wrong file; nothing that would overwrite a file of the user's own."""
     if os.environ.get(SAM_CHECKPOINT) and path.exists():
         return f"Unset {SAM_CHECKPOINT} or point it to the official file ({checkpoint.url})."
@@ -228,30 +214,53 @@ def _reason(error: Exception) -> str:
     return text.rsplit(": ", 1)[-1].rstrip("\"'). ") or type(error).__name__
 
 
+Source = str | Path | Mapping[str, Any]
 WRAPPERS = ("model", "state_dict")
 PARALLEL = "module."  # what torch's (Distributed)DataParallel puts before every key
 
 
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a checkpoint by name, on the CPU, without running anything that is in the file.
+def read_state_dict(source: Source) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint by name, on the CPU, without running anything that is in a file.
 
     Takes a bare state dict or a training checkpoint that holds one as ``model`` or ``state_dict``, saved from a bare
     or a parallel module. Files of torch 1.6 and newer are mapped into memory, not copied: keep the file as it is while
     the tensors are in use.
 
+    Args:
+        source: a file, or its content.
+
     Raises:
         InputError: no file, no torch file, a truncated one, one with other objects than tensors and plain data, no
             state dict in it, or numbers that are not finite.
     """
-    path = Path(path)
-    tensors = _tensors(_unwrap(_load(path)), path)
-    broken = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    import torch
+
+    content = source if isinstance(source, Mapping) else _load(Path(source))
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    name = name_of(source)
+    hint = f"A bare state dict is needed, or one under {' or '.join(map(repr, WRAPPERS))}."
+    if not isinstance(content, Mapping) or not content:
+        found = "an empty dict" if content == {} else f"a {type(content).__name__}"
+        raise InputError(f"{name} holds no state dict but {found}.", hint=hint)
+    for key, value in content.items():
+        if not isinstance(key, str):
+            raise InputError(f"{name} holds no state dict: its key {key!r} is not a name.", hint=hint)
+        if not isinstance(value, torch.Tensor):
+            raise InputError(f"{name} holds no state dict: {key!r} is not a tensor but {value!r:.40}.", hint=hint)
+    broken = [key for key, tensor in content.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise InputError(
-            f"{path}: NaN or infinite numbers in {some(broken)}.",
+            f"{name}: NaN or infinite numbers in {some(broken)}.",
             hint="The training that saved it had diverged; take an earlier checkpoint.",
         )
-    return tensors
+    parallel = all(key.startswith(PARALLEL) for key in content)
+    return {key.removeprefix(PARALLEL) if parallel else key: tensor for key, tensor in content.items()}
+
+
+def name_of(source: Source) -> str:
+    """Return what a message calls the source of tensors."""
+    return "the state dict" if isinstance(source, Mapping) else str(source)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -293,27 +302,3 @@ def _load(path: Path) -> Any:
         raise InputError(f"{path} is not a torch checkpoint.") from e
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as e:
         raise InputError(f"{path} is not a torch checkpoint, or a truncated one.", hint="Get it again.") from e
-
-
-def _unwrap(content: Any) -> Any:
-    if isinstance(content, Mapping):
-        for key in WRAPPERS:
-            if isinstance(content.get(key), Mapping):
-                return content[key]
-    return content
-
-
-def _tensors(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    import torch
-
-    hint = f"A bare state dict is needed, or one under {' or '.join(map(repr, WRAPPERS))}."
-    if not isinstance(content, Mapping) or not content:
-        found = "an empty dict" if content == {} else f"a {type(content).__name__}"
-        raise InputError(f"{path} holds no state dict but {found}.", hint=hint)
-    for key, value in content.items():
-        if not isinstance(key, str):
-            raise InputError(f"{path} holds no state dict: its key {key!r} is not a name.", hint=hint)
-        if not isinstance(value, torch.Tensor):
-            raise InputError(f"{path} holds no state dict: {key!r} is not a tensor but {value!r:.40}.", hint=hint)
-    parallel = all(key.startswith(PARALLEL) for key in content)
-    return {key.removeprefix(PARALLEL) if parallel else key: value for key, value in content.items()}

@@ -31,8 +31,8 @@ def healthy(nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("NNUNET_EXT_DISABLE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(nnunet_folders / "cache"))
     monkeypatch.delenv(SAM_CHECKPOINT, raising=False)
-    published = weights.VIT_B._replace(size=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(weights, "VIT_B", published)
+    published = weights.CHECKPOINTS["vit_b"]._replace(size=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setitem(weights.CHECKPOINTS, "vit_b", published)
     monkeypatch.setattr(doctor, "requires", lambda name: ["nnunetv2<3,>=2.8.1", 'monai>=1.4; extra == "benchmark"'])
     monkeypatch.setattr(doctor, "version", lambda name: {"nnunetv2": "2.8.1", "nnunet-ext": "0.1.0"}[name])
     child_says(monkeypatch, json.dumps(FACTS))
@@ -216,7 +216,7 @@ def test_sam_file_that_cannot_be_read(healthy: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", denied)
-    assert weights.problem(path) == f"{path} cannot be read: Permission denied"
+    assert weights.problem(path, weights.CHECKPOINTS["vit_b"]) == f"{path} cannot be read: Permission denied"
 
 
 def test_sam_random_goes_without(

@@ -278,7 +278,7 @@ def without(state: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor
         ({"conv.weight": torch.ones(1)}, "not a checkpoint of SAM or SAMUS"),
         (without(build("SAMUS").state_dict(), "mask_decoder"), "mask_decoder"),
         (without(build("SAMUS").state_dict(), "blocks.1.MLP_Adapter"), "missing"),
-        ({**sam_state(), "image_encoder.neck.0.weight": torch.full((32, 48, 1, 1), torch.nan)}, "not finite"),
+        ({**sam_state(), "image_encoder.neck.0.weight": torch.full((32, 48, 1, 1), torch.nan)}, "NaN or infinite"),
         ({**sam_state(), "image_encoder.neck.2.weight": torch.ones(32, 32, 1, 1)}, "shape"),
     ],
     ids=["other", "no decoder", "half a SAMUS", "nan", "shape"],

@@ -321,14 +321,13 @@ def test_mirror(command_line, tmp_path: Path, server: Server) -> None:
 def test_another_checkpoint_is_recognised(command_line, tmp_path: Path) -> None:
     file = tmp_path / "sam.pth"
     file.write_bytes(CONTENT)
-    assert str(weights.problem(file, weights.VIT_L)).endswith(
-        f"not {weights.VIT_L.sha256}; it is the checkpoint of vit_b"
-    )
+    other = weights.CHECKPOINTS["vit_l"]
+    assert str(weights.problem(file, other)).endswith(f"not {other.sha256}; it is the checkpoint of vit_b")
 
 
 def test_no_file_needed_for_random(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SAM_CHECKPOINT, weights.RANDOM)
-    assert weights.require() is None
+    assert weights.require(weights.CHECKPOINTS["vit_b"]) is None
 
 
 # reading a checkpoint: tensors by name, and one clear error for everything else

@@ -165,7 +165,7 @@ def sam_checkpoint() -> Iterator[Check]:
     from nnunet_ext import weights
     from nnunet_ext.common.environment import SAM_CHECKPOINT
 
-    checkpoint = weights.VIT_B
+    checkpoint = weights.CHECKPOINTS[weights.DEFAULT]
     path = weights.location(checkpoint)
     if path is None:
         yield Check("SAM checkpoint", None, f"none: {SAM_CHECKPOINT}={weights.RANDOM}")

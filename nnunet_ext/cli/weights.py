@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "checkpoint",
             nargs="?",
-            default=weights.VIT_B.name,
+            default=weights.DEFAULT,
             choices=tuple(weights.CHECKPOINTS),
             help="default: %(default)s",
         )

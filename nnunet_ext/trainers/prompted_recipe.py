@@ -139,7 +139,7 @@ class PromptedRecipe(PaperRecipe):
                 "which stays frozen. This tries the software; it does not reproduce the paper."
             )
             return
-        checkpoint.load(self.segmenter.model, checkpoint.read(path), path)
+        checkpoint.load(self.segmenter.model, weights.read_state_dict(path), path)
         if self.segmenter.prompts is not None:
             self.segmenter.prompts.reset(self.segmenter.model)
         self.print_to_log_file(f"Training begins with {path}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -14,23 +13,11 @@ from nnunet_ext.architectures.samus.common import ViT
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.text import some
-from nnunet_ext.weights import read_state_dict
+from nnunet_ext.weights import Source, name_of
 
 _STEM = ("inc.conv.0", "downs.0.maxpool_conv.1", "downs.1.maxpool_conv.1")
 _FETCH = "Get the official file: nnunet_ext weights download."
 State = Mapping[str, torch.Tensor]
-Source = str | Path | State
-
-
-def read(source: Source) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file or of a mapping; raise InputError where a value is not finite."""
-    if not isinstance(source, Mapping):
-        return read_state_dict(Path(source))  # which checks the values as well
-    state = {name.removeprefix("module."): tensor for name, tensor in source.items()}  # saved by nn.DataParallel
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise InputError(f"{_name(source)}: {some(bad)} holds values that are not finite.", hint=_FETCH)
-    return state
 
 
 def infer(state: State, source: Source) -> ViT:
@@ -52,7 +39,7 @@ def infer(state: State, source: Source) -> ViT:
         )
         return replace(vit, stem_channels=(stem[0], stem[1], stem[2])) if stem else vit  # SAM has none
     except (KeyError, ValueError, IndexError, AttributeError) as e:
-        raise InputError(f"{_name(source)} is not a checkpoint of SAM or SAMUS ({e}).", hint=_FETCH) from e
+        raise InputError(f"{name_of(source)} is not a checkpoint of SAM or SAMUS ({e}).", hint=_FETCH) from e
 
 
 def load(model: PromptedModel, state: State, source: Source) -> None:
@@ -73,7 +60,7 @@ def load(model: PromptedModel, state: State, source: Source) -> None:
             absent = [name for name in absent if name not in added]
     if absent:
         raise InputError(
-            f"{_name(source)}: {len(absent)} tensors of {type(model).__name__} are missing, such as {some(absent)}.",
+            f"{name_of(source)}: {len(absent)} tensors of {type(model).__name__} are missing, such as {some(absent)}.",
             hint=_FETCH,
         )
     fitting = {name: _fit(name, state[name], tensor.shape) for name, tensor in own.items() if name in state}
@@ -81,7 +68,7 @@ def load(model: PromptedModel, state: State, source: Source) -> None:
     if wrong:
         name = wrong[0]
         raise InputError(
-            f"{_name(source)} is of another network: {name} has shape {tuple(state[name].shape)}, "
+            f"{name_of(source)} is of another network: {name} has shape {tuple(state[name].shape)}, "
             f"{type(model).__name__} has {tuple(own[name].shape)}.",
             hint=_FETCH,
         )
@@ -97,7 +84,3 @@ def _fit(name: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         resized = F.interpolate(channels_first, size=shape[1:3], mode="bilinear", align_corners=False)
         return resized.permute(0, 2, 3, 1)
     return tensor
-
-
-def _name(source: Source) -> str:
-    return "the state dict" if isinstance(source, Mapping) else str(source)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -23,6 +21,7 @@ from nnunet_ext.architectures.samus.high_frequency import (
 )
 from nnunet_ext.architectures.samus.image_encoder import SAMImageEncoder
 from nnunet_ext.architectures.samus.prompted_model import UNUSED, PromptedModel
+from nnunet_ext.weights import Source, read_state_dict
 
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # SAM's, of RGB in 0 ... 255
 STEM = (16, 32, 64, 128)  # channels; an eighth of the CNN branch's cost and parameters
@@ -94,9 +93,7 @@ class SAMUS(PromptedModel):
         return any(re.search(pattern, name) for pattern in patterns)
 
     @classmethod
-    def from_checkpoint(
-        cls, source: str | Path | Mapping[str, torch.Tensor], *, image_size: int = 256, **options: Any
-    ) -> SAMUS:
+    def from_checkpoint(cls, source: Source, *, image_size: int = 256, **options: Any) -> SAMUS:
         """Return a network with the weights of an official SAMUS checkpoint or of SAM (vit_b, vit_l or vit_h).
 
         Args:
@@ -107,7 +104,7 @@ class SAMUS(PromptedModel):
         Raises:
             InputError: no checkpoint of this architecture, missing tensors, values that are not finite.
         """
-        state = checkpoint.read(source)
+        state = read_state_dict(source)
         model = cls(vit=checkpoint.infer(state, source), image_size=image_size, **options)
         checkpoint.load(model, state, source)
         return model

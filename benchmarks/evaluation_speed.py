@@ -26,7 +26,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_ext.evaluation.evaluator import evaluate
 from nnunet_ext.metrics.definitions import PHYSICAL
-from nnunet_ext.metrics.measure import Scale, measure_segmentations
+from nnunet_ext.metrics.measure import Ruler, measure_segmentations
 
 DATASET = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
 SPACING, TOLERANCE = (2.5, 0.8, 0.8), 2.0
@@ -81,7 +81,7 @@ class InMemory(BaseReaderWriter):
 def of_masks(shape: tuple[int, ...], axes: tuple[int, ...], runs: int, loop: int) -> dict[str, float]:
     """Return the median seconds of one case; short ones are measured `loop` at a time."""
     prediction, reference = lump(shape, axes, 1), lump(shape, axes, 2)
-    scale = Scale(SPACING, PHYSICAL, TOLERANCE)
+    scale = Ruler(SPACING, PHYSICAL, TOLERANCE)
     arrays = {name: m[None].astype(np.float32) for name, m in (("p", prediction), ("r", reference))}
     variants: dict[str, Callable[[], object]] = {
         "nnunet_ext": lambda: measure_segmentations(prediction, reference, {"lesion": (1,)}, scale)["lesion"],

@@ -12,9 +12,8 @@ from scipy import stats
 from nnunet_ext.evaluation.aggregate import summarise
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.metrics.definitions import METRICS, PHYSICAL
-from nnunet_ext.metrics.masks import MaskPair
-from nnunet_ext.metrics.measure import Scale, measure
-from nnunet_ext.metrics.overlap import Overlap
+from nnunet_ext.metrics.measure import Ruler, measure
+from nnunet_ext.metrics.overlap import MaskPair, Overlap
 
 
 def mask(*boxes: tuple[int, int]) -> np.ndarray:
@@ -35,7 +34,7 @@ PAIRS = {  # prediction, reference
 
 
 def evaluation(*cases: str) -> Evaluation:
-    scale = Scale((10, 1, 1), PHYSICAL, 2)
+    scale = Ruler((10, 1, 1), PHYSICAL, 2)
     rows = [
         {"case": c, "structure": "tumour"}
         | {

@@ -18,7 +18,7 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import without_nan
 from nnunet_ext.evaluation.evaluation import Evaluation, columns, table_of
 from nnunet_ext.metrics.definitions import COUNTS, METRICS, PHYSICAL, PIXELS, Units
-from nnunet_ext.metrics.measure import Scale, measure_segmentations
+from nnunet_ext.metrics.measure import Ruler, measure_segmentations
 
 DATA = Path(__file__).resolve().parent / "data"
 
@@ -214,7 +214,7 @@ def test_a_file_of_commit_a5e75ff() -> None:
         prediction, reference = boxes(k, 2), boxes(k + 100, 2)
         if k == 2:
             prediction[prediction == 2] = 1
-        scale = Scale((3, 0.8, 0.7), stored.units, stored.info["nsd_tolerance"])
+        scale = Ruler((3, 0.8, 0.7), stored.units, stored.info["nsd_tolerance"])
         for name, metrics in measure_segmentations(prediction, reference, stored.structures, scale).items():
             named = {key if key in COUNTS else stored.units.column(key): v for key, v in metrics.items()}
             rows.append({"case": case, "structure": name, **named})

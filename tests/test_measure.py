@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from nnunet_ext.metrics.definitions import COUNTS, METRICS, PHYSICAL, PIXELS, PLANAR
-from nnunet_ext.metrics.masks import MaskPair
-from nnunet_ext.metrics.measure import Scale, measure, measure_segmentations
+from nnunet_ext.metrics.measure import Ruler, measure, measure_segmentations
+from nnunet_ext.metrics.overlap import MaskPair
 
 CLASSES = {"liver": (1,), "tumour": (2,)}
 REGIONS = {"liver": (1, 2), "tumour": (2,)}
-SCALE = Scale((3.0, 0.8, 0.7), PHYSICAL, 1.0)
+SCALE = Ruler((3.0, 0.8, 0.7), PHYSICAL, 1.0)
 
 
 def pairs(highest: int) -> st.SearchStrategy:
@@ -82,7 +82,7 @@ def test_place_in_the_volume_makes_no_difference(pair: np.ndarray, data: st.Data
 @given(pairs(1), st.floats(0.2, 5))
 def test_larger_voxels(pair: np.ndarray, factor: float) -> None:
     """Lengths grow with the factor, volumes with its cube, ratios not at all."""
-    scale = Scale(tuple(factor * s for s in SCALE.spacing), PHYSICAL, factor * SCALE.tolerance)
+    scale = Ruler(tuple(factor * s for s in SCALE.spacing), PHYSICAL, factor * SCALE.tolerance)
     one, other = (measure_segmentations(*pair, CLASSES, s)["liver"] for s in (SCALE, scale))
     powers = {"length": 1, "volume": 3}
     for metric in METRICS:
@@ -96,7 +96,7 @@ def test_larger_voxels(pair: np.ndarray, factor: float) -> None:
 def test_volumes(units: object, volume: float) -> None:
     segmentation = np.zeros((1, 5, 5), np.uint8)
     segmentation[0, 1:3, 1:4] = 1
-    scale = Scale((3.0, 0.8, 1.0), units, 1)
+    scale = Ruler((3.0, 0.8, 1.0), units, 1)
     found = measure_segmentations(0 * segmentation, segmentation, CLASSES, scale)["liver"]
     assert found["volume_reference"] == -found["volume_error"] == pytest.approx(volume)
     assert (found["relative_volume_error"], found["volume_prediction"]) == (-1, 0)

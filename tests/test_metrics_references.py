@@ -16,8 +16,8 @@ import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from scipy import ndimage
 
 from nnunet_ext.metrics.definitions import PHYSICAL
-from nnunet_ext.metrics.masks import MaskPair
-from nnunet_ext.metrics.measure import Scale, measure
+from nnunet_ext.metrics.measure import Ruler, measure
+from nnunet_ext.metrics.overlap import MaskPair
 from nnunet_ext.metrics.surface import surface_distances
 
 Sample = tuple[np.ndarray, np.ndarray, tuple[float, ...]]
@@ -64,7 +64,7 @@ def samples(count: int, seed: int = 0) -> Iterator[Sample]:
 
 def ours(p: np.ndarray, r: np.ndarray, spacing: tuple[float, ...]) -> dict[str, float]:
     three = (*(1.0,) * (3 - len(spacing)), *spacing)
-    return measure(MaskPair.of(p, r, spacing), Scale(three, PHYSICAL, TOLERANCE))
+    return measure(MaskPair.of(p, r, spacing), Ruler(three, PHYSICAL, TOLERANCE))
 
 
 def test_simpleitk() -> None:

@@ -23,7 +23,7 @@ from nnunet_ext.comparison.statistics import (
     smallest_friedman_p,
     smallest_p,
 )
-from nnunet_ext.metrics.bootstrap import bootstrap_means, mean_intervals
+from nnunet_ext.evaluation.aggregate import bootstrap_means, mean_intervals
 
 LATTICE = st.integers(-6, 6).map(lambda i: i / 8)  # ties and zeros
 PS = st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), max_size=12)
@@ -237,7 +237,7 @@ class TestIntervals:
     def test_samples_are_the_same_however_they_are_blocked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         x = np.random.default_rng(6).random((30, 2))
         whole = bootstrap_means(x, samples=500)
-        monkeypatch.setattr("nnunet_ext.metrics.bootstrap._BLOCK", 30 * 7)
+        monkeypatch.setattr("nnunet_ext.evaluation.aggregate._BLOCK", 30 * 7)
         assert bootstrap_means(x, samples=500) == pytest.approx(whole)
         monkeypatch.undo()
         assert not np.array_equal(bootstrap_means(x, samples=500, seed=1), whole)

@@ -16,8 +16,8 @@ from nnunet_ext.comparison import statistics, wording
 from nnunet_ext.comparison.model_runs import Labels, ModelRuns, all_structures, measuring_run, problems
 from nnunet_ext.comparison.results import Comparison, Finding, Friedman, ModelSummary, Pair, Ranking, Result
 from nnunet_ext.evaluation import aggregate
+from nnunet_ext.evaluation.aggregate import mean_intervals
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.metrics.bootstrap import mean_intervals
 from nnunet_ext.metrics.definitions import BY_KEY, DEFAULT_METRICS, METRICS, Metric, Units
 
 HINT = "Evaluate all models on the same cases, with the same references and options: nnunet_ext evaluate."

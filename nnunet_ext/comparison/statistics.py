@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from nnunet_ext.metrics.bootstrap import SAMPLES, SEED, bootstrap_means
+from nnunet_ext.evaluation.aggregate import SAMPLES, SEED, bootstrap_means
 
 DIGITS = 12  # relative; what differs less is equal: a mean over repeats is no more precise
 EXACT_UP_TO = 50  # differing pairs; scipy's own limit

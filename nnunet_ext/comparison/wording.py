@@ -10,7 +10,7 @@ from nnunet_ext.common.text import some
 from nnunet_ext.comparison import statistics
 from nnunet_ext.comparison.model_runs import ModelRuns
 from nnunet_ext.comparison.results import Comparison, Pair, Ranking, Result
-from nnunet_ext.metrics.bootstrap import SAMPLES
+from nnunet_ext.evaluation.aggregate import SAMPLES
 from nnunet_ext.metrics.definitions import BY_KEY, Metric, Units
 
 PROMPTS = {"none": "no prompts", "file": "prompts from a file", "reference": "clicks from the reference"}

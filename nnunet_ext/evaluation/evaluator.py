@@ -18,7 +18,7 @@ from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.evaluation.reading import PairReader
 from nnunet_ext.evaluation.source import Pair, Source, from_folders
 from nnunet_ext.metrics.definitions import COUNTS, PIXELS, PLANAR, TOLERANCE, Units
-from nnunet_ext.metrics.measure import Scale, measure_segmentations
+from nnunet_ext.metrics.measure import Ruler, measure_segmentations
 
 _SECONDS_PER_CASE, _SECONDS_PER_VOXEL = 0.005, 6e-8  # roughly, to read and to measure
 _SECONDS_PER_WORKER = 2.0  # starting one takes half of that; less work is done sooner without
@@ -125,7 +125,7 @@ def _measure(pair: Pair, *, reader: PairReader, structures: Structures, toleranc
         prediction, reference, spacing, units = reader.read(pair)
     except InputError as e:
         return _Result(pair.case, PIXELS, {}, e.problems)
-    scale = Scale(spacing, units, tolerance)
+    scale = Ruler(spacing, units, tolerance)
     metrics = measure_segmentations(prediction, reference, structures.labels, scale, ignore=structures.ignore)
     return _Result(pair.case, units, metrics)
 

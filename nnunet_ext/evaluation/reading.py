@@ -28,7 +28,7 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.source import Pair, Source
 from nnunet_ext.metrics.definitions import PHYSICAL, PIXELS, PLANAR, Units
-from nnunet_ext.metrics.masks import foreground_box
+from nnunet_ext.metrics.overlap import foreground_box
 
 _APART = 0.1  # of the smallest voxel side: nearer corners are taken for rounding
 _NO_DEPTH = 999  # nnU-Net's spacing of the axis that a 2D image lacks, or so many times its pixels

@@ -1,15 +1,41 @@
-"""THE list of metrics: names, units, directions, definitions. Tables, statistics, reports and tests derive from it.
+"""THE list of metrics: names, units, directions, definitions, and where each number is found.
 
-Torch-free and numpy-free, so that a command line can list it.
+Measuring, tables, statistics, reports and tests derive from it. Torch-free and numpy-free, so that a command line can
+list it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from nnunet_ext.metrics.lesions import Lesions
+    from nnunet_ext.metrics.overlap import Overlap, SliceMeans
+    from nnunet_ext.metrics.surface import SurfaceDistances
 
 Quantity = Literal["ratio", "length", "volume", "count"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What was found out about one structure of one case, from which every metric is taken.
+
+    Args:
+        tolerance: of NSD.
+        voxel: the volume of one.
+        rows: `surface.hd_rows` of the whole image; NaN in 3D.
+    """
+
+    overlap: Overlap
+    slices: SliceMeans
+    distances: SurfaceDistances
+    lesions: Lesions
+    tolerance: float
+    voxel: float
+    rows: float
 
 
 class Metric(NamedTuple):
@@ -20,6 +46,7 @@ class Metric(NamedTuple):
         label: the name in tables and pictures.
         quantity: what is measured, which says the unit that is appended to the column's name.
         better: +1 where larger is better, -1 where smaller is, 0 where the number only describes.
+        value: takes the number from a measurement.
         definition: one sentence.
         undefined: where it is NaN; empty if nowhere.
         ranked: whether models may be ranked by it.
@@ -29,6 +56,7 @@ class Metric(NamedTuple):
     label: str
     quantity: Quantity
     better: Literal[-1, 0, 1]
+    value: Callable[[Measurement], float]
     definition: str
     undefined: str = ""
     ranked: bool = True
@@ -40,49 +68,50 @@ REFERENCE_EMPTY = "reference empty"
 PREDICTION_EMPTY = "prediction empty"
 
 METRICS = (
-    Metric("dice", "Dice", "ratio", 1, "2 TP / (2 TP + FP + FN) over the voxels of the case", BOTH_EMPTY),
-    Metric("iou", "IoU", "ratio", 1, "TP / (TP + FP + FN), Jaccard index", BOTH_EMPTY),
-    Metric("precision", "precision", "ratio", 1, "TP / (TP + FP)", PREDICTION_EMPTY),
-    Metric("recall", "recall", "ratio", 1, "TP / (TP + FN), sensitivity", REFERENCE_EMPTY),
-    Metric("specificity", "specificity", "ratio", 1, "TN / (TN + FP); near 1 wherever the background is large",
-           "no background in the reference", ranked=False),
-    Metric("hd95", "HD95", "length", -1,
+    Metric("dice", "Dice", "ratio", 1, lambda m: m.overlap.dice, "2 TP / (2 TP + FP + FN) over the voxels of the case",
+           BOTH_EMPTY),
+    Metric("iou", "IoU", "ratio", 1, lambda m: m.overlap.iou, "TP / (TP + FP + FN), Jaccard index", BOTH_EMPTY),
+    Metric("precision", "precision", "ratio", 1, lambda m: m.overlap.precision, "TP / (TP + FP)", PREDICTION_EMPTY),
+    Metric("recall", "recall", "ratio", 1, lambda m: m.overlap.recall, "TP / (TP + FN), sensitivity", REFERENCE_EMPTY),
+    Metric("specificity", "specificity", "ratio", 1, lambda m: m.overlap.specificity,
+           "TN / (TN + FP); near 1 wherever the background is large", "no background in the reference", ranked=False),
+    Metric("hd95", "HD95", "length", -1, lambda m: m.distances.hd95,
            "the greater of the two directed 95th percentiles of distances from surface voxel to nearest surface voxel",
            ONE_EMPTY),
-    Metric("hd", "HD", "length", -1,
+    Metric("hd", "HD", "length", -1, lambda m: m.distances.hd,
            "Hausdorff distance: the greatest distance from a foreground voxel of one mask to the nearest of the other",
            ONE_EMPTY),
-    Metric("assd", "ASSD", "length", -1,
+    Metric("assd", "ASSD", "length", -1, lambda m: m.distances.assd,
            "average symmetric surface distance: the mean over the surface voxels of both masks", ONE_EMPTY),
-    Metric("nsd", "NSD", "ratio", 1,
+    Metric("nsd", "NSD", "ratio", 1, lambda m: m.distances.nsd(m.tolerance),
            "normalised surface distance: the part of both surfaces, in voxels, within the tolerance of the other",
            ONE_EMPTY),
-    Metric("lesion_precision", "lesion precision", "ratio", 1,
+    Metric("lesion_precision", "lesion precision", "ratio", 1, lambda m: m.lesions.precision,
            "predicted lesions that touch a reference lesion / predicted lesions", PREDICTION_EMPTY),
-    Metric("lesion_recall", "lesion recall", "ratio", 1,
+    Metric("lesion_recall", "lesion recall", "ratio", 1, lambda m: m.lesions.recall,
            "reference lesions that a prediction touches / reference lesions", REFERENCE_EMPTY),
-    Metric("lesion_f1", "lesion F1", "ratio", 1,
+    Metric("lesion_f1", "lesion F1", "ratio", 1, lambda m: m.lesions.f1,
            "harmonic mean of lesion precision and lesion recall; 0 where nothing is found", BOTH_EMPTY),
-    Metric("volume_error", "volume error", "volume", 0, "predicted minus reference volume; an area in 2D images",
-           ranked=False),
-    Metric("relative_volume_error", "relative volume error", "ratio", 0,
+    Metric("volume_error", "volume error", "volume", 0, lambda m: (m.overlap.predicted - m.overlap.referred) * m.voxel,
+           "predicted minus reference volume; an area in 2D images", ranked=False),
+    Metric("relative_volume_error", "relative volume error", "ratio", 0, lambda m: m.overlap.relative_error,
            "(predicted - reference volume) / reference volume", REFERENCE_EMPTY, ranked=False),
-    Metric("volume_reference", "reference volume", "volume", 0, "foreground of the reference; an area in 2D images",
-           ranked=False),
-    Metric("volume_prediction", "predicted volume", "volume", 0, "foreground of the prediction; an area in 2D images",
-           ranked=False),
-    Metric("lesions_reference", "reference lesions", "count", 0,
+    Metric("volume_reference", "reference volume", "volume", 0, lambda m: m.overlap.referred * m.voxel,
+           "foreground of the reference; an area in 2D images", ranked=False),
+    Metric("volume_prediction", "predicted volume", "volume", 0, lambda m: m.overlap.predicted * m.voxel,
+           "foreground of the prediction; an area in 2D images", ranked=False),
+    Metric("lesions_reference", "reference lesions", "count", 0, lambda m: m.lesions.reference,
            "connected components of the reference, neighbours by faces, edges and corners", ranked=False),
-    Metric("lesions_prediction", "predicted lesions", "count", 0,
+    Metric("lesions_prediction", "predicted lesions", "count", 0, lambda m: m.lesions.prediction,
            "connected components of the prediction, neighbours by faces, edges and corners", ranked=False),
-    Metric("dice_slices", "Dice, mean of slices", "ratio", 1,
+    Metric("dice_slices", "Dice, mean of slices", "ratio", 1, lambda m: m.slices.dice,
            "slice-wise: mean of the Dice of the case's slices, over those where it is defined", BOTH_EMPTY,
            ranked=False),
-    Metric("precision_slices", "precision, mean of slices", "ratio", 1,
+    Metric("precision_slices", "precision, mean of slices", "ratio", 1, lambda m: m.slices.precision,
            "slice-wise: mean of the slices' precision, over those where it is defined", PREDICTION_EMPTY, ranked=False),
-    Metric("recall_slices", "recall, mean of slices", "ratio", 1,
+    Metric("recall_slices", "recall, mean of slices", "ratio", 1, lambda m: m.slices.recall,
            "slice-wise: mean of the slices' recall, over those where it is defined", REFERENCE_EMPTY, ranked=False),
-    Metric("hd_rows", "hd_rows", "count", -1,
+    Metric("hd_rows", "hd_rows", "count", -1, lambda m: m.rows,
            "what the SAMUS papers print as HD: Hausdorff distance of the two sets of image rows at 256x256, in "
            "differing pixels; not a distance in the image", "3D images", ranked=False),
 )  # fmt: skip

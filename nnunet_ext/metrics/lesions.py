@@ -12,8 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 from scipy import ndimage
 
-from nnunet_ext.metrics.masks import boolean
-from nnunet_ext.metrics.overlap import ratio
+from nnunet_ext.metrics.overlap import boolean, ratio
 
 CC3D = find_spec("cc3d") is not None  # it has no wheels for some platforms
 

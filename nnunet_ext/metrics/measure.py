@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from nnunet_ext.metrics.definitions import Units
+from nnunet_ext.metrics.definitions import METRICS, Measurement, Units
 from nnunet_ext.metrics.lesions import Lesions
-from nnunet_ext.metrics.masks import MaskPair, foreground_box, mask_of
-from nnunet_ext.metrics.overlap import RATIOS, Overlap, SliceMeans, ratio
+from nnunet_ext.metrics.overlap import MaskPair, Overlap, SliceMeans, foreground_box, mask_of
 from nnunet_ext.metrics.surface import ROWS_SIZE, SurfaceDistances, hd_rows
 
 
-class Scale(NamedTuple):
+class Ruler(NamedTuple):
     """What distances and volumes are measured in, and the tolerance of NSD.
 
     Args:
@@ -28,37 +28,26 @@ class Scale(NamedTuple):
     tolerance: float
 
 
-def measure(pair: MaskPair, scale: Scale) -> dict[str, float]:
-    """Return counts and metrics of two masks by their keys, except `hd_rows`, which needs the whole image."""
+def measure(pair: MaskPair, ruler: Ruler, *, rows: float = math.nan) -> dict[str, float]:
+    """Return counts and metrics of two masks by their keys; `hd_rows` needs the whole image and comes from outside."""
     overlap = Overlap.of(pair.prediction, pair.reference, pair.voxels)
-    distances = SurfaceDistances.between(pair)
-    lesions = Lesions.of(pair.prediction, pair.reference)
-    slices = SliceMeans.of(pair.prediction, pair.reference)
-    predicted, referred = overlap.tp + overlap.fp, overlap.tp + overlap.fn
-    voxel = scale.units.voxel(scale.spacing)
-    return {
-        **vars(overlap),
-        **{key: getattr(overlap, key) for key in RATIOS},
-        "hd95": distances.hd95,
-        "hd": distances.hd,
-        "assd": distances.assd,
-        "nsd": distances.nsd(scale.tolerance),
-        **{f"lesion_{key}": getattr(lesions, key) for key in ("precision", "recall", "f1")},
-        "volume_error": (predicted - referred) * voxel,
-        "relative_volume_error": ratio(predicted - referred, referred),
-        "volume_reference": referred * voxel,
-        "volume_prediction": predicted * voxel,
-        "lesions_reference": lesions.reference,
-        "lesions_prediction": lesions.prediction,
-        **{f"{key}_slices": value for key, value in slices._asdict().items()},
-    }
+    found = Measurement(
+        overlap=overlap,
+        slices=SliceMeans.of(pair.prediction, pair.reference),
+        distances=SurfaceDistances.between(pair),
+        lesions=Lesions.of(pair.prediction, pair.reference),
+        tolerance=ruler.tolerance,
+        voxel=ruler.units.voxel(ruler.spacing),
+        rows=rows,
+    )
+    return {**vars(overlap), **{metric.key: metric.value(found) for metric in METRICS}}
 
 
 def measure_segmentations(
     prediction: np.ndarray,
     reference: np.ndarray,
     structures: Mapping[str, Sequence[int]],
-    scale: Scale,
+    ruler: Ruler,
     *,
     ignore: int | None = None,
 ) -> dict[str, dict[str, float]]:
@@ -67,7 +56,7 @@ def measure_segmentations(
     >>> from nnunet_ext.metrics.definitions import PHYSICAL
     >>> prediction, reference = np.zeros((2, 3, 20, 20), np.uint8)
     >>> prediction[1, 5:9, 5:9], reference[1, 5:9, 6:10] = 1, 1
-    >>> found = measure_segmentations(prediction, reference, {"tumour": [1]}, Scale((5, 1, 1), PHYSICAL, 2))
+    >>> found = measure_segmentations(prediction, reference, {"tumour": [1]}, Ruler((5, 1, 1), PHYSICAL, 2))
     >>> found["tumour"]["dice"], found["tumour"]["hd95"], found["tumour"]["volume_reference"]
     (0.75, 1.0, 0.08)
 
@@ -88,9 +77,9 @@ def measure_segmentations(
     found = {}
     for name, labels in structures.items():
         p, r = mask_of(prediction[box], labels), mask_of(reference[box], labels)
-        pair = MaskPair.of(p, r, scale.spacing, shape=reference.shape, voxels=voxels)
-        rows = float("nan")
+        pair = MaskPair.of(p, r, ruler.spacing, shape=reference.shape, voxels=voxels)
+        rows = math.nan
         if reference.shape[0] == 1:
             rows = hd_rows(mask_of(prediction, labels), mask_of(reference, labels), size=ROWS_SIZE)
-        found[name] = {**measure(pair, scale), "hd_rows": rows}
+        found[name] = measure(pair, ruler, rows=rows)
     return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import KDTree
 
-from nnunet_ext.metrics.masks import MaskPair, boolean
+from nnunet_ext.metrics.overlap import MaskPair, boolean
 
 ROWS_SIZE = 256  # of the images that the SAMUS papers evaluate
 _ROUNDING = 1e-6  # relative: NIfTI's spacings have seven digits, and five voxels of 0.4 mm are 2 mm

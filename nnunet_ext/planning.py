@@ -25,7 +25,7 @@ from torch import nn
 from nnunet_ext.architectures.memory import set_recomputation, training_memory
 from nnunet_ext.architectures.raunet import UNet, UNet3D
 from nnunet_ext.common import environment
-from nnunet_ext.preprocessing import LiverWindowCLAHENormalization, resize_slices
+from nnunet_ext.preprocessing import UNIT_RANGE, LiverWindowCLAHENormalization, resize_slices
 
 logger = logging.getLogger(__name__)
 
@@ -142,8 +142,7 @@ class RAUNetPlanner(PaperPlanner):
 
 UNLIMITED_GB = 2.0**20  # nnU-Net shrinks patches to its memory target; infinity it cannot round
 MODES_OF_8_BIT = {"L", "P", "RGB", "RGBA"}  # Pillow's names
-# what channel names can ask for and SAMUS can take as it is
-KEPT = {s.__name__ for s in (NoNormalization, RescaleTo01Normalization, RGBTo01Normalization)}
+KEPT = {NoNormalization.__name__, *UNIT_RANGE}  # what channel names can ask for and SAMUS can take as it is
 
 
 class SAMUSPlanner(PaperPlanner):

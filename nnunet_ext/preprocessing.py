@@ -11,7 +11,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
-from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import (
+    ImageNormalization,
+    RescaleTo01Normalization,
+    RGBTo01Normalization,
+)
 from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
 WINDOW_CENTRE = 60.0  # HU
@@ -19,6 +23,7 @@ WINDOW_WIDTH = 160.0  # HU
 MEDIAN_KERNEL = 3  # pixels; the paper says "median filter" and no size
 CLAHE_CLIP_LIMIT = 2.0  # on OpenCV's scale; the paper gives none
 CLAHE_TILES = (8, 8)
+UNIT_RANGE = {s.__name__ for s in (RescaleTo01Normalization, RGBTo01Normalization)}  # nnU-Net's that end in [0, 1]
 
 
 def window(image: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.common.environment import EPOCHS, ITERATIONS, MEMORY, PREFIX, SEED, VAL_ITERATIONS
+from nnunet_ext.common.environment import EPOCHS, ITERATIONS, MEMORY, NNUNET_FOLDERS, PREFIX, SEED, VAL_ITERATIONS
 
 FROM_MATRIX = (EPOCHS, ITERATIONS, VAL_ITERATIONS, SEED)  # variables that come from the matrix or not at all
 
@@ -116,8 +116,7 @@ def script(jobs: Iterable[Job], title: str) -> str:
         for k, v in jobs[0].environment.items()
         if k != "nnUNet_results" and all(j.environment.get(k) == v for j in jobs)
     ]  # fmt: skip
-    names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-    folders = sorted({v for j in jobs for k, v in j.environment.items() if k in names})
+    folders = sorted({v for j in jobs for k, v in j.environment.items() if k in NNUNET_FOLDERS})
     lines = [
         "#!/usr/bin/env bash",
         f"# {' '.join(title.split())}: {len(jobs)} jobs",

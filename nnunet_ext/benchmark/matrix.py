@@ -20,12 +20,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 
 from nnunet_ext import registry
 from nnunet_ext.benchmark.jobs import FROM_MATRIX
-from nnunet_ext.common.environment import EPOCHS, ITERATIONS, VAL_ITERATIONS
+from nnunet_ext.common.environment import EPOCHS, ITERATIONS, NNUNET_FOLDERS, VAL_ITERATIONS
 from nnunet_ext.metrics.definitions import BY_KEY
 
 KINDS = ("prepare", "plan", "train", "predict", "evaluate")
 FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
-OURS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", *FROM_MATRIX)
+OURS = (*NNUNET_FOLDERS, *FROM_MATRIX)
 STOCK_PLANS = {
     "ExperimentPlanner": "nnUNetPlans",
     **{f"nnUNetPlannerResEnc{size}": f"nnUNetResEncUNet{size}Plans" for size in ("M", "L", "XL")},

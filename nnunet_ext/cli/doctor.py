@@ -15,6 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from nnunet_ext import weights
+from nnunet_ext.common.environment import NNUNET_FOLDERS, SAM_CHECKPOINT
+
 HELP = "check versions, start-up hook, folders, device and weights"
 
 # run in a new interpreter, as nnU-Net's workers are: only what the .pth file does is seen there
@@ -123,7 +126,7 @@ def hook() -> Iterator[Check]:
 
 def folders() -> Iterator[Check]:
     """Check that nnU-Net's three folders are set, exist and are writable, and say how much space is left."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+    for name in NNUNET_FOLDERS:
         value = os.environ.get(name)
         path = Path(value or "")
         if not value:
@@ -162,9 +165,6 @@ def device() -> Iterator[Check]:
 
 def sam_checkpoint() -> Iterator[Check]:
     """Check SAM's weights: only the ultrasound trainers need them, so that only a wrong file is a failure."""
-    from nnunet_ext import weights
-    from nnunet_ext.common.environment import SAM_CHECKPOINT
-
     checkpoint = weights.CHECKPOINTS[weights.DEFAULT]
     path = weights.location(checkpoint)
     if path is None:

@@ -14,6 +14,7 @@ SLIM_CHECKPOINTS = "NNUNET_EXT_SLIM_CHECKPOINTS"
 RECOMPUTE = "NNUNET_EXT_RECOMPUTE"
 SAM_CHECKPOINT = "NNUNET_EXT_SAM_CHECKPOINT"
 
+NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")  # nnU-Net's own
 PREFIX = "NNUNET_EXT_"
 MEMORY = (SLIM_CHECKPOINTS, RECOMPUTE)  # how a result is computed and kept; all others decide what it is
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from nnunet_ext.common.environment import NNUNET_FOLDERS
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json_if_any, sync_folder
 
 RECORD = "conversion.json"
-_ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 def nnunet_root(variable: str) -> Path | None:
@@ -50,7 +50,7 @@ def environment_problems(name: str) -> list[str]:
     if (raw / name).is_symlink():
         problems.append(f"{raw / name} is a symbolic link, which cannot be replaced; remove the link first.")
     prefix = name.split("_")[0]
-    for variable in _ROOTS:
+    for variable in NNUNET_FOLDERS:
         root = nnunet_root(variable)
         for folder in sorted(root.glob(f"{prefix}*")) if root else []:
             if folder.is_dir() and folder.name != name:

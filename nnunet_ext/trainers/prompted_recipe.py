@@ -22,13 +22,14 @@ from nnunet_ext.architectures.samus.segmenter import LearnedPrompts, PromptableS
 from nnunet_ext.common import environment, host
 from nnunet_ext.inference.prompts import fixed_clicks, random_clicks
 from nnunet_ext.losses import ForegroundLoss, ForegroundMaps, dice_bce, dice_mse
+from nnunet_ext.planning import SAMUSPlanner
+from nnunet_ext.preprocessing import UNIT_RANGE
 from nnunet_ext.trainers.augmentation import samus_transforms
 from nnunet_ext.trainers.checkpoints import SlimCheckpoints
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
 from nnunet_ext.trainers.validation import ordered_validation, validate_with_clicks
 
 LOSSES = {"dice_mse": dice_mse, "dice_bce": dice_bce}
-UNIT_RANGE = {"RGBTo01Normalization", "RescaleTo01Normalization"}  # nnU-Net's schemes that end in [0, 1]
 CLICKS = 2**32 - 3  # stands where an epoch stands in the entropy of a seed
 
 
@@ -47,13 +48,13 @@ class PromptedRecipe(PaperRecipe):
     learning_rate = 5e-4
     num_passes = 400
     checkpoint_interval = 10
-    paper_patch_size = (256, 256)
-    paper_batch_size = 4
+    paper_patch_size = (SAMUSPlanner.image_size, SAMUSPlanner.image_size)
+    paper_batch_size = SAMUSPlanner.batch_size
 
     network: Any  # nnU-Net's; while one of its steps runs, with prompts
     model: type[PromptedModel]
     vit: ViT = VIT_B
-    image_size = 256
+    image_size = SAMUSPlanner.image_size
     pretrained = "vit_b"  # SAM's checkpoint to begin with, by its name in `weights.CHECKPOINTS`; empty for none
     prompts: Literal["mixed", "click"] = "mixed"
     loss_name: Literal["dice_mse", "dice_bce"] = "dice_mse"

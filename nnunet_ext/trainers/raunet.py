@@ -16,6 +16,8 @@ from torch import nn
 
 from nnunet_ext.architectures.raunet import UNet, UNet3D
 from nnunet_ext.architectures.raunet.blocks import Norm
+from nnunet_ext.planning import PAPER_BATCH_SIZE, PAPER_PATCH_SIZE
+from nnunet_ext.preprocessing import LiverWindowCLAHENormalization
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
 
 ROTATION = (-np.pi / 12, np.pi / 12)  # 15 degrees; the paper names rotation, scaling and flip without ranges
@@ -32,9 +34,9 @@ class nnUNetTrainerRAUNet(PaperRecipe):
     paper = "Du & Wang 2025"
     learning_rate = 1e-4
     num_passes = 50
-    paper_patch_size: tuple[int, ...] = (512, 512)
-    paper_batch_size = 2
-    paper_normalization = "LiverWindowCLAHENormalization"
+    paper_patch_size: tuple[int, ...] = PAPER_PATCH_SIZE[2]
+    paper_batch_size = PAPER_BATCH_SIZE
+    paper_normalization = LiverWindowCLAHENormalization.__name__
 
     block: Literal["double", "bottleneck"] = "bottleneck"
     gates = True
@@ -130,7 +132,7 @@ class nnUNetTrainerUNet3D(nnUNetTrainerRAUNet):
     """3D U-Net on patches of 64x128x128, base width 32."""
 
     dim = 3
-    paper_patch_size = (64, 128, 128)
+    paper_patch_size = PAPER_PATCH_SIZE[3]
 
     @classmethod
     def build_network(

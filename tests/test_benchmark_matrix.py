@@ -13,6 +13,7 @@ import pytest
 from nnunet_ext import registry
 from nnunet_ext.benchmark import matrix, matrix_file
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.metrics.published import Published
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -232,7 +233,7 @@ def test_the_example_of_the_help_is_a_matrix_with_every_key(tmp_path: Path) -> N
     assert made.rows[0].name == made.published[0].row == "RA-U-Net"
     assert made.slurm.minutes.train == 2880
     assert all(preset in benchmark.__doc__ for preset in matrix_file.presets())
-    models = [matrix.Matrix, matrix.Budget, matrix.Dataset, matrix.Rows, matrix.PublishedFigures, matrix.Slurm]
+    models = [matrix.Matrix, matrix.Budget, matrix.Dataset, matrix.Rows, Published, matrix.Slurm]
     for model in [*models, matrix.Minutes, matrix.Arguments]:
         for key, field in model.model_fields.items():  # nothing is left unsaid
             assert re.search(rf"\b{field.alias or key}", benchmark.__doc__), key

@@ -132,7 +132,7 @@ def test_the_report_of_whatever_is_finished(benchmark: Benchmark) -> None:
     assert re.search(
         r"missing: nnU-Net, seed 0, fold 0: d029_plan_nnUNetPlans is |missing: nnU-Net, seed 0.*train", text
     )
-    assert re.search(r"RA-U-Net +7,294,133 +30 s +3\.75 +1\.00 GiB  the matrix's", text)
+    assert re.search(r"RA-U-Net +7,294,133 +7,294,133 +30 s +3\.75 s +1\.0 GiB +\S", text)
     folder = benchmark.folders.root / "report" / LITS
     page = (folder / "report.html").read_text()
     for expected in ("Two networks and nnU-Net", "0.773", "another split", "only a test", "nnUNetv2_train 29 2d 0"):
@@ -245,9 +245,9 @@ def test_other_cases_are_refused(benchmark: Benchmark) -> None:
 
 
 def test_folds_that_validate_are_compared_where_all_rows_have_them(benchmark: Benchmark) -> None:
-    def run(seed: int, fold: int) -> collect.Run:
+    def run(seed: int, fold: int) -> collect.FinishedRun:
         job = Job(id="x", kind="evaluate", command=(), facts={"seed": seed, "fold": fold})
-        return collect.Run(job=job, train=job, evaluation=None, manifest={})
+        return collect.FinishedRun(job=job, train=job, evaluation=None, manifest={})
 
     runs = {"A": [run(s, f) for s in (0, 1) for f in (0, 1, 2)], "B": [run(0, 0), run(0, 1), run(1, 0)]}
     kept, dropped = collect.whole_folds(runs)
@@ -336,5 +336,5 @@ def test_a_folder_that_commit_a5e75ff_made(
     assert "9 jobs, 9 done" in capsys.readouterr().out
     assert main(["benchmark", "report", *where]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"nnU-Net, same budget and plans +\S+ +\S+ .* GiB  the matrix's", printed)
+    assert re.search(r"nnU-Net, same budget and plans +\S+ +\S+ .* GiB +\S", printed)
     assert (out / "report" / LITS / "report.html").is_file()

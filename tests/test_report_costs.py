@@ -1,4 +1,4 @@
-"""Parameters and operations of networks, from a model's folder without weights."""
+"""Parameters and operations of networks, from folders without weights, and what else fills the table of costs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from evaluations import evaluation
 
 from nnunet_ext import registry
-from nnunet_ext.report.costs import network_size
+from nnunet_ext.comparison import ModelRuns
+from nnunet_ext.report.costs import cost_of, network_size
+from nnunet_ext.report.data import Cost, Extras, ReportData
 
 DATASET, PLANS = "Dataset029_Tiny", "nnUNetRAUNetPlans"
 
@@ -66,3 +69,21 @@ def test_a_trainer_of_others_cannot_cost_a_report(
     trainer = registry.get("trainer", "nnUNetTrainerResUNet").load()
     monkeypatch.setattr(trainer, "build_network_architecture", build)
     assert network_size(model(tmp_path, prepared, "nnUNetTrainerResUNet")) is None
+
+
+def test_gaps_are_filled_from_the_registry_and_from_manifests() -> None:
+    run = evaluation([0.5, 0.6], trainer="nnUNetTrainerSAMUSHF")
+    steps = {kind: {"kind": kind, "seconds": 30.0, "peak_bytes_of_largest_process": 7} for kind in ("train", "predict")}
+    data = ReportData(
+        models=[ModelRuns(name="A", runs=[run])],
+        extras=Extras(manifests={"A": [{"steps": steps}]}, costs={"A": Cost(flops=1e9, training_seconds=5.0)}),
+    )
+    entry = registry.get("trainer", "nnUNetTrainerSAMUSHF")
+    assert cost_of(data, "A") == Cost(
+        parameters=entry.parameters,
+        trained=entry.trained,
+        flops=1e9,
+        training_seconds=5.0,
+        seconds_per_case=15.0,
+        peak_memory_bytes=7,
+    )

@@ -21,7 +21,7 @@ SPLITS, HELD_OUT = "splits_final.json", "labelsTs"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class FinishedRun:
     """One finished cell of the matrix.
 
     Args:
@@ -45,17 +45,6 @@ class Run:
         """Seed and fold."""
         return self.job.facts["seed"], self.job.facts["fold"]
 
-    def seconds(self, kind: str) -> float | None:
-        """Return the wall time of the training, the prediction or the evaluation."""
-        return self._step(kind, "seconds")
-
-    def peak_bytes(self, kind: str) -> int | None:
-        """Return the peak on the GPU where that was seen, else that of the largest process."""
-        return self._step(kind, "gpu_bytes_seen") or self._step(kind, "peak_bytes_of_largest_process")
-
-    def _step(self, kind: str, key: str) -> Any:
-        return next((step[key] for step in self.manifest["steps"].values() if step["kind"] == kind), None)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
@@ -67,7 +56,7 @@ class Results:
     """
 
     dataset: Dataset
-    runs: dict[str, list[Run]]
+    runs: dict[str, list[FinishedRun]]
     missing: list[str]
 
     @property
@@ -98,7 +87,7 @@ def collect(benchmark: Benchmark, dataset: Dataset) -> Results:
             hint="nnunet_ext benchmark run goes on with it; benchmark status says how far it is.",
         )
     if unfair := list(differences(finished)):
-        raise InputError(*unfair, hint="Run what differs once more, with one set of data and one matrix.")
+        raise InputError(*unfair, hint="FinishedRun what differs once more, with one set of data and one matrix.")
     rows = dict.fromkeys(job.facts["row"] for job in jobs)
     runs = {row: own for row in rows if (own := [run for run in finished if run.row == row])}
     if finished[0].job.facts["test"] == "validation":
@@ -107,7 +96,7 @@ def collect(benchmark: Benchmark, dataset: Dataset) -> Results:
     return Results(dataset=dataset, runs=runs, missing=missing)
 
 
-def differences(runs: Sequence[Run]) -> Iterator[str]:
+def differences(runs: Sequence[FinishedRun]) -> Iterator[str]:
     """Yield why runs cannot be compared, a sentence each; nothing if they can."""
     for what, key in (("splits (splits_final.json)", SPLITS), ("held-out cases (labelsTs)", HELD_OUT)):
         yield from _differing(what, runs, [run.manifest["sha256"].get(key) for run in runs])
@@ -115,7 +104,7 @@ def differences(runs: Sequence[Run]) -> Iterator[str]:
     yield from _differing("budgets", bound, [_budget(run.manifest["budget"]) for run in bound])
 
 
-def _differing(what: str, runs: Sequence[Run], values: Sequence[str | None]) -> Iterator[str]:
+def _differing(what: str, runs: Sequence[FinishedRun], values: Sequence[str | None]) -> Iterator[str]:
     names: dict[str | None, list[str]] = defaultdict(list)
     for run, value in zip(runs, values, strict=True):
         names[value].append("{} (seed {}, fold {})".format(run.row, *run.cell))
@@ -128,14 +117,14 @@ def _budget(variables: dict[str, str]) -> str:
     return ", ".join(f"{k.removeprefix('NNUNET_EXT_').lower()} {v}" for k, v in variables.items()) or "the recipe's"
 
 
-def _run(benchmark: Benchmark, job: Job) -> Run:
+def _run(benchmark: Benchmark, job: Job) -> FinishedRun:
     manifest, evaluation = read_json(Path(job.manifest)), Evaluation.load(Path(job.outputs[0]))
     # unseeded repeats are distinguished by the seed of the folder that they are in
     facts = ("dataset", "trainer", "plans", "configuration", "fold", "prompts", "seed")
     info = {key: job.facts[key] for key in facts} | {"name": job.facts["row"], "versions": manifest["versions"]}
     train = next(other for other in benchmark.jobs.with_needs(job) if other.kind == "train")
     evaluation = replace(evaluation, info={**evaluation.info, **info})
-    return Run(job=job, train=train, evaluation=evaluation, manifest=manifest)
+    return FinishedRun(job=job, train=train, evaluation=evaluation, manifest=manifest)
 
 
 def _missing(benchmark: Benchmark, job: Job) -> str:
@@ -147,7 +136,7 @@ def _missing(benchmark: Benchmark, job: Job) -> str:
     return f"{where}: {first.job.id} is {first.status}{reason}"
 
 
-def whole_folds(runs: dict[str, list[Run]]) -> tuple[dict[str, list[Run]], list[str]]:
+def whole_folds(runs: dict[str, list[FinishedRun]]) -> tuple[dict[str, list[FinishedRun]], list[str]]:
     """Return as many folds as every row has, of each row the seeds that have all of them, and what is left out.
 
     Folds validate on different cases, so that rows with other folds cannot be compared.
@@ -164,7 +153,7 @@ def whole_folds(runs: dict[str, list[Run]]) -> tuple[dict[str, list[Run]], list[
     return kept, [text.format(row, *run.cell) for row, own in runs.items() for run in own if run not in kept[row]]
 
 
-def _of_seeds_with_all(runs: Sequence[Run], folds: set[int]) -> list[Run]:
+def _of_seeds_with_all(runs: Sequence[FinishedRun], folds: set[int]) -> list[FinishedRun]:
     of_seed: dict[int, set[int]] = defaultdict(set)
     for seed, fold in (run.cell for run in runs):
         of_seed[seed].add(fold)

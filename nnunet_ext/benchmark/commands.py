@@ -74,7 +74,7 @@ class Folders:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
+class _Cell:
     """One cell of the matrix; `test` is "imagesTs" or "validation"."""
 
     dataset: Dataset
@@ -123,12 +123,12 @@ class _Builder:
         for seed in self.matrix.seeds:
             for fold in self.matrix.folds:
                 for row in self.matrix.rows_of(dataset):
-                    run = _Run(dataset=dataset, name=name, row=row, seed=seed, fold=fold, test=test)
+                    cell = _Cell(dataset=dataset, name=name, row=row, seed=seed, fold=fold, test=test)
                     data, folder = "", self.folders.preprocessed / name
                     if row.plans not in plans:  # no job makes the split and the plans
                         data = _checksums(folder / "splits_final.json", folder / f"{row.plans}.json")
-                    train = self._train(run, (plans[row.plans],) if row.plans in plans else prepared, data)
-                    self._evaluate(run, train, self._predict(run, train) if test == "imagesTs" else None)
+                    train = self._train(cell, (plans[row.plans],) if row.plans in plans else prepared, data)
+                    self._evaluate(cell, train, self._predict(cell, train) if test == "imagesTs" else None)
 
     def _prepare(self, dataset: Dataset, name: str) -> tuple[str, ...]:
         """Add a job per command; returns the id of the last."""
@@ -170,28 +170,28 @@ class _Builder:
             made[row.plans] = job.id
         return made
 
-    def _train(self, run: _Run, needs: tuple[str, ...], data: str) -> Job:
+    def _train(self, cell: _Cell, needs: tuple[str, ...], data: str) -> Job:
         """Add a training; rows that differ in prediction only share it."""
-        row, best = run.row, run.test == "validation" and run.row.checkpoint == BEST
-        job_id = run.job_id("train", f"{row.model}{'_valbest' if best else ''}")
+        row, best = cell.row, cell.test == "validation" and cell.row.checkpoint == BEST
+        job_id = cell.job_id("train", f"{row.model}{'_valbest' if best else ''}")
         if job_id in self.jobs:
             return self.jobs[job_id]
-        fold = self._model(run) / f"fold_{run.fold}"
+        fold = self._model(cell) / f"fold_{cell.fold}"
         if any(j.folder == str(fold) for j in self.jobs):
             self.problems.append(
                 f"{row.trainer}: without imagesTs, all rows of one training must have the same checkpoint, because "
                 "nnU-Net validates into one folder."
             )
-        own = {SEED: str(run.seed), **self.matrix.budget.environment} if row.entry.follows_environment else {}
+        own = {SEED: str(cell.seed), **self.matrix.budget.environment} if row.entry.follows_environment else {}
         if row.entry.pretrained and os.environ.get(SAM_CHECKPOINT) == weights.RANDOM:
             own[SAM_CHECKPOINT] = weights.RANDOM  # decides the result, unlike where the file is
         made = [*dict.fromkeys(("checkpoint_final.pth", row.checkpoint))]
-        made += ["validation/summary.json"] if run.test == "validation" else []  # the last that a training writes
-        words = ("nnUNetv2_train", str(run.dataset.id), row.configuration, str(run.fold), "-tr", row.trainer)
+        made += ["validation/summary.json"] if cell.test == "validation" else []  # the last that a training writes
+        words = ("nnUNetv2_train", str(cell.dataset.id), row.configuration, str(cell.fold), "-tr", row.trainer)
         return self._add(
             "train",
             (*words, "-p", row.plans, *self.device, *(("--val_best",) if best else ())),
-            run,
+            cell,
             variables=own,
             data=data,
             id=job_id,
@@ -201,41 +201,41 @@ class _Builder:
             resume=("--c",),
         )
 
-    def _predict(self, run: _Run, train: Job) -> Job:
+    def _predict(self, cell: _Cell, train: Job) -> Job:
         """Add the prediction of the held-out cases of imagesTs."""
-        row, raw, out = run.row, self.folders.raw / run.name, self._out("predictions", run)
+        row, raw, out = cell.row, self.folders.raw / cell.name, self._out("predictions", cell)
         clicks = row.prompts == "reference"
-        where = ("-i", str(raw / "imagesTs"), "-o", str(out), "-f", str(run.fold), "-chk", row.checkpoint)
-        which = ("-d", str(run.dataset.id), "-c", row.configuration, "-tr", row.trainer, "-p", row.plans)
+        where = ("-i", str(raw / "imagesTs"), "-o", str(out), "-f", str(cell.fold), "-chk", row.checkpoint)
+        which = ("-d", str(cell.dataset.id), "-c", row.configuration, "-tr", row.trainer, "-p", row.plans)
         words: tuple[str, ...] = ("nnUNetv2_predict", *where, *which)
         if clicks:
-            words = ("nnunet_ext", "predict", "-m", str(self._model(run)), *where, "--from-reference")
+            words = ("nnunet_ext", "predict", "-m", str(self._model(cell)), *where, "--from-reference")
             words += (str(raw / "labelsTs"),)
         return self._add(
             "predict",
             (*words, *self.device),
-            run,
+            cell,
             arguments="" if clicks else self.matrix.arguments.predict,
-            id=run.job_id("predict", slug(row.name)),
+            id=cell.job_id("predict", slug(row.name)),
             needs=(train.id,),
             outputs=(str(out),),
             folder=str(out),
             resume=() if clicks else None,  # nnU-Net's writing is not atomic: a file may be there and broken
         )
 
-    def _evaluate(self, run: _Run, train: Job, predict: Job | None) -> Job:
-        row, raw, out = run.row, self.folders.raw / run.name, self._out("evaluations", run)
+    def _evaluate(self, cell: _Cell, train: Job, predict: Job | None) -> Job:
+        row, raw, out = cell.row, self.folders.raw / cell.name, self._out("evaluations", cell)
         if predict is None and row.prompts == "reference" and row.entry.prompts != "click":
             self.problems.append(f'{row.name}: prompts = "reference" needs held-out cases in {raw / "imagesTs"}.')
-        where: tuple[str, ...] = ("-m", str(self._model(run)), "-f", str(run.fold))  # nnU-Net's own validation
+        where: tuple[str, ...] = ("-m", str(self._model(cell)), "-f", str(cell.fold))  # nnU-Net's own validation
         if predict is not None:
             where = ("--pred", predict.folder, "--ref", str(raw / "labelsTs"))
             where += ("--dataset-json", str(raw / "dataset.json"))
         return self._add(
             "evaluate",
             ("nnunet_ext", "evaluate", *where, "--out", str(out), "--name", row.name),
-            run,
-            id=run.job_id("evaluate", slug(row.name)),
+            cell,
+            id=cell.job_id("evaluate", slug(row.name)),
             needs=((predict or train).id,),
             outputs=(str(out / "metrics.json"),),
             folder=str(out),
@@ -245,38 +245,38 @@ class _Builder:
         self,
         kind: str,
         words: tuple[str, ...],
-        run: _Run | None = None,
+        cell: _Cell | None = None,
         *,
         variables: dict[str, str] | None = None,
         arguments: str | None = None,
         **values: Any,
     ) -> Job:
-        """Add a job with the arguments and variables of its kind; that of a run has facts and a manifest."""
+        """Add a job with the arguments and variables of its kind; that of a cell has facts and a manifest."""
         more = getattr(self.matrix.arguments, kind) if arguments is None else arguments
         environment = {
             "nnUNet_raw": str(self.folders.raw),
             "nnUNet_preprocessed": str(self.folders.preprocessed),
-            "nnUNet_results": str(self.folders.results(run.seed if run else self.matrix.seeds[0])),
+            "nnUNet_results": str(self.folders.results(cell.seed if cell else self.matrix.seeds[0])),
             **(variables or {}),
             **self.matrix.environment[kind],
         }
-        if run is not None:
-            values |= {"facts": self._facts(run), "manifest": str(Path(values["folder"]) / "manifest.json")}
+        if cell is not None:
+            values |= {"facts": self._facts(cell), "manifest": str(Path(values["folder"]) / "manifest.json")}
             values["gpu"] = kind != "evaluate" and self.matrix.device == "cuda"
         return self.jobs.add(kind=kind, command=(*words, *shlex.split(more)), environment=environment, **values)
 
-    def _model(self, run: _Run) -> Path:
-        return self.folders.results(run.seed) / run.name / run.row.model
+    def _model(self, cell: _Cell) -> Path:
+        return self.folders.results(cell.seed) / cell.name / cell.row.model
 
-    def _out(self, what: str, run: _Run) -> Path:
-        return self.folders.root / what / run.name / slug(run.row.name) / f"seed_{run.seed}" / f"fold_{run.fold}"
+    def _out(self, what: str, cell: _Cell) -> Path:
+        return self.folders.root / what / cell.name / slug(cell.row.name) / f"seed_{cell.seed}" / f"fold_{cell.fold}"
 
-    def _facts(self, run: _Run) -> dict[str, Any]:
-        ours = run.row.entry.follows_environment
-        row = {key: value for key, value in asdict(run.row).items() if key not in ("name", "datasets")}
-        facts = {"row": run.row.name, "dataset": run.name, **row, "fold": run.fold, "seed": run.seed, "seeded": ours}
+    def _facts(self, cell: _Cell) -> dict[str, Any]:
+        ours = cell.row.entry.follows_environment
+        row = {key: value for key, value in asdict(cell.row).items() if key not in ("name", "datasets")}
+        facts = {"row": cell.row.name, "dataset": cell.name, **row, "fold": cell.fold, "seed": cell.seed}
         budget = self.matrix.budget.environment if ours else "own"
-        return {**facts, "budget": budget, "test": run.test, "device": self.matrix.device}
+        return {**facts, "seeded": ours, "budget": budget, "test": cell.test, "device": self.matrix.device}
 
 
 def _checksums(*files: Path) -> str:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import re
@@ -21,7 +20,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 from nnunet_ext import registry
 from nnunet_ext.benchmark.jobs import FROM_MATRIX
 from nnunet_ext.common.environment import EPOCHS, ITERATIONS, NNUNET_FOLDERS, VAL_ITERATIONS
-from nnunet_ext.metrics.definitions import BY_KEY
+from nnunet_ext.common.text import meant, some
+from nnunet_ext.metrics.published import Published
 
 KINDS = ("prepare", "plan", "train", "predict", "evaluate")
 FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
@@ -53,7 +53,7 @@ def _command(text: str) -> str:
 
 def _distinct(values: list[int]) -> list[int]:
     twice = sorted({value for value in values if values.count(value) > 1})
-    _faults([f"must differ, but these are there more than once: {listed(twice)}"] if twice else ())
+    _faults([f"must differ, but these are there more than once: {some(twice, None)}"] if twice else ())
     return values
 
 
@@ -70,12 +70,6 @@ def _environment(table: dict[str, Any]) -> dict[str, dict[str, str]]:
             problems.append(f"{name} is set by the benchmark itself ([budget], seeds, data)")
     _faults(problems)
     return {kind: {key: str(value) for key, value in {**common, **own}.items()} for kind, own in by_kind.items()}
-
-
-def _metrics(figures: dict[str, float]) -> dict[str, float]:
-    unknown = [key for key in figures if key not in BY_KEY]
-    _faults(f"has {key!r}, which is not a metric{meant(key, BY_KEY)}; known are {listed(BY_KEY)}" for key in unknown)
-    return figures
 
 
 Words = Annotated[str, AfterValidator(_words)]
@@ -237,16 +231,6 @@ def _wrong_with(row: Row) -> Iterator[str]:
             yield f"{word} {getattr(row, word)!r} contains '__', which nnU-Net's folder names cannot have"
 
 
-class PublishedFigures(Table):
-    """What a paper states for a row; a metric's key -> the value as printed there, ratios as fractions."""
-
-    row: str
-    metrics: Annotated[dict[str, float], AfterValidator(_metrics)]
-    source: str
-    note: str = ""
-    dataset: int | None = None  # its id; None is the only one
-
-
 class Arguments(Table):
     """Arguments to append to nnU-Net's commands, by kind of job."""
 
@@ -306,7 +290,7 @@ class Matrix(Table):
     environment: Annotated[dict[str, Any], AfterValidator(_environment)] = {}
     arguments: Arguments = Arguments()
     slurm: Slurm = Slurm()
-    published: list[PublishedFigures] = []
+    published: list[Published] = []
     differences: list[str] = []
     notes: list[str] = []
 
@@ -319,7 +303,7 @@ class Matrix(Table):
         """Return the rows that are made for a dataset."""
         return [row for row in self.rows if not row.datasets or dataset.id in row.datasets]
 
-    def published_of(self, dataset: Dataset) -> list[PublishedFigures]:
+    def published_of(self, dataset: Dataset) -> list[Published]:
         """Return what papers state on a dataset."""
         return [figures for figures in self.published if figures.dataset in (None, dataset.id)]
 
@@ -363,14 +347,3 @@ def _in_source(kind: str, more: str) -> tuple[str, ...]:
     files = [file for place in places for file in sorted(place.rglob("*.py"))]
     found = (re.findall(pattern, file.read_text(errors="replace"), re.MULTILINE) for file in files)
     return tuple(dict.fromkeys(name for names in found for name in names))
-
-
-def listed(items: Iterable[Any]) -> str:
-    """Return words for a message."""
-    return ", ".join(str(item) for item in items)
-
-
-def meant(word: str, known: Iterable[str]) -> str:
-    """Return a guess at what a misspelt word should be, to stand behind it in a message."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from nnunet_ext.benchmark.matrix import (
     Arguments,
@@ -18,16 +18,14 @@ from nnunet_ext.benchmark.matrix import (
     Dataset,
     Matrix,
     Minutes,
-    PublishedFigures,
     Row,
     Rows,
     Slurm,
-    Table,
-    listed,
-    meant,
     slug,
 )
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.text import meant, some
+from nnunet_ext.metrics.published import Published
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,7 +58,7 @@ def load(what: str | Path) -> Matrix:
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(
             f"{what} cannot be read: {e.strerror if isinstance(e, OSError) else e}.",
-            hint=f"Name a TOML file, or a preset: {listed(presets())}.",
+            hint=f"Name a TOML file, or a preset: {some(presets(), None)}.",
         ) from None
     return parse(content, str(path))
 
@@ -96,7 +94,7 @@ def _told(error: Any, where: str) -> Iterator[str]:
         yield f"{place}: {key} is missing"
     elif error["type"] == "extra_forbidden":
         known = _keys([part for part in error["loc"][:-1] if isinstance(part, str)])
-        yield f"{place}: there is no key {key!r}{meant(key, known)}; known are {listed(known)}"
+        yield f"{place}: there is no key {key!r}{meant(key, known)}; known are {some(known, None)}"
     else:
         message = re.sub(r"^(Input|String|List) should", "but must", error["msg"])
         yield f"{place}: {key} is {error['input']!r}, {message}"
@@ -104,10 +102,10 @@ def _told(error: Any, where: str) -> Iterator[str]:
 
 def _keys(path: list[str]) -> list[str]:
     """Return the keys of the table at a path."""
-    models: dict[str, type[Table]] = {
+    models: dict[str, type[BaseModel]] = {
         "datasets": Dataset,
         "rows": Rows,
-        "published": PublishedFigures,
+        "published": Published,
         "budget": Budget,
     }
     models |= {"arguments": Arguments, "slurm": Slurm, "minutes": Minutes}
@@ -119,35 +117,35 @@ def _wrong_together(content: dict[str, Any]) -> Iterator[str]:
     """Yield what only shows where tables are seen together; a table with a fault of its own is left out."""
     datasets, tables, published = (
         list(_right(kind, content.get(key)))
-        for key, kind in (("datasets", Dataset), ("rows", Rows), ("published", PublishedFigures))
+        for key, kind in (("datasets", Dataset), ("rows", Rows), ("published", Published))
     )
     ids, rows = [d.id for d in datasets], [row for table in tables for row in table.rows]
     for what, values in (("dataset ids", ids), ("names of rows", [slug(row.name) for row in rows])):
         if twice := sorted({str(value) for value in values if values.count(value) > 1}):
-            yield f"{what} must differ, but these are there more than once: {listed(twice)}"
+            yield f"{what} must differ, but these are there more than once: {some(twice, None)}"
         if "" in values:
             yield f"{what} need letters or digits, of which their folders are made"
     for plans in sorted({row.plans for row in rows}):
         if len(planners := sorted({row.planner for row in rows if row.plans == plans})) > 1:
-            yield f"plans {plans!r} would be made by several planners: {listed(planners)}; give each its own plans"
+            yield f"plans {plans!r} would be made by several planners: {some(planners, None)}; give each its own plans"
     if len(datasets) == len(content.get("datasets", ())):
         yield from _unknown_datasets(ids, rows, published)
     if len(tables) == len(content.get("rows", ())):
         names = [row.name for row in rows]
         for row in dict.fromkeys(p.row for p in published if p.row not in names):
-            yield f"[[published]] names a row {row!r}{meant(row, names)}; rows are {listed(names)}"
+            yield f"[[published]] names a row {row!r}{meant(row, names)}; rows are {some(names, None)}"
 
 
-def _unknown_datasets(ids: list[int], rows: list[Row], published: list[PublishedFigures]) -> Iterator[str]:
+def _unknown_datasets(ids: list[int], rows: list[Row], published: list[Published]) -> Iterator[str]:
     for row in rows:
-        if unknown := [i for i in row.datasets if i not in ids]:
-            yield f"row {row.name!r} names datasets that are not there: {listed(unknown)}; there are {listed(ids)}"
+        if unknown := some((i for i in row.datasets if i not in ids), None):
+            yield f"row {row.name!r} names datasets that are not there: {unknown}; there are {some(ids, None)}"
     for p in published:
         if p.dataset not in ids and (p.dataset is not None or len(ids) > 1):
-            yield f"[[published]] {p.row!r} must say of which dataset: dataset is one of {listed(ids)}"
+            yield f"[[published]] {p.row!r} must say of which dataset: dataset is one of {some(ids, None)}"
 
 
-def _right(kind: type[Table], items: Any) -> Iterator[Any]:
+def _right(kind: type[BaseModel], items: Any) -> Iterator[Any]:
     for item in items if isinstance(items, list) else ():
         with contextlib.suppress(ValidationError):
             yield kind.model_validate(item)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from nnunet_ext import comparison, registry, report
+from nnunet_ext import comparison, report
 from nnunet_ext.benchmark.benchmark import Benchmark
-from nnunet_ext.benchmark.collect import Results, Run, collect
+from nnunet_ext.benchmark.collect import Results, collect
 from nnunet_ext.benchmark.jobs import Job, script
 from nnunet_ext.common.files import read_json
 from nnunet_ext.common.progress import Track, untracked
-from nnunet_ext.common.text import clock
+from nnunet_ext.common.text import aligned
 from nnunet_ext.comparison import DEFAULT_METRICS, ModelRuns
-from nnunet_ext.comparison.comparer import summarise
-from nnunet_ext.metrics.definitions import BY_KEY
-from nnunet_ext.report.costs import network_size
+from nnunet_ext.report.costs import costs
+from nnunet_ext.report.data import ReportData
+from nnunet_ext.report.tables import published
 
 
 def write(benchmark: Benchmark, *, track: Track = untracked) -> Iterator[str]:
@@ -39,9 +38,8 @@ def write(benchmark: Benchmark, *, track: Track = untracked) -> Iterator[str]:
             comparison.save(compared, folder)
         else:
             yield f"Only {next(iter(results.models))} is finished: there is nothing to compare it with yet."
-        yield from _published_lines(benchmark, results)
-        yield from _cost_lines(results, extras)
-        yield ""
+        pooled = [ModelRuns(name=row, runs=runs) for row, runs in results.models.items()]
+        yield from _tables(ReportData(models=pooled, comparison=compared, extras=extras))
         yield from (f"note: {text}" for text in _notes(benchmark, results))
         yield from (f"missing: {text}" for text in results.missing)
         images = benchmark.folders.raw / name / ("imagesTs" if results.held_out else "imagesTr")
@@ -65,57 +63,24 @@ def _metrics(benchmark: Benchmark, results: Results) -> list[str]:
     return [key for key in wanted if any(run.table[run.units.column(key)].notna().any() for run in runs)]
 
 
-def _published(benchmark: Benchmark, results: Results) -> list[report.Published]:
-    return [report.Published(**dict(figures)) for figures in benchmark.matrix.published_of(results.dataset)]
-
-
-def _published_lines(benchmark: Benchmark, results: Results) -> Iterator[str]:
-    """Yield what papers state, next to what came out here."""
-    stated = _published(benchmark, results)
-    if not stated:
-        return
-    width = max(len(p.row) for p in stated)
-    yield ""
-    yield f"{'published':<{width}}  {'metric':<10} {'paper':>8}  {'here':>8}  "
-    for p in stated:
-        for key, value in p.metrics.items():
-            yield f"{p.row:<{width}}  {BY_KEY[key].label:<10} {value:>8.4g}  {_here(results, p.row, key)}"
-    for text in dict.fromkeys(f"{p.row}: {p.source}. {p.note}".rstrip() for p in stated):
-        yield f"  {text}"
-    yield from (f"  differs: {text}" for text in benchmark.matrix.differences)
-
-
-def _here(results: Results, row: str, key: str) -> str:
-    """Return the mean over cases of a row's first structure."""
-    if row not in results.models:
-        return "not finished"
-    model = ModelRuns(name=row, runs=results.models[row])
-    structure, labels = next(iter(model.runs[0].structures.items()))
-    s = summarise(model.tables(labels), [key])[key]
-    if not s.n:
-        return "undefined"
-    spread = f", sd over {len(s.repeat_means)} runs {s.repeat_sd:.3g}" if len(s.repeat_means) > 1 else ""
-    return f"{s.mean:>8.4g}  ({structure}, mean of {s.n} of {len(model.cases)} cases{spread})"
-
-
-def _cost_lines(results: Results, extras: report.Extras) -> Iterator[str]:
-    """Yield parameters, operations, time and memory of every row, means over its runs."""
-    width = max(map(len, results.runs))
-    rows = {"cost": ["parameters", "GFLOPs", "training", "s/case", "peak memory", "budget"]}
-    for row, runs in results.runs.items():
-        cost, facts = extras.costs[row], runs[0].job.facts
-        rows[row] = [
-            f"{cost.parameters:,}" if cost.parameters else "",
-            f"{cost.flops / 1e9:,.1f}" if cost.flops else "",
-            clock(cost.training_seconds),
-            f"{cost.seconds_per_case:.2f}" if cost.seconds_per_case is not None else "",
-            f"{cost.peak_memory_bytes / 2**30:.2f} GiB" if cost.peak_memory_bytes else "",
-            ("its own" if facts["budget"] == "own" else "the matrix's")
-            + ("" if facts["seeded"] else ", unseeded repeats"),
-        ]
-    yield ""
-    for row, cells in rows.items():
-        yield f"{row:<{width}}" + "".join(f"  {cell:>11}" for cell in cells[:-1]) + f"  {cells[-1]}"
+def _tables(data: ReportData) -> Iterator[str]:
+    """Yield, as on the page, what papers state next to what came out here, and what every row cost."""
+    if stated := published(data):
+        rows = [["published", "metric", "paper", "here"]]
+        for row in stated["rows"]:
+            here, count = row["ours"], f"of {len(data.cases)} cases"
+            said = "not finished" if row["entry"].row not in data.names else "undefined"
+            if here and here.n:
+                runs = len(here.repeat_means)
+                spread = f", sd over {runs} runs {here.repeat_sd:.3g}" if runs > 1 else ""
+                said = f"{here.mean:.4g}  ({row['structure']}, mean of {here.n} {count}{spread})"
+            rows.append([row["entry"].row, row["label"], f"{row['published']:.4g}", said])
+        yield from ("", *aligned(rows))
+        for text in dict.fromkeys(f"{p.row}: {p.source}. {p.note}".rstrip() for p in data.extras.published):
+            yield f"  {text}"
+        yield from (f"  differs: {text}" for text in stated["differences"])
+    if cost := costs(data):
+        yield from ("", *aligned([["cost", *cost["heads"]], *([name, *cells] for name, cells in cost["rows"])]), "")
 
 
 def _notes(benchmark: Benchmark, results: Results) -> list[str]:
@@ -133,22 +98,6 @@ def _notes(benchmark: Benchmark, results: Results) -> list[str]:
     return notes + [f"{row}: {count} of {cells} runs are finished." for row, count in few.items()]
 
 
-def _cost(runs: Sequence[Run]) -> report.Cost:
-    size = network_size(Path(runs[0].train.folder).parent)
-    entry = registry.get("trainer", runs[0].job.facts["trainer"])
-    training, predicting = ([s for r in runs if (s := r.seconds(kind)) is not None] for kind in ("train", "predict"))
-    cases = len(runs[0].evaluation.cases)
-    return report.Cost(
-        parameters=size.parameters if size else entry.parameters if entry else None,
-        trained=size.trained if size else None,
-        flops=size.flops if size else None,
-        training_seconds=statistics.fmean(training) if training else None,
-        seconds_per_case=statistics.fmean(predicting) / cases if predicting and cases else None,
-        peak_memory_bytes=max((peak for run in runs if (peak := run.peak_bytes("train")) is not None), default=None),
-        device=_device(runs[0].train),
-    )
-
-
 def _device(train: Job) -> str:
     """Return that of a training; an evaluation, whose manifest a run has, may have had another node without a GPU."""
     machine = read_json(Path(train.manifest))["machine"]
@@ -160,10 +109,10 @@ def _extras(benchmark: Benchmark, results: Results) -> report.Extras:
     commands = script([job for job in benchmark.jobs if job.id in done], "").splitlines()
     return report.Extras(
         model_folders={row: [Path(run.train.folder) for run in runs] for row, runs in results.runs.items()},
-        costs={row: _cost(runs) for row, runs in results.runs.items()},
+        costs={row: report.Cost(device=_device(runs[0].train)) for row, runs in results.runs.items()},
         commands=[line for line in commands if line and not line.startswith(("#", "set "))],
         manifests={row: [run.manifest for run in runs] for row, runs in results.runs.items()},
-        published=[p for p in _published(benchmark, results) if p.row in results.runs],
+        published=benchmark.matrix.published_of(results.dataset),
         differences=benchmark.matrix.differences,
         notes=[*_notes(benchmark, results), *(f"Missing: {text}." for text in results.missing)],
     )

@@ -36,7 +36,7 @@ nnUNet_results below --out, because nnU-Net's folders carry none.
   [[published]]
   row = "RA-U-Net"
   metrics = {dice = 0.773}
-  source = "Du & Wang 2025, table 1" # also: note; dataset, where there are several
+  source = "Du & Wang 2025, table 1" # also: note; structure (default: the first); dataset, where there are several
   [arguments]                        # appended to nnU-Net's commands: plan, train, predict, evaluate
   plan = "-npfp 4 -np 4"
   [environment]                      # variables of every job; [environment.train] and so on of one kind

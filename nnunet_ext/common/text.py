@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
 
 
-def some(names: Iterable[object], shown: int = 3) -> str:
-    """Return the first names and how many more there are: "a, b, c and 4 more"."""
+def some(names: Iterable[object], shown: int | None = 3) -> str:
+    """Return the first names (all for None) and how many more there are: "a, b, c and 4 more"."""
     words = [str(name) for name in names]
-    more = len(words) - shown
-    return ", ".join(words[:shown]) + (f" and {more} more" if more > 0 else "")
+    more = len(words[shown:]) if shown is not None else 0
+    return ", ".join(words[:shown]) + (f" and {more} more" if more else "")
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Return a guess at what a misspelt word should be, to stand behind it in a message; empty without one."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield rows of cells as lines of text, in columns as wide as their widest cell; rows may end early."""
+    widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(max(map(len, rows)))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
 
 
 def count(number: int, noun: str) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import check_replaceable, read_json_if_any, without_nan, write_json, write_text
+from nnunet_ext.common.text import aligned
 from nnunet_ext.comparison.results import Comparison, ModelSummary, Pair, Ranking, Result
 from nnunet_ext.comparison.wording import PROMPTS, effect, interval, method, number, p_value
 
@@ -26,7 +27,7 @@ def to_text(comparison: Comparison) -> str:
     for structure in comparison.structures:
         results = list(comparison.of(structure).values())
         lines += [f"{structure}: {len(comparison.cases)} cases; mean [95 % interval]", ""]
-        lines += [*_aligned(list(_text_rows(comparison, results))), "", *_findings(results)]
+        lines += [*aligned(list(_text_rows(comparison, results))), "", *_findings(results)]
     return "\n".join([*lines, *(f"Note: {note}" for note in comparison.notes)])
 
 
@@ -68,12 +69,6 @@ def _sentences(result: Result) -> Iterator[str]:
         if len(summary.repeat_means) > 1:
             spread = number(summary.repeat_sd, result.metric)
             yield f"{name}: its {len(summary.repeat_means)} repeats have means with a standard deviation of {spread}."
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(max(map(len, rows)))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
 
 
 def model_rows(comparison: Comparison) -> pd.DataFrame:

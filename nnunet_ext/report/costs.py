@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -109,24 +110,32 @@ def costs(data: ReportData) -> dict[str, Any] | None:
 
 
 def cost_of(data: ReportData, name: str) -> Cost:
-    """Return what the extras say; gaps are filled from the model's folder, registry, manifests and training logs."""
-    cost = data.extras.costs.get(name, Cost())
-    entry = data.entry(name)
-    steps = [s for m in data.extras.manifests.get(name, ()) for s in dict(m.get("steps") or {}).values()]
-    trained = [s for s in steps if s.get("kind") == "train"]
-    times = [sum(t.seconds.values()) for t in trainings_of(data, name)] or [
-        s["seconds"] for s in trained if s.get("seconds")
-    ]
-    peaks = [s.get("gpu_bytes_seen") or s.get("peak_bytes_of_largest_process") for s in trained]
+    """Return what the extras say; gaps are filled from the model's folder or the registry, manifests, training logs.
+
+    A manifest knows the whole time of a command, a training log that of its epochs alone.
+    """
+    manifests, entry = data.extras.manifests.get(name, ()), data.entry(name)
+    steps = [step for manifest in manifests for step in dict(manifest.get("steps") or {}).values()]
+    trained, predicted = ([s for s in steps if s.get("kind") == kind] for kind in ("train", "predict"))
     size = next((s for fold in data.fold_folders(name) if (s := network_size(fold.parent))), None)
+    if size is None and entry and entry.parameters:
+        size = NetworkSize(entry.parameters, entry.trained or entry.parameters, None)
+    logged = [sum(t.seconds.values()) for t in trainings_of(data, name)]
+    peaks = [s.get("gpu_bytes_seen") or s.get("peak_bytes_of_largest_process") for s in trained]
+    per_case = _mean(s.get("seconds") for s in predicted)
     found: dict[str, Any] = {
-        "parameters": size.parameters if size else entry.parameters if entry else None,
-        "trained": size.trained if size else None,
-        "flops": size.flops if size else None,
-        "training_seconds": sum(times) / len(times) if times else None,
+        **(size._asdict() if size else {}),
+        "training_seconds": _mean(s.get("seconds") for s in trained) or _mean(logged),
+        "seconds_per_case": per_case and per_case / len(data.models[data.names.index(name)].runs[0].cases),
         "peak_memory_bytes": max((p for p in peaks if p), default=None),
     }
-    return replace(cost, **{key: value for key, value in found.items() if getattr(cost, key) is None and value})
+    cost = data.extras.costs.get(name, Cost())
+    return replace(cost, **{key: value for key, value in found.items() if getattr(cost, key) is None})
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value]
+    return fmean(known) if known else None
 
 
 class NetworkSize(NamedTuple):

@@ -19,6 +19,7 @@ from nnunet_ext.comparison.model_runs import all_structures, measuring_run
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.evaluation.source import PROMPTS
 from nnunet_ext.metrics.definitions import METRICS, Metric, Units
+from nnunet_ext.metrics.published import Published
 
 PRIMARY = "dice"  # the metric that the head of the page, histograms of differences and the choice of cases go by
 
@@ -42,27 +43,6 @@ class Cost:
     seconds_per_case: float | None = None
     peak_memory_bytes: int | None = None
     device: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """What a paper states for a model.
-
-    Args:
-        row: the name of the model that it stands next to.
-        metrics: key of a metric -> the value as printed, ratios as fractions.
-        source: where it is printed.
-        note: how the paper's protocol differs from this one.
-        structure: the structure that the values belong to; the first by default.
-        dataset: id of the dataset that they belong to; None where there is only one.
-    """
-
-    row: str
-    metrics: Mapping[str, float]
-    source: str
-    note: str = ""
-    structure: str | None = None
-    dataset: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

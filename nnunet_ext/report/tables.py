@@ -14,7 +14,8 @@ from nnunet_ext.comparison.export import pair_rows, summary_cells, to_csv, to_la
 from nnunet_ext.comparison.results import Pair, Result
 from nnunet_ext.comparison.wording import method
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
-from nnunet_ext.report.data import Published, ReportData
+from nnunet_ext.metrics.published import Published
+from nnunet_ext.report.data import ReportData
 
 SILENT = ("volume_reference", "volume_prediction", "lesions_reference", "lesions_prediction")  # in the tables of cases
 SYMBOLS = {
@@ -126,13 +127,13 @@ def definitions(data: ReportData) -> list[tuple[str, Metric]]:
 
 
 def published(data: ReportData) -> dict[str, Any] | None:
-    """Return what papers state, next to ours; None where nothing is stated."""
-    rows = [row for entry in data.extras.published if entry.row in data.names for row in _published(data, entry)]
+    """Return what papers state, next to ours as far as there are any; None where nothing is stated."""
+    rows = [row for entry in data.extras.published for row in _published(data, entry)]
     return {"rows": rows, "differences": list(data.extras.differences)} if rows else None
 
 
 def _published(data: ReportData, entry: Published) -> Iterator[dict[str, Any]]:
-    structure = entry.structure if entry.structure in data.structures else next(iter(data.structures))
+    structure = entry.structure or next(iter(data.structures))
     for key, value in entry.metrics.items():
         yield {
             "entry": entry,

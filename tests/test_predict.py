@@ -16,7 +16,7 @@ from training import CPU, train
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.inference.model_folder import class_names, prompted_logits
+from nnunet_ext.inference.model_folder import prompted_logits
 from nnunet_ext.inference.prompts import Clicks, fixed_clicks, random_clicks, to_original, to_preprocessed
 from nnunet_ext.losses import ForegroundLoss, ForegroundMaps, dice_bce, dice_loss, dice_mse
 
@@ -263,12 +263,6 @@ def test_no_click_on_a_pixel_that_does_not_count() -> None:
         assert not labels.any()
     points, _ = random_clicks(mask, valid & False, torch.Generator())
     assert points.shape == (50, 1, 1, 2)
-
-
-def test_classes_are_named_in_the_order_of_their_values() -> None:
-    labels = {"tumour": 2, "background": 0, "liver": 1, "ignore": 3}
-    assert class_names(labels, False) == ["liver", "tumour"]
-    assert class_names({"background": 0, "b": [2, 1], "a": 2}, True) == ["b", "a"]
 
 
 def test_losses_are_the_formulas() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.nnunet_files import Structures
 from nnunet_ext.common.processes import finished
 from nnunet_ext.common.progress import Track, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import some
-from nnunet_ext.evaluation.dataset import Structures
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.evaluation.reading import PairReader
 from nnunet_ext.evaluation.source import Pair, Source, from_folders

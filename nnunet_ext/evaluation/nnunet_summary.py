@@ -7,9 +7,9 @@ from typing import Any
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json, read_json_if_any
-from nnunet_ext.evaluation.dataset import DATASET
+from nnunet_ext.common.nnunet_files import DATASET
 from nnunet_ext.evaluation.evaluation import EXTENSION, TO_NNUNET, Evaluation, table_of
-from nnunet_ext.evaluation.source import provenance
+from nnunet_ext.evaluation.source import origin
 from nnunet_ext.metrics.definitions import COUNTS, PHYSICAL, PIXELS
 from nnunet_ext.metrics.overlap import Overlap
 
@@ -49,7 +49,7 @@ def load_summary(file: Path) -> Evaluation:
         structures = {names.get(key, key): _labels(key) for key in cases[0]["metrics"]}
         if not structures:
             raise LookupError("no labels")
-        info = {"predictions": str(predictions), **provenance(predictions)}
+        info = {"predictions": str(predictions), **origin(predictions)}
         return Evaluation(table=table_of(rows, units), units=units, structures=structures, info=info)
     except (ValueError, LookupError, TypeError, AttributeError) as e:
         raise InputError(f"{file} is not a summary.json of nnU-Net ({type(e).__name__}: {e}).", hint=HINT) from e

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 from nnunet_ext import registry
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json_if_any
+from nnunet_ext.common.files import read_json, read_json_if_any
+from nnunet_ext.common.nnunet_files import DATASET, PLANS, PROMPTS, Structures, check_trained, fold_folders
 from nnunet_ext.common.text import some
-from nnunet_ext.evaluation.dataset import DATASET, Structures, find_dataset_json, read_dataset
 
-PLANS, PROMPTS = "plans.json", "prompts_used.json"
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")  # that nnU-Net reads
 _NAMED = 8  # cases in one message
 
@@ -56,7 +55,7 @@ def from_folders(predictions: Path, references: Path, dataset_json: Path | None 
     absent = [f"{folder} is not a directory." for folder in (predictions, references) if not folder.is_dir()]
     if absent:
         raise InputError(*absent, hint="Name directories with --pred and --ref.")
-    dataset, structures = read_dataset(find_dataset_json(dataset_json, predictions, references))
+    dataset, structures = _read_dataset(_find_dataset_json(dataset_json, predictions, references))
     ending = dataset["file_ending"]
     predicted, referred = (_cases(folder, ending) for folder in (predictions, references))
     problems = [
@@ -67,7 +66,7 @@ def from_folders(predictions: Path, references: Path, dataset_json: Path | None 
         problems = [_nothing(folder, ending) for folder in (predictions, references)]
     if problems:
         raise InputError(*problems, hint="Both folders must hold the same cases.")
-    info = {"predictions": str(predictions.resolve()), **provenance(predictions)}
+    info = {"predictions": str(predictions.resolve()), **origin(predictions)}
     info["name"] = _name(info, predictions)
     return _source(predicted, referred, references, dataset, structures, info)
 
@@ -84,10 +83,8 @@ def from_model(model: Path, folds: Sequence[str]) -> Source:
     Raises:
         InputError: everything that is missing, in one message.
     """
-    if missing := [name for name in (DATASET, PLANS) if not (model / name).is_file()]:
-        problem = f"{model} is not a trained model: {' and '.join(missing)} missing."
-        raise InputError(problem, hint="-m is a folder like nnUNet_results/Dataset029_LiTS/TRAINER__PLANS__2d.")
-    dataset, structures = read_dataset(model / DATASET)
+    check_trained(model)
+    dataset, structures = _read_dataset(model / DATASET)
     name = read_json_if_any(model / PLANS).get("dataset_name", model.resolve().parent.name)
     ending, references = dataset["file_ending"], _references(name)
     referred = _cases(references, ending)
@@ -108,11 +105,39 @@ def from_model(model: Path, folds: Sequence[str]) -> Source:
     if problems:
         raise InputError(*problems, hint="Every case of a fold's validation must be there, once.")
     folders = sorted({file.parent for file in predicted.values()})
-    info = {"predictions": str((folders[0] if len(folders) == 1 else model).resolve()), **provenance(folders[0])}
+    info = {"predictions": str((folders[0] if len(folders) == 1 else model).resolve()), **origin(folders[0])}
     info |= {"name": _name(info, model), "fold": _fold(folds)}
     if len(folders) > 1:
         info["prediction_files"] = {case: str(file.resolve()) for case, file in sorted(predicted.items())}
     return _source(predicted, referred, references, dataset, structures, info)
+
+
+def _find_dataset_json(given: Path | None, predictions: Path, references: Path) -> Path:
+    """Return the given file, else the one next to the predictions, next to the references or in the folder above them.
+
+    Raises:
+        InputError: there is none.
+    """
+    candidates = [given] if given else [f / DATASET for f in (predictions, references, references.resolve().parent)]
+    for file in candidates:
+        if file.is_file():
+            return file
+    raise InputError(
+        f"No dataset.json, which says what the labels mean: {', '.join(map(str, candidates))} not there.",
+        hint="Name it with --dataset-json; nnUNet_raw/DATASET has one.",
+    )
+
+
+def _read_dataset(file: Path) -> tuple[dict[str, Any], Structures]:
+    """Read a dataset.json, and the structures that it names.
+
+    Raises:
+        InputError: the file cannot be read, or nnU-Net would not take it either.
+    """
+    dataset = read_json(file, hint="It should be nnU-Net's dataset.json.")
+    if not isinstance(dataset.get("file_ending"), str):
+        raise InputError(f'{file} has no "file_ending".', hint="It should be nnU-Net's (version 2) dataset.json.")
+    return dataset, Structures.of(dataset, str(file))
 
 
 def _source(
@@ -140,24 +165,21 @@ def _name(info: dict[str, Any], folder: Path) -> str:
     return " ".join(info[key] for key in ("trainer", "configuration") if key in info) or folder.resolve().name
 
 
-def provenance(predictions: Path) -> dict[str, Any]:
+def origin(predictions: Path) -> dict[str, Any]:
     """Return what is known of the model and its prompts from files next to predictions and the folders above."""
     predictions = predictions.resolve()
-    prompts = read_json_if_any(predictions / PROMPTS)
+    prompts, folds = read_json_if_any(predictions / PROMPTS), fold_folders(predictions)
     info: dict[str, Any] = {}
-    model = prompts.get("model")
-    folds = [Path(c["file"]).parent.name.removeprefix("fold_") for c in prompts.get("checkpoints", ())]
-    if predictions.name == "validation" and predictions.parent.name.startswith("fold_"):
-        model, folds = predictions.parent.parent, [predictions.parent.name.removeprefix("fold_")]
-    if model and Path(model).name.count("__") == 2:
-        info["trainer"], info["plans"], info["configuration"] = Path(model).name.split("__")
-        info["dataset"] = Path(model).parent.name
+    model = folds[0].parent if folds else Path(prompts.get("model", ""))
+    if model.name.count("__") == 2:
+        info["trainer"], info["plans"], info["configuration"] = model.name.split("__")
+        info["dataset"] = model.parent.name
     plans = read_json_if_any(predictions / PLANS)
     info |= {
         k: plans[theirs] for k, theirs in (("dataset", "dataset_name"), ("plans", "plans_name")) if theirs in plans
     }
     if folds:
-        info["fold"] = _fold(folds)
+        info["fold"] = _fold(fold.name.removeprefix("fold_") for fold in folds)
     entry = registry.get("trainer", info.get("trainer", ""))
     clicks = entry is not None and entry.prompts == "click"  # its validation clicks on the reference
     return {**info, "prompts": prompts.get("source", "reference" if clicks else "none")}

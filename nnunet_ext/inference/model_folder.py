@@ -18,11 +18,10 @@ from nnunet_ext import registry
 from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common import host
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.nnunet_files import PLANS, Structures, check_trained
 from nnunet_ext.inference.prompts import Prompts
 from nnunet_ext.losses import ForegroundMaps
 from nnunet_ext.weights import read_checkpoint
-
-MODEL_FILES = ("plans.json", "dataset.json")
 
 
 def load_model(
@@ -71,12 +70,7 @@ def load_model(
 
 def _predictor(folder: Path, folds: Sequence[int | str], checkpoint: str, device: torch.device) -> nnUNetPredictor:
     """Return nnU-Net's predictor with the networks of some folds; raises as `load_model` does."""
-    missing = [str(folder / name) for name in MODEL_FILES if not (folder / name).is_file()]
-    if missing:
-        raise InputError(
-            f"{folder} is not a trained model: {' and '.join(missing)} missing.",
-            hint="A model is a folder like nnUNet_results/Dataset030_BUSI/nnUNetTrainerSAMUSHF__nnUNetSAMUSPlans__2d.",
-        )
+    check_trained(folder)
     for fold in folds:
         read_checkpoint(folder / f"fold_{fold}" / checkpoint)  # nnU-Net itself would run what is in there
     with contextlib.redirect_stdout(None):  # which it writes to on the CPU, whatever it is asked for
@@ -91,7 +85,7 @@ def _folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> 
     numbered = [fold for fold in there if fold != "all"]  # nnU-Net's choice as well
     folds = folds or numbered or there
     absent = [str(f) for f in folds if not (folder / f"fold_{f}" / checkpoint).is_file()]
-    if (absent or not folds) and (folder / MODEL_FILES[0]).is_file():
+    if (absent or not folds) and (folder / PLANS).is_file():
         raise InputError(
             f"{folder}: no {checkpoint} of fold {', '.join(absent) or 'any'}.", hint="Choose another with -f or -chk."
         )
@@ -126,7 +120,7 @@ class PromptedModelFolder:
         self.dataset, self.ending = self.predictor.dataset_json, self.predictor.dataset_json["file_ending"]
         self.is_picture = issubclass(self.plans.image_reader_writer_class, NaturalImage2DIO)
         labels = self.plans.get_label_manager(self.dataset)
-        self.classes = class_names(self.dataset["labels"], labels.has_regions)
+        self.classes = list(Structures.of(self.dataset).labels)
         self.regions = labels.foreground_regions if labels.has_regions else None
         self.maps = ForegroundMaps.of(labels)
         self._preprocessor = self.plan.preprocessor_class(verbose=False)
@@ -161,15 +155,6 @@ class PromptedModelFolder:
             save_probabilities,
             num_threads_torch=torch.get_num_threads(),
         )
-
-
-def class_names(labels: dict, has_regions: bool) -> list[str]:
-    """Return the names of the foreground in the order of the network's masks, which is nnU-Net's.
-
-    Regions come as they are listed, classes by their values.
-    """
-    names = [name for name in labels if name not in ("background", "ignore")]
-    return names if has_regions else sorted(names, key=labels.__getitem__)
 
 
 @torch.inference_mode()

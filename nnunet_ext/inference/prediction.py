@@ -13,13 +13,12 @@ from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folde
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json, sha256, write_json
+from nnunet_ext.common.nnunet_files import DATASET, PLANS, PROMPTS
 from nnunet_ext.common.progress import Track, untracked
 from nnunet_ext.common.text import some
-from nnunet_ext.inference.model_folder import MODEL_FILES, PromptedModelFolder
+from nnunet_ext.inference.model_folder import PromptedModelFolder
 from nnunet_ext.inference.prompts import Prompts, clicks_from_reference, read_prompts, to_original, to_preprocessed
 from nnunet_ext.version import __version__
-
-RECORD = "prompts_used.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ def predict(request: Request, *, track: Track = untracked) -> int:
         )
     request.out.mkdir(parents=True, exist_ok=True)
     record = _Record(request, model)
-    for name in MODEL_FILES:  # nnU-Net's ensembles and evaluation look for them among the predictions
+    for name in (DATASET, PLANS):  # nnU-Net's ensembles and evaluation look for them among the predictions
         shutil.copyfile(request.model / name, request.out / name)
     done = 0
     for case, files in track(cases.items(), total=len(cases), what="predict", unit="case"):
@@ -111,7 +110,7 @@ class _Record:
     """``prompts_used.json``, written after every case, so that an interrupted prediction keeps what it has."""
 
     def __init__(self, request: Request, model: PromptedModelFolder) -> None:
-        self.file, self.model = request.out / RECORD, model
+        self.file, self.model = request.out / PROMPTS, model
         source = "reference" if request.reference else "file" if request.prompts else "none"
         self.head = {
             "source": source,

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json
+from nnunet_ext.common.nnunet_files import DATASET, PLANS
 from nnunet_ext.common.text import duration
 from nnunet_ext.common.training_log import TrainingLog, read_training_log
 from nnunet_ext.report import svg
@@ -159,7 +160,7 @@ def network_size(model: Path) -> NetworkSize | None:
     Returns None where that does not lead to a network.
     """
     try:
-        plans, dataset = (read_json(model / name) for name in ("plans.json", "dataset.json"))
+        plans, dataset = (read_json(model / name) for name in (PLANS, DATASET))
         trainer_name, _, configuration = model.name.split("__")
     except ValueError:
         return None

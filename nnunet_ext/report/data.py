@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,11 @@ import pandas as pd
 
 from nnunet_ext import registry
 from nnunet_ext.common.files import read_json_if_any
+from nnunet_ext.common.nnunet_files import fold_folders
 from nnunet_ext.comparison import Comparison, ModelRuns, ModelSummary, Result
 from nnunet_ext.comparison.comparer import mean_over_repeats, summarise
 from nnunet_ext.comparison.model_runs import all_structures, measuring_run
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.evaluation.source import PROMPTS
 from nnunet_ext.metrics.definitions import METRICS, Metric, Units
 from nnunet_ext.metrics.published import Published
 
@@ -189,7 +189,7 @@ class ReportData:
         if self.extras.model_folders.get(name):
             return list(self.extras.model_folders[name])
         predictions = [Path(run.info["predictions"]) for run in self._runs(name) if run.info.get("predictions")]
-        return list(dict.fromkeys(fold for folder in predictions for fold in _trained(folder)))
+        return list(dict.fromkeys(fold for folder in predictions for fold in fold_folders(folder)))
 
     def _runs(self, name: str) -> Sequence[Evaluation]:
         return self.models[self.names.index(name)].runs
@@ -198,16 +198,3 @@ class ReportData:
 def _column(tables: Sequence[pd.DataFrame], key: str) -> pd.Series:
     lacking = any(key not in table for table in tables)
     return pd.Series(np.nan if lacking else mean_over_repeats(tables, key), index=tables[0].index)
-
-
-def _trained(predictions: Path) -> Iterator[Path]:
-    """Yield the fold folders that predictions come from: a validation's own, or those in a click prediction's record.
-
-    ``nnUNetv2_predict`` leaves no word on the model in the folder of its predictions.
-    """
-    if predictions.name == "validation":
-        yield predictions.parent
-    yield from (validation.parent for validation in sorted(predictions.glob("fold_*/validation")))
-    record = read_json_if_any(predictions / PROMPTS)
-    for checkpoint in record.get("checkpoints", ()):
-        yield Path(record["model"]) / Path(checkpoint["file"]).parent

@@ -16,8 +16,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common.files import write_json
+from nnunet_ext.common.nnunet_files import PROMPTS
 from nnunet_ext.inference.model_folder import prompted_logits
-from nnunet_ext.inference.prediction import RECORD
 from nnunet_ext.inference.prompts import clicks_from_reference
 from nnunet_ext.losses import ForegroundMaps
 
@@ -118,7 +118,7 @@ def validate_with_clicks(
     if trainer.local_rank:
         return
     record = {"source": "reference", "from": "the fixed click of the final validation"}
-    write_json(folder / RECORD, record)  # as nnunet_ext predict writes it; nnunet_ext evaluate reads it
+    write_json(folder / PROMPTS, record)  # as nnunet_ext predict writes it; nnunet_ext evaluate reads it
     metrics = compute_metrics_on_folder(
         str(Path(trainer.preprocessed_dataset_folder_base) / "gt_segmentations"),
         str(folder),

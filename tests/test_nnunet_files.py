@@ -9,7 +9,7 @@ import tiny
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.dataset import Structures
+from nnunet_ext.common.nnunet_files import Structures
 
 
 @pytest.mark.parametrize(

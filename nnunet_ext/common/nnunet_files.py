@@ -1,7 +1,4 @@
-"""What is compared: the labels and regions of a dataset.json, by nnU-Net's rules.
-
-nnU-Net's own LabelManager knows them as well, but imports torch, for which every worker process would wait.
-"""
+"""What the files say that nnU-Net leaves next to a dataset, a trained model and predictions."""
 
 from __future__ import annotations
 
@@ -11,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json
+from nnunet_ext.common.files import read_json_if_any
 
-DATASET = "dataset.json"
+DATASET, PLANS = "dataset.json", "plans.json"
+PROMPTS = "prompts_used.json"  # of nnunet_ext predict: the model, and where each click came from
 
 
 @dataclass(frozen=True, kw_only=True)
 class Structures:
-    """The structures of a dataset.
+    """The labels and regions of a dataset.json, by nnU-Net's rules.
+
+    nnU-Net's own LabelManager knows them as well, but imports torch, for which every worker process would wait.
 
     Args:
         labels: name -> the labels that make it up; nnU-Net's order: labels by their values, regions as they are listed.
@@ -78,29 +78,27 @@ def _is_label_or_region(value: Any) -> bool:
     return bool(values) and all(isinstance(v, int) and not isinstance(v, bool) for v in values)
 
 
-def find_dataset_json(given: Path | None, predictions: Path, references: Path) -> Path:
-    """Return the given file, else the one next to the predictions, next to the references or in the folder above them.
+def check_trained(model: Path) -> None:
+    """Check that a folder TRAINER__PLANS__CONFIGURATION holds what every trained model has.
 
     Raises:
-        InputError: there is none.
+        InputError: it does not.
     """
-    candidates = [given] if given else [f / DATASET for f in (predictions, references, references.resolve().parent)]
-    for file in candidates:
-        if file.is_file():
-            return file
-    raise InputError(
-        f"No dataset.json, which says what the labels mean: {', '.join(map(str, candidates))} not there.",
-        hint="Name it with --dataset-json; nnUNet_raw/DATASET has one.",
-    )
+    if missing := [name for name in (DATASET, PLANS) if not (model / name).is_file()]:
+        raise InputError(
+            f"{model} is not a trained model: {' and '.join(missing)} missing.",
+            hint="A model is a folder like nnUNet_results/Dataset030_BUSI/nnUNetTrainerSAMUSHF__nnUNetSAMUSPlans__2d.",
+        )
 
 
-def read_dataset(file: Path) -> tuple[dict[str, Any], Structures]:
-    """Read a dataset.json, and the structures that it names.
+def fold_folders(predictions: Path) -> list[Path]:
+    """Return the trained folds that predictions come from, as far as their place or `nnunet_ext predict` tells.
 
-    Raises:
-        InputError: the file cannot be read, or nnU-Net would not take it either.
+    These are a validation's own fold, the folds of a model whose validations lie below, or those in a record of
+    clicks; ``nnUNetv2_predict`` leaves no word on the model.
     """
-    dataset = read_json(file, hint="It should be nnU-Net's dataset.json.")
-    if not isinstance(dataset.get("file_ending"), str):
-        raise InputError(f'{file} has no "file_ending".', hint="It should be nnU-Net's (version 2) dataset.json.")
-    return dataset, Structures.of(dataset, str(file))
+    if predictions.name == "validation" and predictions.parent.name.startswith("fold_"):
+        return [predictions.parent]
+    record = read_json_if_any(predictions / PROMPTS)
+    named = [Path(record["model"], c["file"]).parent for c in record.get("checkpoints", ()) if "model" in record]
+    return named or [validation.parent for validation in sorted(predictions.glob("fold_*/validation"))]

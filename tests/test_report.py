@@ -32,7 +32,7 @@ from nnunet_ext.report.costs import training_curves
 from nnunet_ext.report.data import ReportData
 from nnunet_ext.report.pictures import chosen_cases, high_frequency, qualitative
 from nnunet_ext.report.svg import Scale, line, tag
-from nnunet_ext.report.tables import cases, summary
+from nnunet_ext.report.tables import cases, published, summary
 
 FIRST, SECOND = report_data.MODELS
 COMPARING = {"significance", "paired"}
@@ -213,6 +213,18 @@ class TestSections:
         assert "125.0" in shown
         assert "0.42 s" in shown
         assert re.search(r"6\.\d min", shown)  # 30 epochs of 12 to 13 s
+
+    def test_a_figure_of_a_structure_or_model_that_is_not_there_stands_alone(
+        self, models: dict[str, list[Evaluation]], tmp_path: Path
+    ) -> None:
+        stated = {"metrics": {"dice": 0.8638}, "source": "table 1"}
+        entries = [Published(row=FIRST, structure="cyst", **stated), Published(row="not finished", **stated)]
+        extras = Extras(published=entries)
+        assert [row["ours"] for row in published(data_of(models, extras=extras))["rows"]] == [None, None]
+        build_report(models, tmp_path / "r.html", extras=extras)
+        shown = Page((tmp_path / "r.html").read_text(encoding="utf-8")).texts["published"]
+        assert "not finished" in shown
+        assert "cyst" in shown
 
     def test_deviations_of_the_papers_involved_only(self, page: Page) -> None:
         assert "SAMUS-HF and SAMUS" in page.texts["deviations"]
@@ -414,7 +426,8 @@ class TestPictures:
         folder = "nnUNetTrainerRAUNet__nnUNetRAUNetPlans__2d"
         out = report_data.predict(root, folder, error=0.2, seed=2, ending=".nii.gz")
         models = {"RA": [report_data.evaluation(root, out, trainer="nnUNetTrainerRAUNet")]}
-        extras = Extras(model_folders={"RA": [report_data.fold_folder(tmp_path / "results", folder)]})
+        fold, scheme = report_data.fold_folder(tmp_path / "results", folder), "LiverWindowCLAHENormalization"
+        extras = Extras(model_folders={"RA": [fold]})
         rows = qualitative(data_of(models), untracked).rows
         assert set(rows) == {"liver", "tumour"}
         for structure, wanted in (("liver", (1, 2)), ("tumour", (2,))):
@@ -424,7 +437,8 @@ class TestPictures:
                 assert row.about.startswith(f"slice {int(np.argmax(mask.sum((1, 2)))) + 1} of 8")
         build_report(models, tmp_path / "r.html", extras=extras)
         page = Page((tmp_path / "r.html").read_text())
-        assert "median and CLAHE" in page.texts["preprocessing"]
+        for title in ("-160 to 240 HU", "-20 to 140 HU", registry.get("normalization", scheme).summary):
+            assert title in page.texts["preprocessing"]
         assert "Bottleneck" in page.texts["deviations"]
 
 

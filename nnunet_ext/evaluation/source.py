@@ -151,13 +151,21 @@ def _source(
     """Pair the files, and add the references to `info`, with the images where nnU-Net's names lead to them."""
     references = references.resolve()
     info = {**info, "references": str(references), "file_ending": dataset["file_ending"]}
-    images = references.with_name(references.name.replace("labels", "images", 1))
-    if references.name == "gt_segmentations":
-        images = Path(os.environ.get("nnUNet_raw", "")) / references.parent.name / "imagesTr"
-    if images != references and images.is_dir():
+    for images in image_folders(references)[:1]:
         info["images"] = str(images.resolve())
     pairs = [Pair(case, file, referred[case]) for case, file in sorted(predicted.items())]
     return Source(pairs=pairs, dataset=dataset, structures=structures, info=info)
+
+
+def image_folders(references: Path | None, dataset: str = "") -> list[Path]:
+    """Return the folders to which nnU-Net's names lead from references, or else from a dataset's, to its images."""
+    found = []
+    if references is not None:
+        found.append(references.with_name(references.name.replace("labels", "images", 1)))
+        dataset = dataset or (references.parent.name if references.name == "gt_segmentations" else "")
+    if dataset and (raw := os.environ.get("nnUNet_raw")):
+        found += [Path(raw) / dataset / name for name in ("imagesTr", "imagesTs")]
+    return [folder for folder in found if folder != references and folder.is_dir()]
 
 
 def _name(info: dict[str, Any], folder: Path) -> str:

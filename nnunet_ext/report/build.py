@@ -103,7 +103,7 @@ def _sections(track: Track) -> tuple[Section, ...]:
         Section("qualitative", "Pictures", partial(pictures.qualitative, track=track),
                 "Image, reference and prediction files where the evaluations say; --images DIR names the images."),
         Section("preprocessing", "Before and after preprocessing", pictures.preprocessing,
-                "A model whose plans name LiverWindowCLAHENormalization, and images."),
+                "A model whose plans name a normalisation of this package, and images."),
         Section("high-frequency", "High frequencies", pictures.high_frequency, "A SAMUS-HF model, and images."),
         Section("curves", "Training", costs.training_curves,
                 "A trained model's validation (nnunet_ext evaluate -m), nnunet_ext benchmark, or Extras in Python."),

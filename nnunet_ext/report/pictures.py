@@ -9,7 +9,6 @@ import base64
 import glob
 import io
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,16 +19,14 @@ from markupsafe import Markup
 from nnunet_ext import registry
 from nnunet_ext.common.progress import Track
 from nnunet_ext.comparison.wording import number
+from nnunet_ext.evaluation.source import image_folders
 from nnunet_ext.metrics.definitions import BY_KEY
 from nnunet_ext.report import svg
 from nnunet_ext.report.data import PRIMARY, ReportData
 
-LIVER_WINDOW = (-20.0, 140.0)  # HU; the liver paper's
 SOFT_TISSUE = (-160.0, 240.0)  # HU
 AIR = -300.0  # HU; no other modality has values below
 LARGEST = 360  # pixels of an embedded image
-CHAIN = "LiverWindowCLAHENormalization"
-SAMUS_SIZE = 256  # pixels; what SAMUSPlanner resizes images to
 
 
 class Volume(NamedTuple):
@@ -151,15 +148,21 @@ def _score(data: ReportData, structure: str, case: str, name: str) -> str:
 
 def _window(data: ReportData, image: np.ndarray) -> tuple[float, float]:
     """Return the liver paper's window for CT, else the 1st and 99th percentile."""
+    if _is_ct(data, image):
+        from nnunet_ext.preprocessing import WINDOW_CENTRE, WINDOW_WIDTH
+
+        return WINDOW_CENTRE - WINDOW_WIDTH / 2, WINDOW_CENTRE + WINDOW_WIDTH / 2
+    low, high = np.percentile(image, (1, 99))
+    return float(low), float(high) if high > low else float(low) + 1
+
+
+def _is_ct(data: ReportData, image: np.ndarray) -> bool:
     channels = [
         str(channel).lower()
         for name in data.names
         for channel in data.record(name, "dataset.json").get("channel_names", {}).values()
     ]
-    if "ct" in channels[:1] or float(image.min()) < AIR:
-        return LIVER_WINDOW
-    low, high = np.percentile(image, (1, 99))
-    return float(low), float(high) if high > low else float(low) + 1
+    return "ct" in channels[:1] or float(image.min()) < AIR
 
 
 def _around(masks: Sequence[np.ndarray], whole: Box) -> Box:
@@ -221,19 +224,19 @@ def _closed(points: np.ndarray) -> str:
 
 
 def preprocessing(data: ReportData) -> list[Picture] | None:
-    """Show a slice before and after the liver paper's intensity chain; None where no plans name it."""
-    chained = any(CHAIN in _schemes(data, name) for name in data.names)
-    entry, example = registry.get("normalization", CHAIN), _example(data) if chained else None
-    if entry is None or example is None:
+    """Show a slice before and after the normalisations that the registry lists; None where no plans name one."""
+    named = {scheme for name in data.names for scheme in _schemes(data, name)}
+    entries = [entry for entry in registry.entries("normalization") if entry.name in named]
+    example = _example(data) if entries else None
+    if example is None:
         return None
     image, z, case = example
-    plane = image.slices[z]
-    run = entry.load()(False, {}).run
-    shown = (
-        (f"{SOFT_TISSUE[0]:g} to {SOFT_TISSUE[1]:g} HU", plane, SOFT_TISSUE),
-        (f"window {LIVER_WINDOW[0]:g} to {LIVER_WINDOW[1]:g} HU", plane, LIVER_WINDOW),
-        ("median and CLAHE", run(plane[None].astype(np.float32))[0], (0.0, 1.0)),
-    )
+    plane, window = image.slices[z], _window(data, image.slices)
+    windows = [SOFT_TISSUE, window] if _is_ct(data, image.slices) else [window]
+    shown = [(f"{low:g} to {high:g}{' HU' * (len(windows) > 1)}", plane, (low, high)) for low, high in windows]
+    for entry in entries:
+        after = entry.load()(False, {}).run(plane[None].astype(np.float32))[0]
+        shown.append((entry.summary, after, (float(after.min()), float(after.max()))))
     return [_whole(title, values, window, image.aspect, case) for title, values, window in shown]
 
 
@@ -252,17 +255,18 @@ def _schemes(data: ReportData, name: str) -> set[str]:
 
 def high_frequency(data: ReportData) -> dict[str, Any] | None:
     """Show what the second branch of the first SAMUS-HF model sees; None without such a model."""
-    transform: Any = next((own for name in data.names if (own := _high_frequency_image(data, name))), None)
-    example = _example(data) if transform else None
-    if example is None:
+    seen = next((own for name in data.names if (own := _high_frequency_image(data, name))), None)
+    example = _example(data) if seen else None
+    if seen is None or example is None:
         return None
+    transform, size = seen
     import torch
 
     from nnunet_ext.preprocessing import resize_slices
 
     image, z, case = example
     plane = image.slices[z][None, None].astype(np.float32)
-    small = resize_slices(plane, (), (), (), size=(SAMUS_SIZE, SAMUS_SIZE), is_seg=False)
+    small = resize_slices(plane, (), (), (), size=(size, size), is_seg=False)
     with torch.no_grad():
         high = transform(torch.from_numpy(small))[0, 0].numpy()
     low, top = np.percentile(high, (1, 99))
@@ -270,14 +274,17 @@ def high_frequency(data: ReportData) -> dict[str, Any] | None:
         "wavelet": transform.wavelet,
         "normalization": transform.normalization,
         "pictures": [
-            _whole(f"input, {SAMUS_SIZE}x{SAMUS_SIZE}", small[0, 0], _window(data, small), 1.0, case),
+            _whole(f"input, {size}x{size}", small[0, 0], _window(data, small), 1.0, case),
             _whole("high frequencies", high, (low, top), 1.0, case),
         ],
     }
 
 
-def _high_frequency_image(data: ReportData, name: str) -> Any:
-    """Return the module of a model's network that makes high-frequency images; None where it has none."""
+def _high_frequency_image(data: ReportData, name: str) -> tuple[Any, int] | None:
+    """Return the module of a model's network that makes high-frequency images, and the pixels per side of its images.
+
+    None where it has no such module.
+    """
     entry = data.entry(name)
     if entry is None or entry.family != "samus":
         return None
@@ -291,7 +298,8 @@ def _high_frequency_image(data: ReportData, name: str) -> Any:
     except Exception as e:  # noqa: BLE001  (trainers of others may do anything; a report does without)
         logging.getLogger(__name__).info("%s: the network cannot be built (%s: %s)", entry.name, type(e).__name__, e)
         return None
-    return next((module for module in network.modules() if isinstance(module, HighFrequencyImage)), None)
+    found = [module for module in network.modules() if isinstance(module, HighFrequencyImage)]
+    return (found[0], network.image_size) if found else None
 
 
 def _example(data: ReportData) -> tuple[Volume, int, str] | None:
@@ -322,12 +330,7 @@ def _image_folders(data: ReportData, case: str) -> Iterator[Path]:
         info = run.info if (run := data.run_of(name, case)) else {}
         if info.get("images"):
             yield Path(info["images"])
-        if info.get("references"):
-            references = Path(info["references"])
-            yield references.parent / references.name.replace("labels", "images")
-        if info.get("dataset") and "nnUNet_raw" in os.environ:
-            yield Path(os.environ["nnUNet_raw"]) / info["dataset"] / "imagesTr"
-            yield Path(os.environ["nnUNet_raw"]) / info["dataset"] / "imagesTs"
+        yield from image_folders(Path(info["references"]) if "references" in info else None, info.get("dataset", ""))
 
 
 def mask_file(data: ReportData, name: str, case: str, what: Literal["predictions", "references"]) -> Path | None:

@@ -20,11 +20,12 @@ import benchmark_runner
 import pytest
 from benchmark_runner import shell
 
-from nnunet_ext.benchmark import job, workflow
-from nnunet_ext.benchmark.benchmark import Outcome
-from nnunet_ext.benchmark.job import Worker
+from nnunet_ext.benchmark import worker, workflow
+from nnunet_ext.benchmark.benchmark import RunResult
 from nnunet_ext.benchmark.jobs import Jobs
 from nnunet_ext.benchmark.store import Attempt, Lock, Record, Store, is_held
+from nnunet_ext.benchmark.worker import Worker
+from nnunet_ext.common import environment
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.processes import is_running
 
@@ -34,7 +35,7 @@ needs_snakemake = pytest.mark.skipif(
 )
 
 
-def run(jobs: Jobs, matrix: dict[str, Any] | None = None, **settings: Any) -> Outcome:
+def run(jobs: Jobs, matrix: dict[str, Any] | None = None, **settings: Any) -> RunResult:
     """To the end, by Snakemake."""
     return benchmark_runner.benchmark(jobs, **(matrix or {})).run(**settings)
 
@@ -44,7 +45,7 @@ def work(jobs: Jobs) -> dict[str, int]:
     return {each.id: Worker(each, jobs).run() for each in jobs}
 
 
-def states(outcome: Outcome) -> dict[str, str]:
+def states(outcome: RunResult) -> dict[str, str]:
     return {line.job.id: line.status for line in outcome.lines}
 
 
@@ -152,7 +153,7 @@ def test_no_more_than_n_at_a_time_on_one_gpu_each(tmp_path: Path, monkeypatch: p
 
 
 def test_a_gpu_that_another_process_holds_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(job.GPUS, "0,1")
+    monkeypatch.setenv(environment.BENCHMARK_GPUS, "0,1")
     jobs = Jobs(tmp_path)
     shell(jobs, "job", f"echo $CUDA_VISIBLE_DEVICES > {tmp_path}/gpu", gpu=True)
     assert Lock(tmp_path / "jobs" / "locks" / "gpu_0").take()
@@ -280,7 +281,7 @@ def test_what_an_attempt_cost_is_written_down(tmp_path: Path) -> None:
     each = jobs.add(id="job", kind="train", command=(sys.executable, "-c", text))
     file = tmp_path / "flow"
     workflow.write(file, jobs, benchmark_runner.benchmark(jobs).matrix, "local")
-    subprocess.run([sys.executable, "-m", "nnunet_ext.benchmark.job", f"{file}.json", "job"], check=True)
+    subprocess.run([sys.executable, "-m", "nnunet_ext.benchmark.worker", f"{file}.json", "job"], check=True)
     (attempt,) = Store(tmp_path).record(each).attempts
     assert attempt.exit == 0
     assert attempt.cpu_seconds >= 0.3
@@ -298,7 +299,7 @@ def test_memory_on_gpus_as_nvidia_smi_tells(tmp_path: Path, monkeypatch: pytest.
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(job, "LOOK", 0.1)
+    monkeypatch.setattr(worker, "LOOK", 0.1)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert workflow.gpus("cuda") == ["0", "1"]
     assert workflow.gpus("cpu") == []
@@ -314,8 +315,9 @@ def test_jobs_with_the_same_lock_never_run_together(tmp_path: Path) -> None:
         shell(jobs, f"job_{i}", f"mkdir {tmp_path}/alone && sleep 0.2 && rmdir {tmp_path}/alone", lock="plan")
     file = tmp_path / "flow"
     workflow.write(file, jobs, benchmark_runner.benchmark(jobs).matrix, "local")
-    words = [sys.executable, "-m", "nnunet_ext.benchmark.job", f"{file}.json"]
-    processes = [subprocess.Popen([*words, each.id]) for each in jobs]
+    modules = ("worker", "worker", "job")  # the last by a workflow that an earlier version has written
+    words = ([sys.executable, "-m", f"nnunet_ext.benchmark.{module}", f"{file}.json"] for module in modules)
+    processes = [subprocess.Popen([*command, each.id]) for command, each in zip(words, jobs, strict=True)]
     assert [process.wait() for process in processes] == [0, 0, 0]
 
 
@@ -328,8 +330,8 @@ def test_what_another_node_has_written_may_show_up_late(
     last = shell(jobs, "predict", f"touch {tmp_path}/made", needs=("train",))
     waited = []
 
-    def pause(worker: Worker) -> None:
-        waited.append(worker)
+    def pause(waiting: Worker) -> None:
+        waited.append(waiting)
         store.write(needed, Record(hash=needed.hash, state=state))
 
     monkeypatch.setattr(Worker, "_pause", pause)
@@ -363,10 +365,10 @@ def test_whoever_is_killed_takes_what_it_started_along(tmp_path: Path, which: st
     runner = start(tmp_path, seconds_per_epoch=1)
     wait_for(lambda: begun(tmp_path))
     kill({"runner": [runner.pid], "snakemake": processes_of(tmp_path, "benchmark.workflow"),
-          "workers": processes_of(tmp_path, "benchmark.job")}[which])  # fmt: skip
+          "workers": processes_of(tmp_path, "benchmark.worker")}[which])  # fmt: skip
     runner.wait(timeout=60)
     if which == "workers":
-        wait_for(lambda: not processes_of(tmp_path, "benchmark.job"))
+        wait_for(lambda: not processes_of(tmp_path, "benchmark.worker"))
     else:
         wait_for(lambda: not processes_of(tmp_path))
     finish(tmp_path, repeated=1)

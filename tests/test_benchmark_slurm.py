@@ -18,7 +18,7 @@ import slurm_cluster
 from benchmark_runner import shell
 
 from nnunet_ext.benchmark import status, workflow
-from nnunet_ext.benchmark.benchmark import Outcome
+from nnunet_ext.benchmark.benchmark import RunResult
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.store import Store
 from nnunet_ext.common.errors import InputError
@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm_cluster.
     cluster.stop()
 
 
-def run(jobs: Jobs, act: Callable[[], None] = lambda: None, **slurm: Any) -> Outcome:
+def run(jobs: Jobs, act: Callable[[], None] = lambda: None, **slurm: Any) -> RunResult:
     """To the end; meanwhile `act` is called a few times a second."""
     ended = threading.Event()
 
@@ -63,7 +63,7 @@ def run(jobs: Jobs, act: Callable[[], None] = lambda: None, **slurm: Any) -> Out
         thread.join()
 
 
-def states(outcome: Outcome) -> dict[str, str]:
+def states(outcome: RunResult) -> dict[str, str]:
     return {line.job.id: line.status for line in outcome.lines}
 
 
@@ -160,7 +160,7 @@ def test_a_killed_runners_jobs_are_seen_and_replaced(cluster: slurm_cluster.Clus
     matrix = benchmark_runner.benchmark(jobs, slurm=SMALL).matrix
     workflow.write(file, jobs, matrix, "slurm")
     name = f"{workflow.jobname(tmp_path)}_1"
-    line = f"{sys.executable} -m nnunet_ext.benchmark.job {file}.json train"
+    line = f"{sys.executable} -m nnunet_ext.benchmark.worker {file}.json train"
     subprocess.run(["sbatch", f"--job-name={name}", f"--output={tmp_path}/left", f"--wrap={line}"], check=True)
     end = time.monotonic() + 120
     while store.record(job).state != "running" or not Path(job.folder).exists():

@@ -1,6 +1,9 @@
-"""Integers and switches from environment variables."""
+"""Integers and switches from environment variables, and the page that lists them."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +42,11 @@ def test_wrong_switch(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv(environment.RECOMPUTE, text)
     with pytest.raises(InputError, match=f"NNUNET_EXT_RECOMPUTE='{text}' is neither 0 nor 1"):
         environment.switch(environment.RECOMPUTE)
+
+
+def test_the_page_lists_every_variable() -> None:
+    root = Path(__file__).resolve().parent.parent
+    sources = [*(root / "nnunet_ext").rglob("*.py"), *root.glob("_nnunet_ext_*.py")]
+    used = {name for file in sources for name in re.findall(r"NNUNET_EXT_[A-Z]\w*", file.read_text(encoding="utf-8"))}
+    page = (root / "docs" / "environment.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(NNUNET_EXT_\w+)", page, re.MULTILINE)) == used

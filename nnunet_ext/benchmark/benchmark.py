@@ -37,7 +37,7 @@ class Failure(NamedTuple):
         return self.log.read_text(errors="replace").splitlines()[-lines:] if self.log.exists() else []
 
 
-class Outcome(NamedTuple):
+class RunResult(NamedTuple):
     """All jobs after a run, the failures, and what Snakemake said where the user asked it for something else."""
 
     lines: Sequence[Line]
@@ -131,7 +131,7 @@ class Benchmark:
 
     def run(
         self, *, executor: str = workflow.LOCAL, parallel: int | None = None, passed: Sequence[str] = ()
-    ) -> Outcome:
+    ) -> RunResult:
         """Run whatever is not done, and say so line by line.
 
         Args:
@@ -142,12 +142,13 @@ class Benchmark:
             self.store.mark(job)
         watch = Watch(self.jobs, self.store, parallel=parallel or 1, slurm=executor == "slurm")
         if not passed and all(line.status == "done" for line in watch.lines):
-            return Outcome(watch.lines)
+            return RunResult(watch.lines)
         code = workflow.run(self.jobs, self.matrix, executor=executor, parallel=parallel, passed=passed, watch=watch)
         if code == 0:
             done = all(line.status == "done" for line in watch.lines)
-            return Outcome(watch.lines, said="" if done else self._snakemake_log.read_text(errors="replace"))
-        return Outcome(watch.lines, [f for line in watch.lines if (f := self._failure(line, watch.lines)) is not None])
+            return RunResult(watch.lines, said="" if done else self._snakemake_log.read_text(errors="replace"))
+        failures = (self._failure(line, watch.lines) for line in watch.lines)
+        return RunResult(watch.lines, [failure for failure in failures if failure is not None])
 
     @property
     def _snakemake_log(self) -> Path:

@@ -20,8 +20,6 @@ from nnunet_ext.common.files import read_json_if_any, sha256, write_json
 from nnunet_ext.common.processes import is_running
 from nnunet_ext.common.provenance import commit, machine, versions
 
-FORMAT = 1  # of manifests
-
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
@@ -213,7 +211,7 @@ def write_manifest(job: Job, record: Record, needed: Sequence[Job], store: Store
     write_json(
         Path(job.manifest),
         {
-            "format": FORMAT,
+            "format": 1,
             **job.facts,
             "written": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "commit": commit(),

@@ -24,10 +24,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnunet_ext.benchmark.job import GPUS
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.matrix import KINDS, Matrix, Slurm
 from nnunet_ext.benchmark.store import Lock
+from nnunet_ext.common.environment import BENCHMARK_GPUS
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import write_json, write_text
 from nnunet_ext.common.processes import cpus, is_running
@@ -106,7 +106,7 @@ def run(
         with log.open("w") as stream:
             process = subprocess.Popen(
                 command,
-                env={**os.environ, GPUS: ",".join(devices)},
+                env={**os.environ, BENCHMARK_GPUS: ",".join(devices)},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,

@@ -64,7 +64,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.common.errors import InputError
 
 if TYPE_CHECKING:
-    from nnunet_ext.benchmark.benchmark import Benchmark, Outcome
+    from nnunet_ext.benchmark.benchmark import Benchmark, RunResult
 
 HELP = "compare models on datasets, folds and seeds, here or on a cluster"
 
@@ -137,8 +137,8 @@ def _run(benchmark: Benchmark, args: argparse.Namespace) -> int:
     profile = ["--profile", args.profile] if args.profile else []
     executor = args.executor or ("" if profile else "local")
     with _ended_like_interrupted():
-        outcome = benchmark.run(executor=executor, parallel=args.jobs, passed=[*profile, *args.passed])
-    return _tell(benchmark, outcome, args)
+        result = benchmark.run(executor=executor, parallel=args.jobs, passed=[*profile, *args.passed])
+    return _tell(benchmark, result, args)
 
 
 def _run_in_background(benchmark: Benchmark, args: argparse.Namespace) -> int:
@@ -175,21 +175,21 @@ def _ended_like_interrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _tell(benchmark: Benchmark, outcome: Outcome, args: argparse.Namespace) -> int:
+def _tell(benchmark: Benchmark, result: RunResult, args: argparse.Namespace) -> int:
     """Say what became of it; returns 1 if something failed."""
     from nnunet_ext.benchmark.status import STATES
 
-    print(outcome.said, end="")
-    for failure in outcome.failures:
+    print(result.said, end="")
+    for failure in result.failures:
         print(f"\nfailed: {failure.job_id}: {failure.reason}\n  log: {failure.log}", file=sys.stderr)
         for line in failure.tail():
             print(f"  | {line}", file=sys.stderr)
-    states = [line.status for line in outcome.lines]
+    states = [line.status for line in result.lines]
     counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
     print(f"\n{benchmark.folders.root}: {len(states)} jobs, {counts}")
     where = f" --out {args.out}" if args.out else ""
     print(f"next: nnunet_ext benchmark report {args.matrix}{where}")
-    return 1 if outcome.failures else 0
+    return 1 if result.failures else 0
 
 
 def _status(benchmark: Benchmark, args: argparse.Namespace) -> int:

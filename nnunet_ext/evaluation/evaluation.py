@@ -18,7 +18,7 @@ from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.aggregate import StructureSummary
 from nnunet_ext.metrics.definitions import BY_KEY, COUNTS, METRICS, Units
 
-FORMAT = 1
+METRICS_FORMAT = 1  # of metrics.json
 CSV, JSON = "metrics.csv", "metrics.json"
 EXTENSION = "nnunet_ext"  # the key in metrics.json of all that nnU-Net's summary.json has no place for
 TO_NNUNET = {"dice": "Dice", "iou": "IoU", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN"}
@@ -90,7 +90,7 @@ class Evaluation:
         folder = Path(folder)
         check_folder(folder)
         record = {
-            "format": FORMAT,
+            "format": METRICS_FORMAT,
             "units": self.units._asdict(),
             "structures": self.structures,
             "info": self.info,
@@ -117,9 +117,9 @@ class Evaluation:
         content = read_json(file, hint=EVALUATE)
         try:
             record = content[EXTENSION]
-            if record["format"] != FORMAT:
+            if record["format"] != METRICS_FORMAT:
                 raise InputError(
-                    f"{file} has format {record['format']}, and this version of nnunet_ext reads format {FORMAT}.",
+                    f"{file} has format {record['format']}, and this version of nnunet_ext reads {METRICS_FORMAT}.",
                     hint=EVALUATE,
                 )
             units = Units(**record["units"])

@@ -15,8 +15,8 @@ from nnunet_ext.common.progress import Track, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
-from nnunet_ext.evaluation.reading import PairReader
-from nnunet_ext.evaluation.source import Pair, Source, from_folders
+from nnunet_ext.evaluation.reading import CaseReader
+from nnunet_ext.evaluation.source import CaseFiles, Source, from_folders
 from nnunet_ext.metrics.definitions import COUNTS, PIXELS, PLANAR, TOLERANCE, Units
 from nnunet_ext.metrics.measure import Ruler, measure_segmentations
 
@@ -90,14 +90,14 @@ def evaluate_source(
     track: Track = untracked,
 ) -> Evaluation:
     """Measure every case and structure of a source; see `evaluate`."""
-    reader, pairs = PairReader.of(source), source.pairs
-    voxels = reader.check_headers(pairs, geometry=check_geometry)
-    seconds = len(pairs) * _SECONDS_PER_CASE + voxels * _SECONDS_PER_VOXEL
-    workers = min(jobs, len(pairs), int(seconds / _SECONDS_PER_WORKER))
+    reader, cases = CaseReader.of(source), source.cases
+    voxels = reader.check_headers(cases, geometry=check_geometry)
+    seconds = len(cases) * _SECONDS_PER_CASE + voxels * _SECONDS_PER_VOXEL
+    workers = min(jobs, len(cases), int(seconds / _SECONDS_PER_WORKER))
     work = partial(_measure, reader=reader, structures=source.structures, tolerance=tolerance)
-    measured = track(finished(work, pairs, workers), total=len(pairs), what="evaluate", unit="case")
+    measured = track(finished(work, cases, workers), total=len(cases), what="evaluate", unit="case")
     by_case = {result.case: result for result in measured}
-    results = [by_case[pair.case] for pair in pairs]
+    results = [by_case[files.case] for files in cases]
     if problems := [problem for result in results for problem in result.problems]:
         raise InputError(*problems, hint="Correct these files; nothing has been written.")
     units = _common_units(results)
@@ -119,15 +119,15 @@ class _Result(NamedTuple):
     problems: Sequence[str] = ()
 
 
-def _measure(pair: Pair, *, reader: PairReader, structures: Structures, tolerance: float) -> _Result:
+def _measure(files: CaseFiles, *, reader: CaseReader, structures: Structures, tolerance: float) -> _Result:
     """Measure one case, in whatever process."""
     try:
-        prediction, reference, spacing, units = reader.read(pair)
+        prediction, reference, spacing, units = reader.read(files)
     except InputError as e:
-        return _Result(pair.case, PIXELS, {}, e.problems)
+        return _Result(files.case, PIXELS, {}, e.problems)
     scale = Ruler(spacing, units, tolerance)
     metrics = measure_segmentations(prediction, reference, structures.labels, scale, ignore=structures.ignore)
-    return _Result(pair.case, units, metrics)
+    return _Result(files.case, units, metrics)
 
 
 def _common_units(results: Sequence[_Result]) -> Units:

@@ -26,7 +26,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.evaluation.source import Pair, Source
+from nnunet_ext.evaluation.source import CaseFiles, Source
 from nnunet_ext.metrics.definitions import PHYSICAL, PIXELS, PLANAR, Units
 from nnunet_ext.metrics.overlap import foreground_box
 
@@ -50,7 +50,7 @@ class Segmentations(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairReader:
+class CaseReader:
     """Reads and checks the files of cases, all of them in the same way.
 
     Args:
@@ -62,14 +62,14 @@ class PairReader:
     known: frozenset[int]
 
     @classmethod
-    def of(cls, source: Source) -> PairReader:
+    def of(cls, source: Source) -> CaseReader:
         """Take nnU-Net's choice of a reader, which may depend on what can read the first reference.
 
         Raises:
             InputError: nnU-Net has no reader for files of this kind.
         """
         with _silence():
-            for file in (str(source.pairs[0].reference), None):  # a broken one is named later, with all others
+            for file in (str(source.cases[0].reference), None):  # a broken one is named later, with all others
                 with contextlib.suppress(RuntimeError):
                     reader = determine_reader_writer_from_dataset_json(source.dataset, file, verbose=False)
                     return cls(reader=reader, known=source.structures.known)
@@ -78,7 +78,7 @@ class PairReader:
             hint='Correct "file_ending" or "overwrite_image_reader_writer" in dataset.json.',
         )
 
-    def check_headers(self, pairs: Sequence[Pair], *, geometry: bool = True) -> int:
+    def check_headers(self, cases: Sequence[CaseFiles], *, geometry: bool = True) -> int:
         """Compare what headers say about sizes and, with `geometry`, about positions in space.
 
         Returns:
@@ -92,20 +92,20 @@ class PairReader:
             return 0
         problems: list[str] = []
         voxels, apart = 0, False
-        for pair in pairs:
-            prediction, reference = (_header(read, file, problems) for file in (pair.prediction, pair.reference))
+        for files in cases:
+            prediction, reference = (_header(read, file, problems) for file in (files.prediction, files.reference))
             if prediction is None or reference is None:
                 continue
             voxels += math.prod(reference.size)
             if difference := prediction.differences(reference, geometry=geometry):
-                problems.append(f"{pair.case}: {difference} (prediction and reference).")
+                problems.append(f"{files.case}: {difference} (prediction and reference).")
                 apart |= prediction.size == reference.size
         if problems:
             hint = "Nothing has been computed."
             raise InputError(*problems, hint=f"{hint} --ignore-geometry compares by index." if apart else hint)
         return voxels
 
-    def read(self, pair: Pair) -> Segmentations:
+    def read(self, files: CaseFiles) -> Segmentations:
         """Read both files of a case.
 
         Raises:
@@ -113,7 +113,7 @@ class PairReader:
         """
         found: list[tuple[np.ndarray, tuple[float, ...]]] = []
         problems: list[str] = []
-        for file in (pair.prediction, pair.reference):
+        for file in (files.prediction, files.reference):
             try:
                 found.append(self._read(file))
             except InputError as e:
@@ -122,8 +122,8 @@ class PairReader:
             raise InputError(*problems)
         (prediction, _), (reference, spacing) = found
         if prediction.shape != reference.shape:
-            raise InputError(f"{pair.case}: prediction has shape {prediction.shape}, reference {reference.shape}.")
-        return Segmentations(prediction, reference, spacing, self._units(reference.shape, spacing, pair.reference))
+            raise InputError(f"{files.case}: prediction has shape {prediction.shape}, reference {reference.shape}.")
+        return Segmentations(prediction, reference, spacing, self._units(reference.shape, spacing, files.reference))
 
     def _read(self, file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
         """Return the labels of a file, (slices, height, width), and their spacing."""

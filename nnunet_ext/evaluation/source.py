@@ -18,7 +18,7 @@ ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", 
 _NAMED = 8  # cases in one message
 
 
-class Pair(NamedTuple):
+class CaseFiles(NamedTuple):
     """The two files of a case."""
 
     case: str
@@ -31,13 +31,13 @@ class Source:
     """Predictions with their references.
 
     Args:
-        pairs: one for every case, in the order of their names.
+        cases: the files of every case, in the order of their names.
         dataset: the content of the dataset.json.
         structures: of that dataset.
         info: what is known about where the predictions come from, see `Evaluation`.
     """
 
-    pairs: list[Pair]
+    cases: list[CaseFiles]
     dataset: dict[str, Any]
     structures: Structures
     info: dict[str, Any]
@@ -153,8 +153,8 @@ def _source(
     info = {**info, "references": str(references), "file_ending": dataset["file_ending"]}
     for images in image_folders(references)[:1]:
         info["images"] = str(images.resolve())
-    pairs = [Pair(case, file, referred[case]) for case, file in sorted(predicted.items())]
-    return Source(pairs=pairs, dataset=dataset, structures=structures, info=info)
+    cases = [CaseFiles(case, file, referred[case]) for case, file in sorted(predicted.items())]
+    return Source(cases=cases, dataset=dataset, structures=structures, info=info)
 
 
 def image_folders(references: Path | None, dataset: str = "") -> list[Path]:

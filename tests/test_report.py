@@ -232,6 +232,10 @@ class TestSections:
         rows = re.search(r"^## SAMUS-HF.*?(?=^## |\Z)", deviations_text(), re.M | re.S)[0]
         assert f"{len(re.findall(r'^[|] [0-9]+ [|]', rows, re.M))} rows" in page.texts["deviations"]
 
+    def test_metrics_are_drawn_that_say_so(self, page: Page, models: dict[str, list[Evaluation]]) -> None:
+        drawn = {a["data-k"] for a in page.all("svg") if a.get("data-k")}
+        assert drawn == {m.key for m in data_of(models).metrics("lesion") if m.shown == "figure"}
+
     def test_definitions_of_what_is_shown(self, page: Page) -> None:
         shown = page.texts["definitions"]
         for key in ("dice", "hd95", "nsd", "lesion_f1", "hd_rows"):

@@ -131,7 +131,7 @@ def table(evaluation: Evaluation) -> list[str]:
         which = f"label{'s' * (len(labels) > 1)} {', '.join(map(str, labels))}"
         lines += ["", f"{structure} ({which}): {_emptiness(summary, evaluation.units)}", header]
         images = summary.metrics["hd_rows"].n == summary.cases  # 2D, where the mean of slices says nothing new
-        shown = [m for m in METRICS if summary.metrics[m.key].n and not (images and m.key.endswith("_slices"))]
+        shown = [m for m in METRICS if summary.metrics[m.key].n and not (images and m.shown == "volume")]
         lines += [_line(m, summary.metrics[m.key], evaluation.units) for m in shown]
     return [
         *lines,

@@ -50,6 +50,8 @@ class Metric(NamedTuple):
         definition: one sentence.
         undefined: where it is NaN; empty if nowhere.
         ranked: whether models may be ranked by it.
+        shown: where a reader meets it: "figure" (the report draws every case, and in tables), "table", "volume" (in
+            tables on volumes) or "file" (in files of cases alone).
     """
 
     key: str
@@ -60,6 +62,7 @@ class Metric(NamedTuple):
     definition: str
     undefined: str = ""
     ranked: bool = True
+    shown: Literal["figure", "table", "volume", "file"] = "table"
 
 
 BOTH_EMPTY = "both masks empty"
@@ -69,48 +72,54 @@ PREDICTION_EMPTY = "prediction empty"
 
 METRICS = (
     Metric("dice", "Dice", "ratio", 1, lambda m: m.overlap.dice, "2 TP / (2 TP + FP + FN) over the voxels of the case",
-           BOTH_EMPTY),
+           BOTH_EMPTY, shown="figure"),
     Metric("iou", "IoU", "ratio", 1, lambda m: m.overlap.iou, "TP / (TP + FP + FN), Jaccard index", BOTH_EMPTY),
-    Metric("precision", "precision", "ratio", 1, lambda m: m.overlap.precision, "TP / (TP + FP)", PREDICTION_EMPTY),
-    Metric("recall", "recall", "ratio", 1, lambda m: m.overlap.recall, "TP / (TP + FN), sensitivity", REFERENCE_EMPTY),
+    Metric("precision", "precision", "ratio", 1, lambda m: m.overlap.precision, "TP / (TP + FP)", PREDICTION_EMPTY,
+           shown="figure"),
+    Metric("recall", "recall", "ratio", 1, lambda m: m.overlap.recall, "TP / (TP + FN), sensitivity", REFERENCE_EMPTY,
+           shown="figure"),
     Metric("specificity", "specificity", "ratio", 1, lambda m: m.overlap.specificity,
            "TN / (TN + FP); near 1 wherever the background is large", "no background in the reference", ranked=False),
     Metric("hd95", "HD95", "length", -1, lambda m: m.distances.hd95,
            "the greater of the two directed 95th percentiles of distances from surface voxel to nearest surface voxel",
-           ONE_EMPTY),
+           ONE_EMPTY, shown="figure"),
     Metric("hd", "HD", "length", -1, lambda m: m.distances.hd,
            "Hausdorff distance: the greatest distance from a foreground voxel of one mask to the nearest of the other",
            ONE_EMPTY),
     Metric("assd", "ASSD", "length", -1, lambda m: m.distances.assd,
-           "average symmetric surface distance: the mean over the surface voxels of both masks", ONE_EMPTY),
+           "average symmetric surface distance: the mean over the surface voxels of both masks", ONE_EMPTY,
+           shown="figure"),
     Metric("nsd", "NSD", "ratio", 1, lambda m: m.distances.nsd(m.tolerance),
            "normalised surface distance: the part of both surfaces, in voxels, within the tolerance of the other",
-           ONE_EMPTY),
+           ONE_EMPTY, shown="figure"),
     Metric("lesion_precision", "lesion precision", "ratio", 1, lambda m: m.lesions.precision,
            "predicted lesions that touch a reference lesion / predicted lesions", PREDICTION_EMPTY),
     Metric("lesion_recall", "lesion recall", "ratio", 1, lambda m: m.lesions.recall,
            "reference lesions that a prediction touches / reference lesions", REFERENCE_EMPTY),
     Metric("lesion_f1", "lesion F1", "ratio", 1, lambda m: m.lesions.f1,
-           "harmonic mean of lesion precision and lesion recall; 0 where nothing is found", BOTH_EMPTY),
+           "harmonic mean of lesion precision and lesion recall; 0 where nothing is found", BOTH_EMPTY, shown="figure"),
     Metric("volume_error", "volume error", "volume", 0, lambda m: (m.overlap.predicted - m.overlap.referred) * m.voxel,
            "predicted minus reference volume; an area in 2D images", ranked=False),
     Metric("relative_volume_error", "relative volume error", "ratio", 0, lambda m: m.overlap.relative_error,
-           "(predicted - reference volume) / reference volume", REFERENCE_EMPTY, ranked=False),
+           "(predicted - reference volume) / reference volume", REFERENCE_EMPTY, ranked=False, shown="figure"),
     Metric("volume_reference", "reference volume", "volume", 0, lambda m: m.overlap.referred * m.voxel,
-           "foreground of the reference; an area in 2D images", ranked=False),
+           "foreground of the reference; an area in 2D images", ranked=False, shown="file"),
     Metric("volume_prediction", "predicted volume", "volume", 0, lambda m: m.overlap.predicted * m.voxel,
-           "foreground of the prediction; an area in 2D images", ranked=False),
+           "foreground of the prediction; an area in 2D images", ranked=False, shown="file"),
     Metric("lesions_reference", "reference lesions", "count", 0, lambda m: m.lesions.reference,
-           "connected components of the reference, neighbours by faces, edges and corners", ranked=False),
+           "connected components of the reference, neighbours by faces, edges and corners", ranked=False, shown="file"),
     Metric("lesions_prediction", "predicted lesions", "count", 0, lambda m: m.lesions.prediction,
-           "connected components of the prediction, neighbours by faces, edges and corners", ranked=False),
+           "connected components of the prediction, neighbours by faces, edges and corners",
+           ranked=False, shown="file"),
     Metric("dice_slices", "Dice, mean of slices", "ratio", 1, lambda m: m.slices.dice,
            "slice-wise: mean of the Dice of the case's slices, over those where it is defined", BOTH_EMPTY,
-           ranked=False),
+           ranked=False, shown="volume"),
     Metric("precision_slices", "precision, mean of slices", "ratio", 1, lambda m: m.slices.precision,
-           "slice-wise: mean of the slices' precision, over those where it is defined", PREDICTION_EMPTY, ranked=False),
+           "slice-wise: mean of the slices' precision, over those where it is defined", PREDICTION_EMPTY,
+           ranked=False, shown="volume"),
     Metric("recall_slices", "recall, mean of slices", "ratio", 1, lambda m: m.slices.recall,
-           "slice-wise: mean of the slices' recall, over those where it is defined", REFERENCE_EMPTY, ranked=False),
+           "slice-wise: mean of the slices' recall, over those where it is defined", REFERENCE_EMPTY,
+           ranked=False, shown="volume"),
     Metric("hd_rows", "hd_rows", "count", -1, lambda m: m.rows,
            "what the SAMUS papers print as HD: Hausdorff distance of the two sets of image rows at 256x256, in "
            "differing pixels; not a distance in the image", "3D images", ranked=False),

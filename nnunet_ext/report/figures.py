@@ -15,7 +15,6 @@ from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.report import svg
 from nnunet_ext.report.data import PRIMARY, ReportData
 
-DOT_PLOTS = ("dice", "hd95", "nsd", "assd", "precision", "recall", "lesion_f1", "relative_volume_error")
 PAIRED = ("dice", "hd95")
 MOST_PAIRS = 6  # histograms of differences; five models have ten pairs
 GOLDEN = 0.618034  # spreads the dots of a row evenly without chance
@@ -26,7 +25,7 @@ ROW, LEFT, RIGHT = 58, 18, 402  # room for the numbers below the ends of an axis
 def distributions(data: ReportData) -> dict[str, list[Markup]] | None:
     """Draw dots and boxes by structure."""
     figures = {
-        structure: [_distribution(data, structure, m) for m in data.metrics(structure) if m.key in DOT_PLOTS]
+        structure: [_distribution(data, structure, m) for m in data.metrics(structure) if m.shown == "figure"]
         for structure in data.structures
     }
     return {structure: own for structure, own in figures.items() if own} or None

@@ -17,7 +17,6 @@ from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.metrics.published import Published
 from nnunet_ext.report.data import ReportData
 
-SILENT = ("volume_reference", "volume_prediction", "lesions_reference", "lesions_prediction")  # in the tables of cases
 SYMBOLS = {
     "better": "▲",
     "worse": "▼",
@@ -39,7 +38,7 @@ def summary(data: ReportData) -> list[dict[str, Any]]:
             "described": [_summary_row(data, structure, m) for m in own if not m.ranked],
         }
         for structure in data.structures
-        if (own := [m for m in data.metrics(structure) if m.key not in SILENT])
+        if (own := [m for m in data.metrics(structure) if m.shown != "file"])
     ]
 
 
@@ -92,7 +91,7 @@ def cases(data: ReportData) -> dict[str, Any]:
     values, absent = {}, []
     for structure in data.structures:
         has = data.has_structure(structure)
-        keys = [m.key for m in data.metrics(structure) if m.key not in SILENT]
+        keys = [m.key for m in data.metrics(structure) if m.shown != "file"]
         values[structure] = {
             "has": [int(v) for v in has],
             "size": [_number(v) for v in data.values(structure, "volume_reference").median(axis=1)],

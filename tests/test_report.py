@@ -21,7 +21,7 @@ from evaluations import evaluation
 
 from nnunet_ext import registry
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.progress import untracked
+from nnunet_ext.common.processes import untracked
 from nnunet_ext.comparison import ModelRuns, compare, to_latex
 from nnunet_ext.comparison.wording import number
 from nnunet_ext.evaluation.evaluation import Evaluation

@@ -10,7 +10,7 @@ from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.collect import Results, collect
 from nnunet_ext.benchmark.jobs import Job, script
 from nnunet_ext.common.files import read_json
-from nnunet_ext.common.progress import Track, untracked
+from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.common.text import aligned
 from nnunet_ext.comparison import DEFAULT_METRICS, ModelRuns
 from nnunet_ext.report.costs import costs

@@ -62,6 +62,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.processes import progress_bar
 
 if TYPE_CHECKING:
     from nnunet_ext.benchmark.benchmark import Benchmark, RunResult
@@ -203,7 +204,6 @@ def _status(benchmark: Benchmark, args: argparse.Namespace) -> int:
 
 def _report(benchmark: Benchmark, args: argparse.Namespace) -> int:
     from nnunet_ext.benchmark import reporting
-    from nnunet_ext.common.progress import progress_bar
 
     for line in reporting.write(benchmark, track=progress_bar):
         print(line)

@@ -11,8 +11,7 @@ import inspect
 from pathlib import Path
 from typing import TypeVar
 
-from nnunet_ext.common.processes import cpus
-from nnunet_ext.common.progress import progress_bar
+from nnunet_ext.common.processes import cpus, progress_bar
 from nnunet_ext.dataset_conversion import READERS
 from nnunet_ext.dataset_conversion.splits import SPLITS
 from nnunet_ext.dataset_conversion.types import Outcome, Reader, Settings

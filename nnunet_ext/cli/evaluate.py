@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.processes import cpus
-from nnunet_ext.common.progress import progress_bar
+from nnunet_ext.common.processes import cpus, progress_bar
 from nnunet_ext.metrics.definitions import TOLERANCE
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_ext.common.processes import cpus
+from nnunet_ext.common.processes import cpus, progress_bar
 from nnunet_ext.common.text import count
 
 HELP = "write a synthetic dataset, for a first try without a download"
@@ -71,8 +71,6 @@ def _add_common(parser: argparse.ArgumentParser, what: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the dataset that was asked for, and say how much of it was new."""
-    from nnunet_ext.common.progress import progress_bar
-
     options = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "dataset")}
     if args.dataset == "lits":
         from nnunet_ext.phantom.lits import write_lits

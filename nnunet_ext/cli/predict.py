@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_ext.common.progress import progress_bar
+from nnunet_ext.common.processes import progress_bar
 
 HELP = "predict with clicks (SAM, SAMUS, SAMUS-HF)"
 

@@ -1,18 +1,15 @@
-"""Work on several processor cores."""
+"""Work on several processor cores, and how far it is."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from nnunet_ext.common.errors import InputError
-
-if TYPE_CHECKING:
-    from concurrent.futures import ProcessPoolExecutor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,26 +47,21 @@ def finished(work: Callable[[Item], Result], items: Sequence[Item], workers: int
     if workers < 2:
         yield from map(work, items)
         return
-    from concurrent.futures import BrokenExecutor, as_completed
+    import multiprocessing  # here, because command lines ask for `cpus` at their start
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 
-    with spawned_pool(workers) as pool:
+    # spawned, never forked: the same on every system, and safe with threads and torch
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker) as pool:
         try:
             for future in as_completed([pool.submit(work, item) for item in items]):
                 yield future.result()
         except BrokenExecutor as e:
             raise InputError(
-                "A worker process was killed, perhaps for lack of memory.", hint="Use fewer processes."
+                "A worker process was killed, perhaps for lack of memory.",
+                hint="Use fewer processes.",
             ) from e
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def spawned_pool(workers: int) -> ProcessPoolExecutor:
-    """Return a pool of spawned workers, never forked: the same on every system, and safe with threads and torch."""
-    import multiprocessing  # here, because command lines ask for `cpus` at their start
-    from concurrent.futures import ProcessPoolExecutor
-
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
 
 
 def _start_worker() -> None:
@@ -84,3 +76,22 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+class Track(Protocol):
+    """Hands items on one by one and may draw a bar over `total` of them; a library call does without."""
+
+    def __call__(self, items: Iterable[Item], *, total: int, what: str, unit: str = "file") -> Iterable[Item]: ...
+
+
+def untracked(items: Iterable[Item], *, total: int, what: str, unit: str = "file") -> Iterable[Item]:
+    """Hand the items on and draw nothing."""
+    return items
+
+
+def progress_bar(items: Iterable[Item], *, total: int, what: str, unit: str = "file") -> Iterable[Item]:
+    """Hand the items on with a bar on standard error, where that is a terminal and there is anything to do."""
+    from tqdm import tqdm
+
+    bar: Iterable[Item] = tqdm(items, total=total, desc=what, unit=unit, disable=None if total else True)
+    return bar

@@ -14,7 +14,7 @@ from typing import Any
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import files_below, sha256
-from nnunet_ext.common.progress import Track, untracked
+from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import some
 from nnunet_ext.dataset_conversion import raw_folder

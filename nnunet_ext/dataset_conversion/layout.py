@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any
 
-from nnunet_ext.common.progress import Track
+from nnunet_ext.common.processes import Track
 from nnunet_ext.dataset_conversion.duplicates import Duplicates, find_duplicates
 from nnunet_ext.dataset_conversion.raw_folder import RECORD
 from nnunet_ext.dataset_conversion.splits import Split, make_split

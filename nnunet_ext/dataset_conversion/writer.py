@@ -11,15 +11,13 @@ import errno
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, as_completed
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json_if_any, sync_file, sync_folder, write_json
-from nnunet_ext.common.processes import spawned_pool
-from nnunet_ext.common.progress import Track, untracked
+from nnunet_ext.common.processes import Track, finished, untracked
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, size_of
 from nnunet_ext.dataset_conversion.types import Layout, OutputFile
 
@@ -60,11 +58,6 @@ def write(
             raise InputError(
                 f"{e.filename or folder.new}: {reason}.",
                 hint="Put that right and run the same command again: it continues.",
-            ) from e
-        except BrokenExecutor as e:
-            raise InputError(
-                f"{folder.new}: a worker process was killed, for lack of memory perhaps.",
-                hint="Run the same command with a smaller --num-processes: it continues.",
             ) from e
         except InputError:
             if not +done:
@@ -131,42 +124,22 @@ def _link_all_but_written(
 def _write_rest(
     files: Sequence[OutputFile], folder: RawFolder, num_processes: int, track: Track, done: Counter[str]
 ) -> None:
-    jobs = [(file, _temporary(folder, file)) for file in sorted(files, key=lambda f: -f.seconds)]
-    for file, temporary in track(_each_made(jobs, num_processes), total=len(jobs), what="writing"):
+    """Write and copy, the longest first, in as many processes as that is worth."""
+    by_path = {_temporary(folder, file): file for file in sorted(files, key=lambda f: -f.seconds)}
+    workers = min(num_processes, len(by_path), int(sum(file.seconds for file in files) / _SECONDS_PER_WORKER))
+    jobs = [(path, file.sources[0], file.recipe) for path, file in by_path.items()]
+    for temporary in track(finished(_make, jobs, workers), total=len(jobs), what="writing"):
         # only this process gives a file its name: a worker that outlives it cannot touch a later run's work
+        file = by_path[temporary]
         temporary.replace(folder.new / file.target)
         done["written" if file.recipe else "copy"] += 1
 
 
-def _each_made(jobs: Sequence[tuple[OutputFile, Path]], num_processes: int) -> Iterator[tuple[OutputFile, Path]]:
-    """Yield each job once its temporary file is complete.
-
-    Copies are bound by the disk and are made one at a time while the workers write.
-    """
-    recipes = [job for job in jobs if job[0].recipe]
-    workers = min(num_processes, len(recipes), int(sum(file.seconds for file, _ in recipes) / _SECONDS_PER_WORKER))
-    if workers < 2:
-        for file, temporary in jobs:
-            _make(file.sources[0], file.recipe, temporary)
-            yield file, temporary
-        return
-    with spawned_pool(workers) as pool:
-        futures = {pool.submit(_make, file.sources[0], file.recipe, path): (file, path) for file, path in recipes}
-        try:
-            for file, temporary in jobs:
-                if file.recipe is None:
-                    _make(file.sources[0], None, temporary)
-                    yield file, temporary
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _make(source: Path, recipe: Callable[[Path], None] | None, temporary: Path) -> None:
+def _make(job: tuple[Path, Path, Callable[[Path], None] | None]) -> Path:
+    temporary, source, recipe = job
     copy(source, temporary) if recipe is None else recipe(temporary)
     sync_file(temporary)
+    return temporary
 
 
 def _temporary(folder: RawFolder, file: OutputFile) -> Path:

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.nnunet_files import Structures
-from nnunet_ext.common.processes import finished
-from nnunet_ext.common.progress import Track, untracked
+from nnunet_ext.common.processes import Track, finished, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of

@@ -14,7 +14,7 @@ from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folde
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json, sha256, write_json
 from nnunet_ext.common.nnunet_files import DATASET, PLANS, PROMPTS
-from nnunet_ext.common.progress import Track, untracked
+from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.common.text import some
 from nnunet_ext.inference.model_folder import PromptedModelFolder
 from nnunet_ext.inference.prompts import Prompts, clicks_from_reference, read_prompts, to_original, to_preprocessed

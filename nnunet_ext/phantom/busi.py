@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.progress import Track, untracked
+from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.phantom.breast import draw_tissue, place_lesions
 from nnunet_ext.phantom.ultrasound import Probe, annotate
 from nnunet_ext.phantom.writing import MARK, Job, check_ranges, write_all

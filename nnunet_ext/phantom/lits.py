@@ -17,7 +17,7 @@ from scipy import fft
 from scipy.ndimage import gaussian_filter
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.progress import Track, untracked
+from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.phantom.canvas import Array, Canvas, Pose, Rng, Scene
 from nnunet_ext.phantom.liver import Liver, Tumour
 from nnunet_ext.phantom.trunk import Skeleton, Trunk

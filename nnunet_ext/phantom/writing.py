@@ -8,8 +8,7 @@ from pathlib import Path
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import check_writable, remove_leftovers, write_bytes
-from nnunet_ext.common.processes import finished
-from nnunet_ext.common.progress import Track
+from nnunet_ext.common.processes import Track, finished
 
 MARK = "nnunet_ext phantom"  # begins the description in the header of every file
 

@@ -11,7 +11,7 @@ import jinja2
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import write_text
-from nnunet_ext.common.progress import Track, untracked
+from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.comparison import Comparison, ModelRuns, wording
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.report import context, costs, figures, pictures, svg, tables

@@ -17,7 +17,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nnunet_ext import registry
-from nnunet_ext.common.progress import Track
+from nnunet_ext.common.processes import Track
 from nnunet_ext.comparison.wording import number
 from nnunet_ext.evaluation.source import image_folders
 from nnunet_ext.metrics.definitions import BY_KEY

@@ -42,7 +42,9 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
         folder.check_apart(settings.source, found.files)
         if not settings.dry_run:
             folder.recover()
-    fingerprints = _fingerprints(found.files, settings)
+    with ThreadPoolExecutor(max(1, settings.num_processes)) as pool:  # hashing and reading let go of the GIL
+        read = pool.map(lambda file: fingerprint(file, checksum=settings.checksum), found.files)
+        fingerprints = dict(zip(map(str, found.files), read, strict=True))
     request = _request(reader, settings, fingerprints)
     record = folder.record()
     same_data = _same_data(record.get("request", {}), request)
@@ -59,22 +61,20 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
         )
     if blocking:
         _raise(blocking, found.problems, found.cases, settings)
-    unseen = None if same_data else raw_folder.unseen_note()
     layout = lay_out(reader, found, settings, fingerprints, track)
     problems = [*found.problems, *layout.problems]
     space = space_problem(layout, folder, settings.link)
     _raise([space] if space else [], problems, found.cases, settings)
-    skipped = [p.message for p in problems if p.case is not None]
-    notes = [*found.notes, *layout.notes, *([unseen] if unseen else [])]
-    packages = versions(*reader.format(settings).packages)
-    provenance = {
+    skipped = tuple(p.message for p in problems if p.case is not None)
+    notes = (*found.notes, *layout.notes, *([] if same_data else raw_folder.unseen_notes()))
+    record = {
         "request": request,
-        "versions": packages,
+        "versions": versions(*reader.format(settings).packages),
         **layout.documents[RECORD],
         "skipped": skipped,
         "notes": notes,
     }
-    layout = replace(layout, documents={**layout.documents, RECORD: provenance}, notes=tuple(notes))
+    layout = replace(layout, documents={**layout.documents, RECORD: record}, notes=notes)
     made: Counter[str] = Counter()
     if not settings.dry_run:
         made = write(
@@ -87,12 +87,7 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
             around_swap=raw_folder.replaced(outdated),
         )
     return Outcome(
-        folder=folder.final,
-        layout=layout,
-        made=made,
-        skipped=tuple(skipped),
-        stale=tuple(outdated),
-        dry_run=settings.dry_run,
+        folder=folder.final, layout=layout, made=made, skipped=skipped, stale=tuple(outdated), dry_run=settings.dry_run
     )
 
 
@@ -104,12 +99,6 @@ def find(reader: Reader, source: Path) -> Found:
     found = reader.find(source, list(files_below(source, unreadable.append)))
     problems = [Problem(message=f"{e.filename}: this folder cannot be read ({e.strerror}).") for e in unreadable]
     return replace(found, problems=(*problems, *found.problems))
-
-
-def _fingerprints(files: Sequence[Path], settings: Settings) -> dict[str, Any]:
-    with ThreadPoolExecutor(max(1, settings.num_processes)) as pool:  # hashing and reading let go of the GIL
-        found = pool.map(lambda file: fingerprint(file, checksum=settings.checksum), files)
-        return dict(zip(map(str, files), found, strict=True))
 
 
 def fingerprint(path: Path, *, checksum: bool) -> dict[str, Any]:

@@ -49,34 +49,42 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
     duplicates = find_duplicates(good, reader.duplicates) if reader.duplicates else Duplicates(policy="")
     dropped = duplicates.dropped()
     kept = [checked for checked in good if checked.case.id not in dropped]
-    split = _split(reader, [checked.case for checked in kept if checked.case.masks], duplicates, settings)
+    categories = {checked.case.id: checked.case.category for checked in kept if checked.case.masks}
+    units = duplicates.units(list(categories))
+    split = make_split(
+        units,
+        kind=settings.split,
+        seed=settings.seed,
+        strata={unit: categories[unit] for unit in units},
+        tenths=reader.tenths,
+        unit=reader.unit,
+    )
     ending = settings.file_ending or _ending_of_most(kept)
     files: list[OutputFile] = []
     cases: dict[str, Any] = {}
     for checked in kept:
         case = checked.case
-        subset = _subset(case, split)
+        subset = "unlabelled" if not case.masks else "test" if case.id in split.test else "train"
         images, labels = _FOLDERS[subset]
         parts = {"image": checked.image_file(f"{images}/{case.id}_0000{ending}")}
         if labels:
             parts["label"] = checked.label_file(f"{labels}/{case.id}{ending}", reader.values(case))
-        parts = {part: _with_key(file, settings, fingerprints) for part, file in parts.items()}
-        files += parts.values()
-        cases[case.id] = {
-            "subset": subset,
-            **({"name": case.name} if case.name else {}),
-            **({"class": case.category} if case.category else {}),
-            **{
-                part: _part_record(file, fingerprints, several=part == "label" and format_.unites)
-                for part, file in parts.items()
-            },
-        }
+        record: dict[str, Any] = {"subset": subset}
+        cases[case.id] = record
+        record |= {key: value for key, value in (("name", case.name), ("class", case.category)) if value}
+        for part, file in parts.items():
+            sources = [{"source": str(source), **fingerprints[str(source)]} for source in file.sources]
+            origin = {"sources": sources} if part == "label" and format_.unites else sources[0]
+            record[part] = {**origin, "target": file.target, "rewritten": file.recipe is not None, **file.record}
+            key = [(source["source"], fingerprints[source["source"]]) for source in sources]
+            files.append(replace(file, key=f"{file.recipe or settings.link} {key}"))
     subsets = {id_: case["subset"] for id_, case in cases.items()}
+    folds = split.splits_final()
     documents = {
         "dataset.json": _dataset_json(reader, format_, settings, ending, Counter(subsets.values())["train"]),
-        "splits_final.json": split.splits_final(),
+        "splits_final.json": folds,
         RECORD: {
-            "split": _split_record(split, settings),
+            "split": {"kind": settings.split, "seed": settings.seed, "test": list(split.test), "folds": folds},
             **({"near_duplicates": duplicates.record()} if duplicates.policy else {}),
             "cases": cases,
         },
@@ -108,19 +116,6 @@ def _check_all(
     return sorted(good, key=lambda checked: checked.case.id), sorted(problems, key=lambda problem: problem.case or "")
 
 
-def _split(reader: Reader, cases: Sequence[Case], duplicates: Duplicates, settings: Settings) -> Split:
-    categories = {case.id: case.category for case in cases}
-    units = duplicates.units(list(categories))
-    return make_split(
-        units,
-        kind=settings.split,
-        seed=settings.seed,
-        strata={unit: categories[unit] for unit in units},
-        tenths=reader.tenths,
-        unit=reader.unit,
-    )
-
-
 def _ending_of_most(cases: Sequence[Checked]) -> str:
     """Return the ending that leaves most image bytes untouched: nnU-Net allows one per dataset."""
     sizes: Counter[str] = Counter()
@@ -129,28 +124,11 @@ def _ending_of_most(cases: Sequence[Checked]) -> str:
     return sizes.most_common(1)[0][0]
 
 
-def _subset(case: Case, split: Split) -> str:
-    if not case.masks:
-        return "unlabelled"
-    return "test" if case.id in split.test else "train"
-
-
-def _with_key(file: OutputFile, settings: Settings, fingerprints: Mapping[str, Any]) -> OutputFile:
-    sources = [(str(source), fingerprints[str(source)]) for source in file.sources]
-    return replace(file, key=f"{file.recipe or settings.link} {sources}")
-
-
-def _part_record(file: OutputFile, fingerprints: Mapping[str, Any], *, several: bool) -> dict[str, Any]:
-    """Return what conversion.json says of one file: where it is from, where it is, what was done."""
-    sources = [{"source": str(source), **fingerprints[str(source)]} for source in file.sources]
-    origin = {"sources": sources} if several else sources[0]
-    return {**origin, "target": file.target, "rewritten": file.recipe is not None, **file.record}
-
-
 def _dataset_json(
     reader: Reader, format_: Format, settings: Settings, ending: str, training_cases: int
 ) -> dict[str, Any]:
-    content = {
+    order = reader.regions_class_order()
+    return {
         "name": settings.name,
         "description": reader.description,
         "reference": reader.reference,
@@ -160,14 +138,8 @@ def _dataset_json(
         "numTraining": training_cases,
         "file_ending": ending,
         "overwrite_image_reader_writer": format_.image_io,
+        **({"regions_class_order": list(order)} if order else {}),
     }
-    order = reader.regions_class_order()
-    return {**content, "regions_class_order": list(order)} if order else content
-
-
-def _split_record(split: Split, settings: Settings) -> dict[str, Any]:
-    folds = split.splits_final()
-    return {"kind": settings.split, "seed": settings.seed, "test": list(split.test), "folds": folds}
 
 
 def _summary(

@@ -53,12 +53,10 @@ class Volumes(Format):
         if not image or faults:
             return None, faults
         parts = [image, label] if label else [image]
-        repairs = tuple(f"{part.file.path}: {repair}" for part in parts for repair in part.repairs)
-        marked = sum(count for value, count in label.counts.items() if value) if label else 0
         checked = CheckedVolume(
             case=case,
-            marked=marked,
-            repairs=repairs,
+            marked=sum(count for value, count in label.counts.items() if value) if label else 0,
+            repairs=tuple(f"{part.file.path}: {repair}" for part in parts for repair in part.repairs),
             ending=image.file.ending,
             size=image.file.shape,
             image=image,
@@ -129,18 +127,16 @@ def check_image(file: NiftiFile) -> Part:
     if file.dtype.kind == "f":
         bad = sum(slab.size - int(np.count_nonzero(np.isfinite(slab))) for slab in file.stored())
         if bad:
-            advice = "replace them by a HU value such as -1024."
-            raise InputError(f"{file.path}: {bad:,} voxels are NaN or infinite; {advice}")
-    repairs = file.repairs()
-    header = file.header
+            raise InputError(
+                f"{file.path}: {bad:,} voxels are NaN or infinite; replace them by a HU value such as -1024."
+            )
+    repairs, header = file.repairs(), file.header
     found = geometry(header)
-    if found is None:
-        repaired = orthonormalised(header)
-        found = geometry(repaired) if repaired is not None else None
-        if repaired is None or found is None:
-            raise InputError(f"{file.path}: its header has no usable orientation or spacing; set a valid sform.")
-        header = repaired
+    if found is None and (repaired := orthonormalised(header)) is not None:
+        header, found = repaired, geometry(repaired)
         repairs.append("direction cosines were not orthonormal: replaced by the nearest that are")
+    if found is None:
+        raise InputError(f"{file.path}: its header has no usable orientation or spacing; set a valid sform.")
     return Part(file=file, repairs=tuple(repairs), header=header, geometry=found)
 
 

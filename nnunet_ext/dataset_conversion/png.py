@@ -56,13 +56,17 @@ class Pictures(Format):
                 mask = read(path)
                 areas.append(lesion(mask.decode()))
                 masks.append(mask)
-                faults += _size_fault(image, mask)
             except InputError as e:
                 faults += e.problems
+        for mask in masks:
+            if image and mask.size != image.size:
+                sizes = ["{} x {}".format(*file.size) for file in (image, mask)]
+                faults.append(f"{image.path} is {sizes[0]} pixels, but {mask.path} is {sizes[1]}; they must agree.")
         if faults or image is None or picture is None:
             return None, faults
         plain = picture.mode == "L" and "transparency" not in picture.info  # one channel for every reader
         one_channel = grey(picture)
+        self._room -= 0 if plain else image.pixels
         checked = CheckedPicture(
             case=case,
             marked=int(np.count_nonzero(np.logical_or.reduce(areas))) if areas else 0,
@@ -72,14 +76,10 @@ class Pictures(Format):
             image=image,
             masks=tuple(masks),
             plain=plain,
-            pixels=np.asarray(one_channel) if not plain and self._has_room(image.pixels) else None,
+            pixels=None if plain or self._room < 0 else np.asarray(one_channel),
             thumbnail=thumbnail(one_channel),
         )
         return checked, []
-
-    def _has_room(self, size: int) -> bool:
-        self._room -= size
-        return self._room >= 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +116,6 @@ class CheckedPicture(Checked):
             estimate=int(self.image.pixels * _BYTES_PER_PIXEL_OF_LABEL),
             record={"lesion_pixels": self.marked},
         )
-
-
-def _size_fault(image: PngFile | None, mask: PngFile) -> list[str]:
-    if image is None or image.size == mask.size:
-        return []
-    sizes = [f"{file.size[0]} x {file.size[1]}" for file in (image, mask)]
-    return [f"{image.path} is {sizes[0]} pixels, but {mask.path} is {sizes[1]}; they must agree."]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,8 +216,7 @@ class WriteGrey:
     pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, target: Path) -> None:
-        pixels = np.asarray(grey(self.source.decode())) if self.pixels is None else self.pixels
-        write(pixels, target)
+        write(np.asarray(grey(self.source.decode())) if self.pixels is None else self.pixels, target)
 
 
 @dataclass(frozen=True, kw_only=True)

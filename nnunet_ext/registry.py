@@ -69,63 +69,45 @@ class Entry(NamedTuple):
         return getattr(importlib.import_module(self.module), self.name)
 
 
-def _raunet(name: str, summary: str, parameters: int, paper_row: str = "", configuration: str = "2d") -> Entry:
-    return Entry(
-        kind="trainer",
-        name=name,
-        module="nnunet_ext.trainers.raunet",
-        summary=summary,
-        family="raunet",
-        paper="RA-U-Net (Du & Wang 2025)",
-        paper_row=paper_row,
-        parameters=parameters,
-        configuration=configuration,
-        planner="RAUNetPlanner",
-        plans="nnUNetRAUNetPlans",
-        follows_environment=True,
-    )
-
-
-def _samus(
-    name: str,
-    summary: str,
-    parameters: int,
-    trained: int | None = None,
-    paper_row: str = "",
-    prompts: str = "mixed",
-    pretrained: str = "vit_b",
-    best_checkpoint: bool = True,
+def _trainer(
+    name: str, summary: str, size: int | tuple[int, int] | None = None, paper_row: str = "", **facts: Any
 ) -> Entry:
+    """Return the entry of one of our trainers; `size` is how many parameters there are, and how many are trained."""
+    parameters, trained = size if isinstance(size, tuple) else (size, None)
     return Entry(
         kind="trainer",
         name=name,
-        module="nnunet_ext.trainers.samus",
         summary=summary,
-        family="samus",
-        paper="SAMUS-HF and SAMUS (Lin et al., MICCAI 2024)",
-        paper_row=paper_row,
         parameters=parameters,
         trained=trained,
-        configuration="2d",
-        planner="SAMUSPlanner",
-        plans="nnUNetSAMUSPlans",
-        prompts=prompts,
-        pretrained=pretrained,
-        best_checkpoint=best_checkpoint,
+        paper_row=paper_row,
         follows_environment=True,
+        **facts,
     )
 
 
-def _matched_budget(name: str, passes: int, paper: str) -> Entry:
-    return Entry(
-        kind="trainer",
-        name=name,
-        module="nnunet_ext.trainers.pass_trainer",
-        summary=f"stock nnU-Net network and recipe, {paper}'s {passes} passes",
-        family="nnunet",
-        follows_environment=True,
-    )
-
+_raunet = functools.partial(
+    _trainer,
+    module="nnunet_ext.trainers.raunet",
+    family="raunet",
+    paper="RA-U-Net (Du & Wang 2025)",
+    configuration="2d",
+    planner="RAUNetPlanner",
+    plans="nnUNetRAUNetPlans",
+)
+_samus = functools.partial(
+    _trainer,
+    module="nnunet_ext.trainers.samus",
+    family="samus",
+    paper="SAMUS-HF and SAMUS (Lin et al., MICCAI 2024)",
+    configuration="2d",
+    planner="SAMUSPlanner",
+    plans="nnUNetSAMUSPlans",
+    prompts="mixed",
+    pretrained="vit_b",
+    best_checkpoint=True,
+)
+_matched_budget = functools.partial(_trainer, module="nnunet_ext.trainers.pass_trainer", family="nnunet")
 
 # parameters, and those that are trained
 SAMUSHF, SAMUS, SAM = (134_537_504, 40_867_056), (133_323_568, 39_653_120), (90_737_200, 3_506_304)
@@ -139,62 +121,58 @@ ENTRIES = (
     _raunet("nnUNetTrainerUNet3D", "3D U-Net, base width 32", 4_769_457, "3D U-Net", configuration="3d_fullres"),
     _raunet("nnUNetTrainerRAUNetLiteral", "RA-U-Net with one 3x3 in the bottleneck (the paper's text)", 6_311_157),
     _raunet("nnUNetTrainerUNetBN", "U-Net with batch norm instead of GroupNorm", 31_036_481),
-    _matched_budget("nnUNetTrainerMatchedBudget", 50, "the liver paper"),
-    _samus("nnUNetTrainerSAMUSHF", "SAMUS with a wavelet's high frequencies in its CNN branch", *SAMUSHF, "SAMUS-HF"),
-    _samus("nnUNetTrainerSAMUS", "SAM's ViT-B with adapters and a CNN branch, at 256x256", *SAMUS, "SAMUS"),
-    _samus("nnUNetTrainerSAM", "SAM's ViT-B at 256x256, mask decoder trained", *SAM, "SAM"),
+    _matched_budget("nnUNetTrainerMatchedBudget", "stock nnU-Net network and recipe, the liver paper's 50 passes"),
+    _samus("nnUNetTrainerSAMUSHF", "SAMUS with a wavelet's high frequencies in its CNN branch", SAMUSHF, "SAMUS-HF"),
+    _samus("nnUNetTrainerSAMUS", "SAM's ViT-B with adapters and a CNN branch, at 256x256", SAMUS, "SAMUS"),
+    _samus("nnUNetTrainerSAM", "SAM's ViT-B at 256x256, mask decoder trained", SAM, "SAM"),
     _samus(
-        "nnUNetTrainerSAMUSHFControl",
-        "SAMUS-HF that sees the plain image in place of its high frequencies",
-        *SAMUSHF,
+        "nnUNetTrainerSAMUSHFControl", "SAMUS-HF that sees the plain image in place of its high frequencies", SAMUSHF
     ),
     _samus(
         "nnUNetTrainerSAMUSHFClick",
         "SAMUS-HF, clicks from the reference in training and validation",
-        *SAMUSHF,
+        SAMUSHF,
         prompts="click",
     ),
     _samus(
-        "nnUNetTrainerSAMUSClick",
-        "SAMUS, clicks from the reference in training and validation",
-        *SAMUS,
-        prompts="click",
+        "nnUNetTrainerSAMUSClick", "SAMUS, clicks from the reference in training and validation", SAMUS, prompts="click"
     ),
-    _samus("nnUNetTrainerSAMClick", "SAM, clicks from the reference in training and validation", *SAM, prompts="click"),
+    _samus("nnUNetTrainerSAMClick", "SAM, clicks from the reference in training and validation", SAM, prompts="click"),
     _samus(
         "nnUNetTrainerSAMUSHFControlClick",
         "the control, clicks from the reference in training and validation",
-        *SAMUSHF,
+        SAMUSHF,
         prompts="click",
     ),
-    _samus("nnUNetTrainerSAMUSHFDiceBCE", "SAMUS-HF with the loss of SAMUS's code, 0.8 Dice + 0.2 BCE", *SAMUSHF),
-    _samus("nnUNetTrainerSAMUSDiceBCE", "SAMUS with the loss of its code, 0.8 Dice + 0.2 BCE", *SAMUS),
-    _samus("nnUNetTrainerSAMUSHFBestDice", "SAMUS-HF, checkpoint_best by validation Dice as in nnU-Net", *SAMUSHF),
-    _samus("nnUNetTrainerSAMUSHFLiteralGate", "SAMUS-HF with CMU-Net's gate as published", 146_505_376, 52_834_928),
+    _samus("nnUNetTrainerSAMUSHFDiceBCE", "SAMUS-HF with the loss of SAMUS's code, 0.8 Dice + 0.2 BCE", SAMUSHF),
+    _samus("nnUNetTrainerSAMUSDiceBCE", "SAMUS with the loss of its code, 0.8 Dice + 0.2 BCE", SAMUS),
+    _samus("nnUNetTrainerSAMUSHFBestDice", "SAMUS-HF, checkpoint_best by validation Dice as in nnU-Net", SAMUSHF),
+    _samus("nnUNetTrainerSAMUSHFLiteralGate", "SAMUS-HF with CMU-Net's gate as published", (146_505_376, 52_834_928)),
     _samus(
         "nnUNetTrainerSAMUSHFInput",
         "SAMUS-HF with high frequencies as a fourth input channel, no gate",
-        133_324_144,
-        39_653_696,
+        (133_324_144, 39_653_696),
     ),
-    _samus("nnUNetTrainerSAMUSHFPercentile", "SAMUS-HF whose bands are stretched between percentiles", *SAMUSHF),
-    _samus("nnUNetTrainerSAMUSHFViTL", "SAMUS-HF on SAM's ViT-L", 383_038_560, 70_760_752, pretrained="vit_l"),
-    _samus("nnUNetTrainerSAMUSHFViTH", "SAMUS-HF on SAM's ViT-H", 749_994_912, 108_985_584, pretrained="vit_h"),
-    _samus("nnUNetTrainerSAM1024", "SAM at its own 1024x1024, mask decoder trained", 93_735_472, SAM[1]),
+    _samus("nnUNetTrainerSAMUSHFPercentile", "SAMUS-HF whose bands are stretched between percentiles", SAMUSHF),
+    _samus("nnUNetTrainerSAMUSHFViTL", "SAMUS-HF on SAM's ViT-L", (383_038_560, 70_760_752), pretrained="vit_l"),
+    _samus("nnUNetTrainerSAMUSHFViTH", "SAMUS-HF on SAM's ViT-H", (749_994_912, 108_985_584), pretrained="vit_h"),
+    _samus("nnUNetTrainerSAM1024", "SAM at its own 1024x1024, mask decoder trained", (93_735_472, SAM[1])),
     _samus(
         "nnUNetTrainerSAMUSHFTiny",
         "SAMUS-HF with a tiny transformer, random at first and trained as a whole",
-        *TINY,
+        TINY,
         pretrained="",
     ),
     _samus(
         "nnUNetTrainerSAMUSHFTinyClick",
         "the tiny SAMUS-HF, clicks in training and validation",
-        *TINY,
+        TINY,
         prompts="click",
         pretrained="",
     ),
-    _matched_budget("nnUNetTrainerMatchedBudget400", 400, "the ultrasound paper"),
+    _matched_budget(
+        "nnUNetTrainerMatchedBudget400", "stock nnU-Net network and recipe, the ultrasound paper's 400 passes"
+    ),
     Entry(
         "planner",
         "RAUNetPlanner",

@@ -103,9 +103,11 @@ def _report(outcome: Outcome, planning: str) -> None:
         print(f"{outcome.folder} would be written. Nothing was.")
         return
     print(f"{outcome.folder}: {', '.join(f'{n} {_HOW[how]}' for how, n in sorted(outcome.made.items()))}")
-    for how in ("hard", "symlink"):
-        if outcome.made[how]:
-            print(f"note: {outcome.made[how]} {_HOW[how]} files share their bytes with the download{_SHARED[how]}")
+    for how, stays in (("hard", ""), ("symlink", ", which has to stay where it is")):
+        if n := outcome.made[how]:
+            print(
+                f"note: {n} {_HOW[how]} files share their bytes with the download{stays}; editing one edits the other"
+            )
     print(f"next: nnUNetv2_plan_and_preprocess {planning} --verify_dataset_integrity")
 
 
@@ -116,9 +118,4 @@ _HOW = {
     "copy": "copied",
     "written": "written",
     "kept": "kept from an interrupted run",
-}
-
-_SHARED = {
-    "hard": "; editing one edits the other",
-    "symlink": ", which has to stay where it is; editing one edits the other",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,27 +121,27 @@ class BusiReader(Reader):
                 problems.append(file)
             elif file.category in self.classes:
                 files.append(file)
-        problems += [_strange_folder(folder, strange[folder]) for folder in strange]
-        found = pair(files, _missing, one_mask=False)
-        problems += found.problems
-        if not any(case.category in LESION_CLASSES for case in found.cases):
+        for folder, inside in strange.items():
             message = (
-                f"{source}: no image of a lesion with its mask was found in it or below (benign/benign (1).png with "
-                f"benign (1)_mask.png, or images/ with masks/0/; --classes {' '.join(sorted(set(self.classes)))})."
+                f"{folder}: is not a class folder of BUSI ({', '.join(CLASSES)}), images or masks, but holds "
+                f"{len(inside)} PNG files, {inside[0].name} for example; rename it, or move them out of the source."
             )
             problems.append(Problem(message=message))
-        others = sorted(path.name for path in paths if path.suffix.lower() in _OTHER_FORMATS)
-        notes = (
-            [f"{count(len(others), 'image')} in another format than PNG, left alone: {some(others)}"] if others else []
-        )
-        return replace(found, problems=tuple(problems), notes=(*notes, *self._number_note(found.cases)))
-
-    def _number_note(self, cases: Sequence[Case]) -> Iterator[str]:
-        counts = Counter(case.category for case in cases)
-        wrong = [c for c in sorted(set(self.classes)) if counts[c] != PUBLISHED[c]]
-        if wrong:
-            listed = ", ".join(f"{counts[c]} {c} (published: {PUBLISHED[c]})" for c in wrong)
-            yield f"not as many images as BUSI has: {listed}"
+        found = pair(files, _missing, one_mask=False)
+        problems += found.problems
+        counts, classes = Counter(case.category for case in found.cases), sorted(set(self.classes))
+        if not any(counts[c] for c in LESION_CLASSES):
+            message = (
+                f"{source}: no image of a lesion with its mask was found in it or below (benign/benign (1).png with "
+                f"benign (1)_mask.png, or images/ with masks/0/; --classes {' '.join(classes)})."
+            )
+            problems.append(Problem(message=message))
+        notes = []
+        if others := sorted(path.name for path in paths if path.suffix.lower() in _OTHER_FORMATS):
+            notes.append(f"{count(len(others), 'image')} in another format than PNG, left alone: {some(others)}")
+        if wrong := [f"{counts[c]} {c} (published: {PUBLISHED[c]})" for c in classes if counts[c] != PUBLISHED[c]]:
+            notes.append(f"not as many images as BUSI has: {', '.join(wrong)}")
+        return replace(found, problems=tuple(problems), notes=tuple(notes))
 
 
 def case_id(name: str, category: str) -> str:
@@ -174,11 +174,4 @@ def _missing(file: Named) -> str:
     return (
         f"its mask is missing; no {file.name}_mask.png next to it and no masks/0/{file.name}.png was found in the "
         "source or below."
-    )
-
-
-def _strange_folder(folder: Path, paths: Sequence[Path]) -> Problem:
-    return Problem(
-        message=f"{folder}: is not a class folder of BUSI ({', '.join(CLASSES)}), images or masks, but holds "
-        f"{len(paths)} PNG files, {paths[0].name} for example; rename it, or move them out of the source."
     )

@@ -14,12 +14,12 @@ from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.phantom import lits
 from nnunet_ext.phantom.canvas import Ellipsoid, NoiseField, Pose, Segment, tube
-from nnunet_ext.phantom.lits import Case, noise_filter, render
+from nnunet_ext.phantom.lits import Scan, noise_filter, render
 
 SIZE, SLICES = 96, 16
 
 
-def canonical(case: Case) -> tuple[np.ndarray, np.ndarray]:
+def canonical(case: Scan) -> tuple[np.ndarray, np.ndarray]:
     """HU and labels with indices growing to the patient's right, front and head."""
     return tuple(
         np.asarray(nib.as_closest_canonical(nib.Nifti1Image(v, case.affine)).dataobj) for v in (case.hu, case.labels)
@@ -27,7 +27,7 @@ def canonical(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def cases() -> list[Case]:
+def cases() -> list[Scan]:
     return [render(seed=0, case=i, size=SIZE, slices=SLICES) for i in range(8)]
 
 
@@ -77,7 +77,7 @@ def test_seed_case_and_test_flag_give_other_patients():
     assert all((hu[0] != other).mean() > 0.5 for other in hu[1:])
 
 
-def test_hounsfield_units(cases: list[Case]):
+def test_hounsfield_units(cases: list[Scan]):
     for case in cases:
         hu, labels = case.hu.astype(np.float32), case.labels
         assert hu.min() >= -1024
@@ -91,14 +91,14 @@ def test_hounsfield_units(cases: list[Case]):
         assert ((hu > -130) & (hu < -75) & body).sum() > 0.02 * hu.size, "fat"
 
 
-def test_noise_of_the_liver(cases: list[Case]):
+def test_noise_of_the_liver(cases: list[Scan]):
     for case in cases:
         inner = ndimage.binary_erosion(case.labels == 1, np.ones((5, 5, 1)))
         low, middle = np.percentile(case.hu[inner], (16, 50))  # vessels are on the other side
         assert 8 < middle - low < 19
 
 
-def test_tumours_are_darker_and_surrounded_by_liver(cases: list[Case]):
+def test_tumours_are_darker_and_surrounded_by_liver(cases: list[Scan]):
     with_tumour = [case for case in cases if (case.labels == 2).any()]
     assert len(with_tumour) == 7, "one case in eight has none"
     for case in with_tumour:
@@ -110,7 +110,7 @@ def test_tumours_are_darker_and_surrounded_by_liver(cases: list[Case]):
         assert (case.labels[shell] == 1).mean() > 0.5
 
 
-def test_liver_is_one_organ_on_the_right(cases: list[Case]):
+def test_liver_is_one_organ_on_the_right(cases: list[Scan]):
     for case in cases:
         _, labels = canonical(case)
         parts, _ = ndimage.label(labels > 0)
@@ -118,14 +118,14 @@ def test_liver_is_one_organ_on_the_right(cases: list[Case]):
         assert (labels[SIZE // 2 :] > 0).sum() > 2 * (labels[: SIZE // 2] > 0).sum()
 
 
-def test_spine_is_at_the_back(cases: list[Case]):
+def test_spine_is_at_the_back(cases: list[Scan]):
     for case in cases:
         hu, _ = canonical(case)
         bone = hu[SIZE * 2 // 5 : SIZE * 3 // 5] > 250
         assert bone[:, : SIZE // 2].sum() > 3 * bone[:, SIZE // 2 :].sum()
 
 
-def test_spacing_origin_and_orientation_vary(cases: list[Case]):
+def test_spacing_origin_and_orientation_vary(cases: list[Scan]):
     views = [abs(case.affine[0, 0]) * SIZE for case in cases]
     assert all(280 <= v <= 500 for v in views)
     assert len({round(v) for v in views}) > 4

@@ -33,7 +33,7 @@ def radiological(voxels: NDArray, *, affine: NDArray[np.float64], index: int) ->
     return np.asarray(canonical.dataobj)[::-1, ::-1, index].T
 
 
-def draw(axes: NDArray, *, case: lits.Case, index: int) -> None:
+def draw(axes: NDArray, *, case: lits.Scan, index: int) -> None:
     """Draw one column: the image, and the image with outlines."""
     image = radiological(case.hu, affine=case.affine, index=index)
     labels = radiological(case.labels, affine=case.affine, index=index)

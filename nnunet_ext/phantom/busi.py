@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.processes import Track, untracked
+from nnunet_ext.phantom import MARK, Drawing, check_ranges, write_all
 from nnunet_ext.phantom.breast import draw_tissue, place_lesions
 from nnunet_ext.phantom.ultrasound import Probe, annotate
-from nnunet_ext.phantom.writing import MARK, Job, check_ranges, write_all
 
 MODEL = 1  # raise whenever the same arguments give other pixels
 KINDS = ("benign", "malignant", "normal")
@@ -50,19 +49,11 @@ def write_busi(
         InputError: for impossible arguments or an unusable folder.
     """
     counts = dict(zip(KINDS, (benign, malignant, normal), strict=True))
-    problems = check_ranges(
-        {
-            **{f"--{kind}": (count, 0, None) for kind, count in counts.items()},
-            "--num-processes": (num_processes, 1, None),
-            "--seed": (seed, 0, None),
-            "--size": (size, 64, 1024),
-        }
-    )
-    if not any(counts.values()):
-        problems.append("No pictures are asked for: --benign, --malignant and --normal are all 0.")
-    if problems:
-        raise InputError(*problems)
-    jobs = []
+    nothing = "No pictures are asked for: --benign, --malignant and --normal are all 0."
+    ranges: dict[str, tuple[int | None, int, int | None]] = {f"--{k}": (count, 0, None) for k, count in counts.items()}
+    ranges |= {"--num-processes": (num_processes, 1, None), "--seed": (seed, 0, None), "--size": (size, 64, 1024)}
+    check_ranges(ranges, *([] if any(counts.values()) else [nothing]))
+    drawings = []
     for kind, number in [(kind, i + 1) for kind, count in counts.items() for i in range(count)]:
         patient = number - 1 if near_duplicates and number % REPEATS_EVERY == 0 else number
         description = f"{MARK} {MODEL}: {kind} {number}" + (f", patient {patient}" if patient != number else "")
@@ -71,8 +62,8 @@ def write_busi(
         count = max(lesion_count(seed=seed, kind=kind, patient=patient), 1)  # the mask of a normal picture is black
         draw = partial(_draw, description, seed=seed, kind=kind, number=number, size=size, patient=patient)
         files, others = [*masks[:count], picture], masks[count:]
-        jobs.append(Job(files=files, description=description, draw=draw, read=_description, others=others))
-    return write_all(jobs, num_processes=num_processes, track=track)
+        drawings.append(Drawing(files=files, description=description, draw=draw, read=_description, others=others))
+    return write_all(drawings, num_processes=num_processes, track=track)
 
 
 def _draw(description: str, *, number: int, **arguments: Any) -> Iterator[bytes]:

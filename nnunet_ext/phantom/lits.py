@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import gaussian_filter
 
-from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.processes import Track, untracked
-from nnunet_ext.phantom.canvas import Array, Canvas, Pose, Rng, Scene
+from nnunet_ext.phantom import MARK, Drawing, check_ranges, write_all
+from nnunet_ext.phantom.canvas import Array, Pose, Rng, Scene
 from nnunet_ext.phantom.liver import Liver, Tumour
 from nnunet_ext.phantom.trunk import Skeleton, Trunk
 from nnunet_ext.phantom.viscera import Enhancement, Viscera
-from nnunet_ext.phantom.writing import MARK, Job, check_ranges, write_all
 
 MODEL = 2  # raise whenever the same arguments give other voxels
 FILE_ENDINGS = (".nii", ".nii.gz")
@@ -55,7 +54,8 @@ def write_lits(
     Raises:
         InputError: for impossible arguments or an unusable folder.
     """
-    problems = check_ranges(
+    wrong_ending = f"--file-ending must be {' or '.join(FILE_ENDINGS)}, not {file_ending}."
+    check_ranges(
         {
             "--cases": (cases, 1, None),
             "--test-cases": (test_cases, 0, None),
@@ -63,21 +63,18 @@ def write_lits(
             "--seed": (seed, 0, None),
             "--size": (size, 32, 1024),
             "--slices": (slices, 1, 400),
-        }
+        },
+        *([wrong_ending] if file_ending not in FILE_ENDINGS else []),
     )
-    if file_ending not in FILE_ENDINGS:
-        problems.append(f"--file-ending must be {' or '.join(FILE_ENDINGS)}, not {file_ending}.")
-    if problems:
-        raise InputError(*problems)
-    jobs = []
+    drawings = []
     for case, test in [(case, False) for case in range(cases)] + [(case, True) for case in range(test_cases)]:
         names = [f"test-volume-{case}"] if test else [f"volume-{case}", f"segmentation-{case}"]
         files = [Path(out) / (name + file_ending) for name in names]
         # at most 79 characters, NIfTI's limit
         description = f"{MARK} {MODEL}: {'test' if test else 'case'} {case}, seed {seed}, {size} x {slices}"
         draw = partial(_draw, description, file_ending, seed=seed, case=case, size=size, slices=slices, test=test)
-        jobs.append(Job(files=files, description=description, draw=draw, read=_description))
-    return write_all(jobs, num_processes=num_processes, track=track)
+        drawings.append(Drawing(files=files, description=description, draw=draw, read=_description))
+    return write_all(drawings, num_processes=num_processes, track=track)
 
 
 def _draw(description: str, file_ending: str, *, test: bool, **arguments: Any) -> Iterator[bytes]:
@@ -103,7 +100,7 @@ def _description(path: Path) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class Scan:
     """A finished scan: int16 HU and uint8 labels, both (i, j, k) as in the file, the affine, and the tumours drawn."""
 
     hu: NDArray[np.int16]
@@ -112,12 +109,23 @@ class Case:
     tumours: list[Tumour]
 
 
-def render(*, seed: int, case: int, size: int, slices: int | None = None, test: bool = False) -> Case:
-    """Draw case number `case`, `size` pixels wide, from these arguments alone; `test` cases are other patients."""
+def render(*, seed: int, case: int, size: int, slices: int | None = None, test: bool = False) -> Scan:
+    """Draw case number `case`, `size` pixels wide, from these arguments alone; `test` cases are other patients.
+
+    Each part has random numbers of its own, so that a change in one leaves the others alone.
+    """
     stream = (seed, int(test), case)
-    patient = Patient(stream, case)
-    scanner = Scanner(np.random.default_rng((*stream, 100)), patient, size=size, slices=slices)
-    scene = Scene(stream=stream, axes=scanner.axes, pose=patient.pose)
+    rngs = [np.random.default_rng((*stream, part)) for part in (*range(6), 100)]
+    tall = rngs[0].uniform(0.9, 1.08)
+    scale = tuple(float(tall * v) for v in rngs[0].uniform(0.97, 1.03, 3))
+    degrees, shift = rngs[0].normal(0, 2.2), (rngs[0].normal(0, 5), rngs[0].normal(-8, 5))
+    pose = Pose(scale=scale, degrees=degrees, shift=shift)
+    trunk = Trunk(rngs[1])
+    viscera = Viscera(rngs[3], trunk, Enhancement(rngs[2]))
+    liver = Liver(rngs[4], viscera, has_tumours=case % 8 != 5, scale=tall)  # one in eight has none
+    patient = trunk, Skeleton(rngs[5]), viscera, liver  # from the outside in; the liver owns its labels
+    scanner = Scanner(rngs[6], pose, half_width=trunk.half_width * scale[0], size=size, slices=slices)
+    scene = Scene(stream=stream, axes=scanner.axes, pose=pose)
     hu = np.empty((scanner.slices, size, size), np.int16)
     labels = np.zeros(hu.shape, np.uint8)
     layers = scanner.layers
@@ -125,36 +133,15 @@ def render(*, seed: int, case: int, size: int, slices: int | None = None, test: 
     for first in range(0, scanner.slices, step):
         last = min(first + step, scanner.slices)
         canvas = scene.canvas(slice(first * layers, last * layers))
-        patient.paint(canvas)
-        mean, liver, tumour = (
-            v.reshape(last - first, layers, size, size).mean(1) for v in (canvas.hu, canvas.liver, canvas.tumour)
-        )
-        labels[first:last] = np.where(tumour > 0.5, TUMOUR, np.where(liver > 0.5, LIVER, 0))
+        for part in patient:
+            part.paint(canvas)
+        covered = (canvas.hu, canvas.liver, canvas.tumour)
+        mean, inside, lesion = (v.reshape(last - first, layers, size, size).mean(1) for v in covered)
+        labels[first:last] = np.where(lesion > 0.5, TUMOUR, np.where(inside > 0.5, LIVER, 0))
         hu[first:last] = [scanner.acquire(plane) for plane in mean]
     turn = tuple(slice(None, None, -1 if flipped else 1) for flipped in scanner.flips)
     hu, labels = hu.transpose(2, 1, 0)[turn], labels.transpose(2, 1, 0)[turn]
-    return Case(hu=hu, labels=labels, affine=scanner.affine(), tumours=patient.liver.tumours)
-
-
-class Patient:
-    """One model patient. Each part has random numbers of its own, so that a change in one leaves the others alone."""
-
-    def __init__(self, stream: tuple[int, ...], case: int) -> None:
-        rngs = [np.random.default_rng((*stream, part)) for part in range(6)]
-        size = rngs[0].uniform(0.9, 1.08)
-        scale = tuple(float(size * v) for v in rngs[0].uniform(0.97, 1.03, 3))
-        degrees, shift = rngs[0].normal(0, 2.2), (rngs[0].normal(0, 5), rngs[0].normal(-8, 5))
-        self.pose = Pose(scale=scale, degrees=degrees, shift=shift)
-        trunk = Trunk(rngs[1])
-        viscera = Viscera(rngs[3], trunk, Enhancement(rngs[2]))
-        self.liver = Liver(rngs[4], viscera, has_tumours=case % 8 != 5, scale=size)  # one in eight has none
-        self.half_width = trunk.half_width * scale[0]  # scanner mm
-        self._parts = (trunk, Skeleton(rngs[5]), viscera, self.liver)
-
-    def paint(self, canvas: Canvas) -> None:
-        """Paint from the outside in; the liver comes last and owns its labels."""
-        for part in self._parts:
-            part.paint(canvas)
+    return Scan(hu=hu, labels=labels, affine=scanner.affine(), tumours=liver.tumours)
 
 
 class Scanner:
@@ -169,8 +156,8 @@ class Scanner:
         axes: positions (z, y, x) in mm, the layers of all slices one after the other.
     """
 
-    def __init__(self, rng: Rng, patient: Patient, *, size: int, slices: int | None) -> None:
-        view = float(np.clip(2 * patient.half_width * rng.uniform(1.0, 1.16), 0.56 * 512, 500))
+    def __init__(self, rng: Rng, pose: Pose, *, half_width: float, size: int, slices: int | None) -> None:
+        view = float(np.clip(2 * half_width * rng.uniform(1.0, 1.16), 0.56 * 512, 500))
         covered = rng.uniform(190, 250)
         thickness = float(rng.choice(THICKNESSES))
         if slices:
@@ -186,8 +173,8 @@ class Scanner:
         self.axes = (z - self.slices * thickness / 2).astype(np.float32), plane, plane
         self._pixel = float(plane[1] - plane[0])
         self._filter = noise_filter(size=size, pixel=self._pixel, cutoff=rng.uniform(0.36, 0.52))
-        x, y, (dx, dy), half = plane[None, :], plane[:, None], patient.pose.shift, patient.half_width
-        q = np.minimum(((x - dx) / half) ** 2 + ((y - dy) / (half * 0.72)) ** 2, 1.6)
+        x, y, (dx, dy) = plane[None, :], plane[:, None], pose.shift
+        q = np.minimum(((x - dx) / half_width) ** 2 + ((y - dy) / (half_width * 0.72)) ** 2, 1.6)
         # Rays through the middle lose most photons; outside the body little noise is left.
         profile = 1.2 - 0.42 * np.minimum(q, 1) - 0.45 * np.clip(q - 1, 0, 1)
         self._sd = (rng.uniform(10, 12.5) * profile).astype(np.float32)

@@ -103,7 +103,7 @@ class Liver:
     def depth(self, points: Array) -> Array:
         """Return how deep points (n, 3) lie inside, in model mm."""
         x, y, z = points.T
-        belly = self.trunk.belly(self.trunk.cavity(x, y, z), self.trunk.dome(x, y, z))
+        belly = self.trunk.belly(self.trunk.outline(x, y, z), self.trunk.dome(x, y, z))
         return -self.distance(x, y, z, belly=belly)
 
     def _twigs(self, rng: Rng, start: Sequence[float], ends: Ends, mm: float) -> list[Segment]:

@@ -28,14 +28,11 @@ class Trunk:
         self.half_width = self.half + self.wall + self.fat_side
         self.lowest = self.back + 33 + self.fat_back  # y of the skin of the back
 
-    def _outline(self, x: Array, y: Array, z: Array, side: float, front: float, back: float) -> Array:
+    def outline(self, x: Array, y: Array, z: Array, side: float = 0, front: float = 0, back: float = 0) -> Array:
+        """Return the distance to the inner surface of the body wall, or to one so far outside of it."""
         half = self.half + side - 16 * ramp(z, 30, 130) - 8 * ramp(-z, 30, 110)
         depth = self.front + front - 10 * ramp(-z, 0, 90)
         return superellipse(x, y, half=half, front=depth, back=self.back + back)
-
-    def cavity(self, x: Array, y: Array, z: Array) -> Array:
-        """Return the distance to the inner surface of the body wall."""
-        return self._outline(x, y, z, 0, 0, 0)
 
     def dome(self, x: Array, y: Array, z: Array) -> Array:
         """Return the distance to the two domes of the diaphragm, negative beneath them."""
@@ -60,10 +57,10 @@ class Trunk:
         body = canvas.part(((-half, half), (-front, self.lowest + 4), (-400, 400)))
         assert body is not None  # every slice shows some of it
         x, y, z = body.at
-        body.cavity[:], dome = self.cavity(x, y, z), self.dome(x, y, z)
+        body.cavity[:], dome = self.outline(x, y, z), self.dome(x, y, z)
         body.belly[:] = self.belly(body.cavity, dome)
         furrow = 6 * np.exp(-((x / 16) ** 2)) * (y > 0)
-        skin = furrow + self._outline(x, y, z, self.wall + self.fat_side, 10 + self.fat_front, 33 + self.fat_back)
+        skin = furrow + self.outline(x, y, z, self.wall + self.fat_side, 10 + self.fat_front, 33 + self.fat_back)
         body.blend(body.coverage(skin), 5)
         septa = 30 * np.exp(-((body.other / 0.09) ** 2)) * (body.grain > 0.5)
         body.blend(body.coverage(skin + 1.6), FAT - 4 + 2.5 * body.grain + septa)
@@ -86,7 +83,7 @@ class Trunk:
         """Paint the wall with its layers, and the muscles of the back; the wall has a furrow over the spine."""
         (x, y, z), cavity = canvas.at, canvas.cavity
         furrow = 7 * np.exp(-((x / 14) ** 2)) * (y > 0) + 3 * np.exp(-((x / 9) ** 2)) * (y < 0)
-        muscle = self._outline(x, y, z, self.wall, 10, 33) + furrow
+        muscle = self.outline(x, y, z, self.wall, 10, 33) + furrow
         canvas.blend(canvas.coverage(muscle), self.muscle + 4 * canvas.other)
         side = ramp(np.abs(x), 30, 60)
         for depth, strength in ((4.5, 0.55), (10.5, 0.7)):

@@ -1,4 +1,4 @@
-"""Downloads of public datasets to nnU-Net's raw format, from the command line and from Python.
+"""Downloads of public datasets to nnU-Net's raw format, from the command line and from Python (docs/python-api.md).
 
 `READERS` are the datasets: a new one is its reader and a place in that list. Nothing heavy is imported before a
 conversion begins.
@@ -26,26 +26,8 @@ def convert(reader: Reader, source: str | PathLike[str], **settings: Any) -> Out
     return engine.run(reader, Settings(source=Path(source), **settings))
 
 
-def convert_lits(
-    source: str | PathLike[str],
-    *,
-    target: str = LitsReader.target,
-    **settings: Any,
-) -> Outcome:
+def convert_lits(source: str | PathLike[str], *, target: str = LitsReader.target, **settings: Any) -> Outcome:
     """Convert LiTS or MSD's Task03_Liver, as it was downloaded, into ``$nnUNet_raw``.
-
-    >>> import os, tempfile
-    >>> from unittest import mock
-    >>> from nnunet_ext.phantom.lits import write_lits
-    >>> temporary = tempfile.TemporaryDirectory()
-    >>> root = Path(temporary.name)
-    >>> write_lits(out=root / "download", cases=3, size=64, slices=8)
-    3
-    >>> with mock.patch.dict(os.environ, nnUNet_raw=str(root), nnUNet_preprocessed="", nnUNet_results=""):
-    ...     outcome = convert_lits(root / "download", num_processes=2)
-    >>> outcome.folder.name, len(list(outcome.folder.glob("imagesTr/*"))), len(list(outcome.folder.glob("imagesTs/*")))
-    ('Dataset029_LiTS', 2, 1)
-    >>> temporary.cleanup()
 
     Args:
         source: folder of the download; files may lie in any sub-folders.
@@ -68,19 +50,6 @@ def convert_busi(
     **settings: Any,
 ) -> Outcome:
     """Convert BUSI, as published or flattened, into ``$nnUNet_raw``.
-
-    >>> import os, tempfile
-    >>> from unittest import mock
-    >>> from nnunet_ext.phantom.busi import write_busi
-    >>> temporary = tempfile.TemporaryDirectory()
-    >>> root = Path(temporary.name)
-    >>> write_busi(out=root / "download", benign=12, malignant=8, normal=1, size=96)
-    21
-    >>> with mock.patch.dict(os.environ, nnUNet_raw=str(root), nnUNet_preprocessed="", nnUNet_results=""):
-    ...     outcome = convert_busi(root / "download", split="cv5", num_processes=2)
-    >>> outcome.folder.name, len(list(outcome.folder.glob("imagesTr/*")))
-    ('Dataset030_BUSI', 20)
-    >>> temporary.cleanup()
 
     Args:
         source: folder of the download.

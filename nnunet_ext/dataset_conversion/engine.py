@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import files_below, sha256
+from nnunet_ext.common.files import files_below, read_json_if_any, sha256
 from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import some
 from nnunet_ext.dataset_conversion import raw_folder
 from nnunet_ext.dataset_conversion.layout import lay_out
-from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder
+from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, size_of
 from nnunet_ext.dataset_conversion.types import Case, Found, Outcome, Problem, Reader, Settings
 from nnunet_ext.dataset_conversion.writer import space_problem, write
 
@@ -46,13 +46,13 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
         read = pool.map(lambda file: fingerprint(file, checksum=settings.checksum), found.files)
         fingerprints = dict(zip(map(str, found.files), read, strict=True))
     request = _request(reader, settings, fingerprints)
-    record = folder.record()
-    same_data = _same_data(record.get("request", {}), request)
-    unchanged = same_data and record["request"]["options"] == request["options"]
+    former = read_json_if_any(folder.final / RECORD)
+    same_data = _same_data(former.get("request", {}), request)
+    unchanged = same_data and former["request"]["options"] == request["options"]
     if unchanged and not settings.overwrite and not blocking:
-        return _finished(folder, record, settings)
+        return _finished(folder, former, settings)
     if folder.final.exists() and not settings.overwrite:
-        blocking.append(f"{folder.final} exists {_difference(record, request)}; use --overwrite to replace it.")
+        blocking.append(f"{folder.final} exists {_difference(former, request)}; use --overwrite to replace it.")
     outdated = [] if same_data else raw_folder.stale_entries(name)
     if outdated and not settings.overwrite_preprocessed:
         blocking.append(
@@ -144,8 +144,8 @@ def _same_sources(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def _finished(folder: RawFolder, record: Mapping[str, Any], settings: Settings) -> Outcome:
-    damage = folder.damage(record.get("files", {}))
-    if damage:
+    sizes = record.get("files", {})
+    if damage := [name for name, size in sizes.items() if size_of(folder.final / name) != size]:
         raise InputError(
             f"{folder.final} was finished, but {some(damage, 5)} is gone or has changed since.",
             hint="Use --overwrite to convert again.",

@@ -8,15 +8,13 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from nnunet_ext.common.environment import NNUNET_FOLDERS
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json_if_any, sync_folder
+from nnunet_ext.common.files import sync_folder
 
 RECORD = "conversion.json"
 
@@ -58,31 +56,17 @@ def environment_problems(name: str) -> list[str]:
     return problems
 
 
-@dataclass(frozen=True, kw_only=True)
 class RawFolder:
     """One dataset's folder.
 
-    `final` is what nnU-Net sees. `work` is invisible to it and holds the lock, the dataset being built and, for the
-    moment between two renames, the one being replaced.
+    `final` is what nnU-Net sees. `work` is invisible to it and holds the lock, the dataset being built (`new`, whose
+    files `keys` describes) and, for the moment between two renames, the one being replaced (`old`).
     """
 
-    final: Path
-
-    @property
-    def work(self) -> Path:
-        return self.final.with_name(f".{self.final.name}.partial")
-
-    @property
-    def new(self) -> Path:
-        return self.work / "new"
-
-    @property
-    def old(self) -> Path:
-        return self.work / "old"
-
-    @property
-    def keys(self) -> Path:
-        return self.work / "keys.json"
+    def __init__(self, final: Path) -> None:
+        self.final = final
+        self.work = final.with_name(f".{final.name}.partial")
+        self.new, self.old, self.keys = self.work / "new", self.work / "old", self.work / "keys.json"
 
     def check_apart(self, source: Path, files: Iterable[Path]) -> None:
         """Raise InputError where replacing the dataset would take the source, or one of its files, with it."""
@@ -95,14 +79,6 @@ class RawFolder:
                 "would delete the download.",
                 hint="Move the download elsewhere, give its own folder as --source, or choose another --dataset-id.",
             )
-
-    def record(self) -> dict[str, Any]:
-        """Return the finished dataset's conversion.json; empty where there is none or it is not one."""
-        return read_json_if_any(self.final / RECORD)
-
-    def damage(self, sizes: dict[str, int]) -> list[str]:
-        """Return the files of the finished dataset that are gone or have another size than recorded."""
-        return [name for name, size in sizes.items() if size_of(self.final / name) != size]
 
     @contextmanager
     def locked(self) -> Iterator[None]:

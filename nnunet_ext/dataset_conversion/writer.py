@@ -69,7 +69,13 @@ def write(
 def unfinished(layout: Layout, folder: RawFolder) -> list[OutputFile]:
     """Return the files that an interrupted run did not get to, or made from something else."""
     keys = read_json_if_any(folder.keys)
-    return [f for f in layout.files if keys.get(f.target) != f.key or not _is_whole(folder.new / f.target, f.size)]
+
+    def whole(file: OutputFile) -> bool:
+        # a file appears under its name when it is finished and on disk; the size is against other damage
+        found = size_of(folder.new / file.target)
+        return found == file.size if file.size is not None else bool(found)
+
+    return [file for file in layout.files if keys.get(file.target) != file.key or not whole(file)]
 
 
 def space_problem(layout: Layout, folder: RawFolder, mode: str) -> str | None:
@@ -97,12 +103,6 @@ def _prepare(files: Sequence[OutputFile], left: Sequence[OutputFile], folder: Ra
     for parent in {(folder.new / f.target).parent for f in files}:
         parent.mkdir(parents=True, exist_ok=True)
     write_json(folder.keys, {f.target: f.key for f in files}, sync=True)
-
-
-def _is_whole(path: Path, size: int | None) -> bool:
-    # a file appears under its name when it is finished and on disk; the size is against other damage
-    found = size_of(path)
-    return found == size if size is not None else bool(found)
 
 
 def _link_all_but_written(

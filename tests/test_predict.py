@@ -17,8 +17,16 @@ from training import CPU, train
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.inference.model_folder import prompted_logits
-from nnunet_ext.inference.prompts import Clicks, fixed_clicks, random_clicks, to_original, to_preprocessed
-from nnunet_ext.losses import ForegroundLoss, ForegroundMaps, dice_bce, dice_loss, dice_mse
+from nnunet_ext.inference.prompts import (
+    Clicks,
+    ForegroundMaps,
+    clicks_from_reference,
+    fixed_clicks,
+    random_clicks,
+    to_original,
+    to_preprocessed,
+)
+from nnunet_ext.trainers.losses import ForegroundLoss, dice_bce, dice_loss, dice_mse
 
 PLANS = "nnUNetSAMUSPlans"
 TINY = "nnUNetTrainerSAMUSHFTiny"
@@ -279,7 +287,7 @@ def test_losses_are_the_formulas() -> None:
 
 @pytest.mark.parametrize("criterion", [dice_mse, dice_bce])
 def test_ignored_pixels_change_nothing(criterion) -> None:
-    loss = ForegroundLoss(criterion=criterion, maps=ForegroundMaps(labels=(1,), ignore_label=2))
+    loss = ForegroundLoss(criterion=criterion, maps=ForegroundMaps(classes=(1,), ignore_label=2))
     output = torch.randn(2, 2, 4, 4, requires_grad=True)
     target = torch.randint(0, 3, (2, 1, 8, 8))
     loss(output, target).backward()
@@ -291,6 +299,19 @@ def test_ignored_pixels_change_nothing(criterion) -> None:
 
 def test_region_maps_drop_the_ignored_channel() -> None:
     target = torch.tensor([1.0, 0, 1]).view(1, 3, 1, 1)
-    maps, valid = ForegroundMaps(labels=(), has_regions=True, ignore_label=3)(target)
+    maps, valid = ForegroundMaps(classes=((1, 2), 2), has_regions=True, ignore_label=3)(target)
     assert maps.flatten().tolist() == [True, False]
     assert valid.flatten().tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [((1, 2), [[1.0, 0], [3, 0]]), (((1, 2), 2), [[2.0, 0], [3, 0]])],
+    ids=["classes", "regions"],
+)
+def test_clicks_of_a_reference_with_classes_or_regions(classes: tuple, expected: list) -> None:
+    maps = ForegroundMaps(classes=classes, has_regions=classes[0] != 1, ignore_label=3)
+    seg = torch.tensor([[-1, 1, 2, 2, 3, 3], [0, 0, 0, 0, 0, 0]], dtype=torch.int16)
+    prompts = clicks_from_reference(seg.view(1, 2, 1, 6), maps)
+    assert [prompts[0, k].xy[0].tolist() for k in range(2)] == expected
+    assert [int(prompts[z, k].labels) for z in range(2) for k in range(2)] == [1, 1, 0, 0]

@@ -19,8 +19,7 @@ from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common import host
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.nnunet_files import PLANS, Structures, check_trained
-from nnunet_ext.inference.prompts import Prompts
-from nnunet_ext.losses import ForegroundMaps
+from nnunet_ext.inference.prompts import ForegroundMaps, Prompts
 from nnunet_ext.weights import read_checkpoint
 
 
@@ -121,7 +120,6 @@ class PromptedModelFolder:
         self.is_picture = issubclass(self.plans.image_reader_writer_class, NaturalImage2DIO)
         labels = self.plans.get_label_manager(self.dataset)
         self.classes = list(Structures.of(self.dataset).labels)
-        self.regions = labels.foreground_regions if labels.has_regions else None
         self.maps = ForegroundMaps.of(labels)
         self._preprocessor = self.plan.preprocessor_class(verbose=False)
 

@@ -72,7 +72,7 @@ def predict(request: Request, *, track: Track = untracked) -> int:
         data, seg, properties = model.preprocess(files, request.reference and request.reference / target)
         prompts: Prompts = {}
         if request.reference is not None:  # without one, nnU-Net's preprocessor makes a segmentation of the crop
-            prompts = clicks_from_reference(torch.from_numpy(seg), model.maps, model.regions)
+            prompts = clicks_from_reference(torch.from_numpy(seg), model.maps)
         elif given:
             prompts = to_preprocessed(
                 given[case],

@@ -9,12 +9,45 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json
-from nnunet_ext.losses import ForegroundMaps
 
 EXAMPLE = '{"case_1": [{"point": [120, 88]}, {"point": [10, 9], "foreground": false}]}'
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForegroundMaps:
+    """Takes nnU-Net's segmentations apart into one map per foreground class or region.
+
+    Args:
+        classes: the label of each class, or the labels of each region, in the order of the network's masks.
+        has_regions: they are regions; nnU-Net's training targets have a channel for each of them.
+        ignore_label: its pixels count nowhere; with regions it is the last channel of a target.
+    """
+
+    classes: Sequence[Any]
+    has_regions: bool = False
+    ignore_label: int | None = None
+
+    @classmethod
+    def of(cls, manager: LabelManager) -> ForegroundMaps:
+        """Return how the segmentations of nnU-Net's label manager are read."""
+        classes = manager.foreground_regions if manager.has_regions else manager.foreground_labels
+        return cls(classes=classes, has_regions=manager.has_regions, ignore_label=manager.ignore_label)
+
+    def __call__(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return maps (B, K, H, W) and valid pixels (B, 1, H, W), both bool, of a target (B, 1 or regions, H, W)."""
+        if not self.has_regions:
+            return self.of_labels(target), target != (-1 if self.ignore_label is None else self.ignore_label)
+        if self.ignore_label is None:
+            return target > 0, torch.ones_like(target[:, :1], dtype=torch.bool)
+        return target[:, :-1] > 0, target[:, -1:] <= 0
+
+    def of_labels(self, segmentation: torch.Tensor) -> torch.Tensor:
+        """Return the maps (B, K, H, W) of a segmentation (B, 1, H, W) that holds labels, with regions too."""
+        return torch.cat([torch.isin(segmentation, segmentation.new_tensor(c)) for c in self.classes], 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,23 +104,18 @@ def _points(index: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     return torch.stack([index % width, index // width], -1).float()
 
 
-def clicks_from_reference(seg: torch.Tensor, maps: ForegroundMaps, regions: Sequence | None) -> Prompts:
+def clicks_from_reference(seg: torch.Tensor, maps: ForegroundMaps) -> Prompts:
     """Click once per slice and class of a reference by the papers' rule for tests, see `fixed_clicks`.
 
     Args:
         seg: preprocessed reference (1, z, y, x), labels, -1 outside of the image.
         maps: how labels are to be read.
-        regions: nnU-Net's foreground regions, where the classes are regions.
     """
     slices = seg.transpose(0, 1)
-    if regions is not None:
-        found = torch.cat([torch.isin(slices, torch.tensor(region)) for region in regions], 1)
-    else:
-        found, _ = maps(slices)
     inside = slices >= 0
     if maps.ignore_label is not None:
         inside &= slices != maps.ignore_label
-    points, labels = fixed_clicks(found, inside)
+    points, labels = fixed_clicks(maps.of_labels(slices), inside)
     return {
         (z, k): Clicks(xy=points[z, k], labels=labels[z, k]) for z in range(len(points)) for k in range(points.shape[1])
     }

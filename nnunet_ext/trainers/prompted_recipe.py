@@ -20,12 +20,12 @@ from nnunet_ext.architectures.samus.common import VIT_B, ViT
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.architectures.samus.segmenter import LearnedPrompts, PromptableSegmenter
 from nnunet_ext.common import environment, host
-from nnunet_ext.inference.prompts import fixed_clicks, random_clicks
-from nnunet_ext.losses import ForegroundLoss, ForegroundMaps, dice_bce, dice_mse
+from nnunet_ext.inference.prompts import ForegroundMaps, fixed_clicks, random_clicks
 from nnunet_ext.planning import SAMUSPlanner
 from nnunet_ext.preprocessing import UNIT_RANGE
 from nnunet_ext.trainers.augmentation import samus_transforms
 from nnunet_ext.trainers.checkpoints import SlimCheckpoints
+from nnunet_ext.trainers.losses import ForegroundLoss, dice_bce, dice_mse
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
 from nnunet_ext.trainers.validation import ordered_validation, validate_with_clicks
 

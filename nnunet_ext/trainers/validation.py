@@ -18,8 +18,7 @@ from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common.files import write_json
 from nnunet_ext.common.nnunet_files import PROMPTS
 from nnunet_ext.inference.model_folder import prompted_logits
-from nnunet_ext.inference.prompts import clicks_from_reference
-from nnunet_ext.losses import ForegroundMaps
+from nnunet_ext.inference.prompts import ForegroundMaps, clicks_from_reference
 
 
 class OrderedLoader(nnUNetDataLoader):
@@ -94,7 +93,6 @@ def validate_with_clicks(
         save_probabilities: as for nnU-Net's own final validation.
     """
     labels, plans, plan = trainer.label_manager, trainer.plans_manager, trainer.configuration_manager
-    regions = labels.foreground_regions if labels.has_regions else None
     folder = Path(trainer.output_folder) / "validation"
     folder.mkdir(exist_ok=True)
     _, keys = trainer.do_split()
@@ -105,7 +103,7 @@ def validate_with_clicks(
     network.eval()
     for case in dataset.identifiers:
         data, seg, _, properties = dataset.load_case(case)
-        prompts = clicks_from_reference(torch.from_numpy(seg[:]), maps, regions)
+        prompts = clicks_from_reference(torch.from_numpy(seg[:]), maps)
         logits = prompted_logits(
             network, torch.from_numpy(data[:]), prompts, patch_size=plan.patch_size, device=trainer.device
         )
@@ -125,7 +123,7 @@ def validate_with_clicks(
         str(folder / "summary.json"),
         plans.image_reader_writer_class(),
         trainer.dataset_json["file_ending"],
-        regions or labels.foreground_labels,
+        maps.classes,
         labels.ignore_label,
         chill=True,
         num_processes=default_num_processes,

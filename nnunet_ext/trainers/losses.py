@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
 from nnunet_ext.architectures.samus.common import full_precision
+from nnunet_ext.inference.prompts import ForegroundMaps
 
 SMOOTH = 1e-5
 Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForegroundMaps:
-    """Takes nnU-Net's segmentations apart into one map per foreground class or region.
-
-    Args:
-        labels: the foreground classes, where the segmentation holds labels.
-        has_regions: the segmentation holds one channel per region already.
-        ignore_label: its pixels count nowhere; with regions nnU-Net passes them as the last channel.
-    """
-
-    labels: Sequence[int]
-    has_regions: bool = False
-    ignore_label: int | None = None
-
-    @classmethod
-    def of(cls, manager: LabelManager) -> ForegroundMaps:
-        """Return how the segmentations of nnU-Net's label manager are read."""
-        labels = () if manager.has_regions else tuple(manager.foreground_labels)
-        return cls(labels=labels, has_regions=manager.has_regions, ignore_label=manager.ignore_label)
-
-    def __call__(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return maps (B, K, H, W) and valid pixels (B, 1, H, W), both bool, of a target (B, 1 or regions, H, W)."""
-        if self.has_regions:
-            ignored = target[:, -1:] > 0 if self.ignore_label is not None else torch.zeros_like(target[:, :1]) > 0
-            maps = target[:, :-1] > 0 if self.ignore_label is not None else target > 0
-            return maps, ~ignored
-        labels = torch.tensor(self.labels, device=target.device).view(1, -1, 1, 1)
-        return target == labels, target != (-1 if self.ignore_label is None else self.ignore_label)
 
 
 def dice_loss(z: torch.Tensor, t: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -42,7 +42,7 @@ from common import (
 from torch import nn
 
 from nnunet_ext.architectures.memory import saved_bytes, set_recomputation
-from nnunet_ext.architectures.samus.common import ViT
+from nnunet_ext.architectures.samus.image_encoder import ViT
 from nnunet_ext.architectures.samus.models import SAMUS, SAMUSHF
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))

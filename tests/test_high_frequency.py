@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from segment_anything.modeling import common
 from torch import nn
 
-from nnunet_ext.architectures.samus.common import LayerNorm2d
 from nnunet_ext.architectures.samus.high_frequency import (
     HighFrequencyGate,
     HighFrequencyImage,
     HighFrequencyStem,
     MultiScaleAttentionGate,
 )
+from nnunet_ext.architectures.samus.image_encoder import LayerNorm2d
 
 WAVELETS = pywt.wavelist(kind="discrete")
 

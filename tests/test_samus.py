@@ -14,8 +14,7 @@ from segment_anything.modeling.mask_decoder import MaskDecoder as SAMMaskDecoder
 from torch import nn
 
 from nnunet_ext.architectures.samus import checkpoint
-from nnunet_ext.architectures.samus.common import VIT_B, VIT_H, VIT_L, ViT
-from nnunet_ext.architectures.samus.image_encoder import Attention, WindowAttention
+from nnunet_ext.architectures.samus.image_encoder import VIT_B, VIT_H, VIT_L, Attention, ViT, WindowAttention
 from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter

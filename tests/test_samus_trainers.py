@@ -15,7 +15,7 @@ from nnunetv2.run.run_training import maybe_load_checkpoint, run_training
 from training import CPU, checkpoint, images, make, model_folder, predict, resumed_equals_whole, train, two_processes
 
 from nnunet_ext import registry
-from nnunet_ext.architectures.samus.common import VIT_TINY
+from nnunet_ext.architectures.samus.image_encoder import VIT_TINY
 from nnunet_ext.architectures.samus.models import SAM
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.inference.prompts import random_clicks

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
-from nnunet_ext.architectures.samus.common import full_precision
+from nnunet_ext.architectures.samus.prompted_model import full_precision
 from nnunet_ext.inference.prompts import ForegroundMaps
 
 SMOOTH = 1e-5

@@ -16,7 +16,7 @@ from torch import nn
 
 from nnunet_ext import weights
 from nnunet_ext.architectures.samus import checkpoint
-from nnunet_ext.architectures.samus.common import VIT_B, ViT
+from nnunet_ext.architectures.samus.image_encoder import VIT_B, ViT
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.architectures.samus.segmenter import LearnedPrompts, PromptableSegmenter
 from nnunet_ext.common import environment, host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from nnunet_ext.architectures.samus.common import VIT_H, VIT_L, VIT_TINY
+from nnunet_ext.architectures.samus.image_encoder import VIT_H, VIT_L, VIT_TINY
 from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.trainers.prompted_recipe import PromptedRecipe

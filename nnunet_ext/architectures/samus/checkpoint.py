@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from nnunet_ext.architectures.samus.common import ViT
+from nnunet_ext.architectures.samus.image_encoder import ViT
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.text import some

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
-from nnunet_ext.architectures.samus.common import conv_norm_gelu
+from nnunet_ext.architectures.samus.image_encoder import conv_norm_gelu
 
 QUANTILES = (0.02, 0.98)
 REACH = ((1, 1), (3, 1), (3, 2))  # kernel size and dilation of a multi-scale attention gate's branches

@@ -10,7 +10,6 @@ from torch import nn
 
 from nnunet_ext.architectures.samus import checkpoint
 from nnunet_ext.architectures.samus.adapters import SAMUSImageEncoder
-from nnunet_ext.architectures.samus.common import VIT_B, ViT
 from nnunet_ext.architectures.samus.high_frequency import (
     FourthChannel,
     GreyImage,
@@ -19,7 +18,7 @@ from nnunet_ext.architectures.samus.high_frequency import (
     HighFrequencyStem,
     LiteralGate,
 )
-from nnunet_ext.architectures.samus.image_encoder import SAMImageEncoder
+from nnunet_ext.architectures.samus.image_encoder import VIT_B, SAMImageEncoder, ViT
 from nnunet_ext.architectures.samus.prompted_model import UNUSED, PromptedModel
 from nnunet_ext.weights import Source, read_state_dict
 
@@ -34,7 +33,7 @@ class SAM(PromptedModel):
 
     At 256 pixels the position embedding and the global relative positions are interpolated, at 1024 they are SAM's.
 
-    >>> from nnunet_ext.architectures.samus.common import VIT_TINY
+    >>> from nnunet_ext.architectures.samus.image_encoder import VIT_TINY
     >>> model = SAM(vit=VIT_TINY).eval()  # SAM(), with ViT-B, has 90,737,200 parameters
     >>> image, click, foreground = torch.zeros(1, 1, 256, 256), torch.tensor([[[120.0, 88.0]]]), torch.ones(1, 1)
     >>> model.predict_low_res(image, click, foreground).shape
@@ -71,7 +70,7 @@ class SAMUS(PromptedModel):
     Image Segmentation", MICCAI 2024. The arithmetic is the official code's, and so are the names in the state dict.
     133,323,568 parameters with ViT-B, of which 39,653,120 are trained. `from_checkpoint` reads the official weights.
 
-    >>> from nnunet_ext.architectures.samus.common import VIT_TINY
+    >>> from nnunet_ext.architectures.samus.image_encoder import VIT_TINY
     >>> model = SAMUS(vit=VIT_TINY).eval()
     >>> image, click, foreground = torch.zeros(1, 1, 256, 256), torch.tensor([[[120.0, 88.0]]]), torch.ones(1, 1)
     >>> model.predict_low_res(image, click, foreground).shape
@@ -157,7 +156,7 @@ class SAMUSHF(SAMUS):
 
     With the default gate an untrained SAMUS-HF computes bit for bit what SAMUS with the same weights computes.
 
-    >>> from nnunet_ext.architectures.samus.common import VIT_TINY
+    >>> from nnunet_ext.architectures.samus.image_encoder import VIT_TINY
     >>> _ = torch.manual_seed(0)
     >>> plain = SAMUS(vit=VIT_TINY).eval()
     >>> _ = torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -11,10 +12,17 @@ from segment_anything.modeling import PromptEncoder as SAMPromptEncoder
 from segment_anything.modeling import TwoWayTransformer
 from torch import nn
 
-from nnunet_ext.architectures.samus.common import VIT_B, ViT, full_precision
+from nnunet_ext.architectures.samus.image_encoder import VIT_B, ViT
 from nnunet_ext.common.host import encode_places
 
 UNUSED = r"iou_prediction_head|output_hypernetworks_mlps\.[1-9]"  # SAM's heads that a single mask does not use
+
+
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager:
+    """Return a context without autocast on the device, for what half precision would change."""
+    if device.type in ("cpu", "cuda"):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
 
 
 class PromptEncoder(SAMPromptEncoder):

@@ -24,7 +24,7 @@ import nnunet_ext
 from nnunet_ext.architectures.samus.prompted_model import PromptEncoder
 from nnunet_ext.common import host
 from nnunet_ext.common.host import PRIVATE, Private
-from nnunet_ext.trainers.augmentation import RandomZoom
+from nnunet_ext.trainers.samus_training import RandomZoom
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLIC = {"_asdict", "_fields", "_make", "_replace", "_exit"}  # of named tuples and of os, underscore and all

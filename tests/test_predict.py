@@ -26,7 +26,7 @@ from nnunet_ext.inference.prompts import (
     to_original,
     to_preprocessed,
 )
-from nnunet_ext.trainers.losses import ForegroundLoss, dice_bce, dice_loss, dice_mse
+from nnunet_ext.trainers.samus_training import ForegroundLoss, dice_bce, dice_loss, dice_mse
 
 PLANS = "nnUNetSAMUSPlans"
 TINY = "nnUNetTrainerSAMUSHFTiny"

@@ -37,8 +37,8 @@ TRANSFORM = "batchgeneratorsv2.transforms.base.basic_transform:BasicTransform"
 PRIVATE = (
     Private(TRAINER, "_build_loss", "overridden in trainers/raunet.py and prompted_recipe.py: the papers' losses"),
     Private(TRAINER, "_best_ema", "set in trainers/prompted_recipe.py: checkpoint_best by validation loss"),
-    Private(TRANSFORM, "_apply_to_image", "overridden in trainers/augmentation.py: SAMUS's zoom"),
-    Private(TRANSFORM, "_apply_to_segmentation", "overridden in trainers/augmentation.py: SAMUS's zoom"),
+    Private(TRANSFORM, "_apply_to_image", "overridden in trainers/samus_training.py: SAMUS's zoom"),
+    Private(TRANSFORM, "_apply_to_segmentation", "overridden in trainers/samus_training.py: SAMUS's zoom"),
     Private(
         "batchgenerators.dataloading.multi_threaded_augmenter:MultiThreadedAugmenter",
         "_finish",

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
@@ -15,7 +18,6 @@ from nnunet_ext import registry
 from nnunet_ext.architectures.memory import set_recomputation, training_memory
 from nnunet_ext.common import environment
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.trainers.augmentation import segmentation_transforms
 from nnunet_ext.trainers.pass_trainer import CUDA, PassTrainer
 
 PLANS_KEY = "nnunet_ext"  # what a plan carries for us to the prediction, where nnU-Net rebuilds the network from it
@@ -173,3 +175,21 @@ class PaperRecipe(PassTrainer):
         """Build a network that takes an image alone and costs what the trained one does."""
         heads = self.label_manager.num_segmentation_heads
         return self.build_network_architecture(self.plans_manager, self.configuration_manager, channels, heads)
+
+
+def segmentation_transforms(
+    use_mask_for_norm: Sequence[bool] | None, regions: Sequence | None, ignore_label: int | None
+) -> list[BasicTransform]:
+    """Return what nnU-Net's training transforms end with, whatever the augmentation.
+
+    Zero outside the mask, padding (-1) to background, labels to regions: each where the dataset asks for it.
+    """
+    transforms: list[BasicTransform] = []
+    if use_mask_for_norm is not None and any(use_mask_for_norm):
+        channels = [i for i, masked in enumerate(use_mask_for_norm) if masked]
+        transforms.append(MaskImageTransform(apply_to_channels=channels, channel_idx_in_seg=0, set_outside_to=0))
+    transforms.append(RemoveLabelTansform(-1, 0))
+    if regions is not None:
+        ignored = [] if ignore_label is None else [ignore_label]
+        transforms.append(ConvertSegmentationToRegionsTransform([*regions, *ignored], channel_in_seg=0))
+    return transforms

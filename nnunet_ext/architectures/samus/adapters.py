@@ -28,10 +28,6 @@ CNN_SCALE = 0.5  # of the CNN branch in the final fusion; official code, the pap
 class CNNBranch(nn.Module):
     """Local features at 1/8 of the resolution: one convolution, then three times pooling and convolution.
 
-    Args:
-        in_channels: of the image as the network sees it.
-        channels: after each of the four convolutions.
-
     Shapes: (B, 1 or in_channels, H, W) and, optionally, a summand of the first convolution's output
     (B, channels[0], H, W) -> (B, channels[-1], H / 8, W / 8), channels last in memory.
     """
@@ -171,10 +167,6 @@ class SAMUSImageEncoder(nn.Module):
 
     With `recompute` (see `memory.set_recomputation`) the CNN branch, the windowed blocks and the attentions of the
     global ones are computed again in the backward pass.
-
-    Args:
-        vit: sizes of the transformer.
-        image_size: pixels per side.
 
     Shapes: (B, 1 or 3, image_size, image_size) in [0, 1] -> (B, out_channels, image_size / 8, image_size / 8).
     """

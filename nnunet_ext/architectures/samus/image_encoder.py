@@ -98,11 +98,6 @@ class Attention(nn.Module):
     so that q' . k' is the same logit and any fused attention kernel does the rest. v is padded to the length of q',
     because the CPU's kernel needs equal lengths.
 
-    Args:
-        dim: channels of a token.
-        num_heads: attention heads.
-        grid: tokens per side.
-
     Shapes: (B, grid, grid, dim) -> (B, grid, grid, dim).
     """
 
@@ -199,12 +194,7 @@ class WindowAttention(Attention):
 class Block(nn.Module):
     """SAM's transformer block: attention and MLP, each after a layer norm and around a skip connection.
 
-    Args:
-        vit: sizes of the transformer.
-        grid: tokens per side of the map.
-        windowed: attend within windows instead of the whole map.
-
-    Shapes: (B, grid, grid, C) -> (B, grid, grid, C).
+    Shapes: (B, grid, grid, C) -> (B, grid, grid, C); the attention is among all tokens or, if `windowed`, in windows.
     """
 
     def __init__(self, *, vit: ViT, grid: int, windowed: bool) -> None:
@@ -260,10 +250,6 @@ def neck(vit: ViT) -> nn.Sequential:
 
 class SAMImageEncoder(nn.Module):
     """SAM's image encoder for any image size that is a multiple of 16.
-
-    Args:
-        vit: sizes of the transformer.
-        image_size: pixels per side.
 
     Shapes: (B, 1 or 3, image_size, image_size) -> (B, out_channels, image_size / 16, image_size / 16).
     """

@@ -15,8 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_ext.common import provenance
+
+if TYPE_CHECKING:
+    import torch
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -85,6 +89,21 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
     before = resident("VmRSS")
     run()
     return resident("VmHWM") - before
+
+
+def saved_bytes(forward: Callable[[], object], net: torch.nn.Module) -> int:
+    """Return what autograd holds after `forward`, each storage once, parameters and buffers of `net` left out."""
+    from torch.autograd.graph import saved_tensors_hooks
+
+    kept: set[object] = set()
+
+    def keep(tensor: torch.Tensor) -> None:
+        kept.add(tensor.untyped_storage())  # not the tensor: a node that keeps its own output would never be freed
+
+    with saved_tensors_hooks(keep, lambda _: None):
+        forward()
+    own = {t.untyped_storage() for t in (*net.parameters(), *net.buffers())}
+    return sum(storage.nbytes() for storage in kept - own)
 
 
 def child_output(*arguments: object) -> str:

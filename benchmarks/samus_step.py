@@ -37,11 +37,12 @@ from common import (
     peak_bytes,
     printed_by_child,
     save,
+    saved_bytes,
     torch_facts,
 )  # fmt: skip
 from torch import nn
 
-from nnunet_ext.architectures.memory import saved_bytes, set_recomputation
+from nnunet_ext.architectures.memory import set_recomputation
 from nnunet_ext.architectures.samus.image_encoder import ViT
 from nnunet_ext.architectures.samus.models import SAMUS, SAMUSHF
 
@@ -229,7 +230,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {name: {} for name in runs}
     for name, run in runs.items():
         rows[name]["difference_to_reference"] = ((logits[name] - logits["reference"]).abs().max() / largest).item()
-        rows[name]["saved_bytes"] = saved_bytes(run.loss, run.net).kept
+        rows[name]["saved_bytes"] = saved_bytes(run.loss, run.net)
         give_memory_back()
         run.prepare()
     for mode in MODES:

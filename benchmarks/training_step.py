@@ -28,13 +28,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import aim, child_output, give_memory_back, machine, options, peak_bytes, save, torch_facts
+from common import (
+    aim,
+    child_output,
+    give_memory_back,
+    machine,
+    options,
+    peak_bytes,
+    save,
+    saved_bytes,
+    torch_facts,
+)  # fmt: skip
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from nnunet_ext.architectures.memory import saved_bytes, set_recomputation
-from nnunet_ext.architectures.raunet import UNet
-from nnunet_ext.architectures.raunet.unet import UShape
+from nnunet_ext.architectures.memory import set_recomputation
+from nnunet_ext.architectures.raunet import UNet, UShape
 
 PAPER_ROWS: dict[str, dict[str, Any]] = {
     "RA-U-Net": {"block": "bottleneck", "gates": True},
@@ -149,7 +158,7 @@ def figures(name: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
     if isinstance(net, UNet):
         found["difference_to_plain"] = difference_to_plain(net, size, args.device)
     training = Training(net, size, device=args.device, amp=args.amp)
-    found["saved_bytes"] = saved_bytes(training.loss, net).kept
+    found["saved_bytes"] = saved_bytes(training.loss, net)
     give_memory_back()
     found["peak_bytes"] = peak_bytes(training.step, args.device)  # also the warm-up
     for _ in range(args.steps):

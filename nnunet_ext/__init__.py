@@ -14,7 +14,7 @@ import _nnunet_ext_hook  # noqa: F401  (importing it is what activates it)
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
-    from nnunet_ext.architectures.raunet.unet import UNet, UNet3D
+    from nnunet_ext.architectures.raunet import UNet, UNet3D
     from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
     from nnunet_ext.comparison.comparer import compare
     from nnunet_ext.dataset_conversion import convert_busi, convert_lits
@@ -43,8 +43,8 @@ _ADDRESSES = {
     "SAM": "nnunet_ext.architectures.samus.models:SAM",
     "SAMUS": "nnunet_ext.architectures.samus.models:SAMUS",
     "SAMUSHF": "nnunet_ext.architectures.samus.models:SAMUSHF",
-    "UNet": "nnunet_ext.architectures.raunet.unet:UNet",
-    "UNet3D": "nnunet_ext.architectures.raunet.unet:UNet3D",
+    "UNet": "nnunet_ext.architectures.raunet:UNet",
+    "UNet3D": "nnunet_ext.architectures.raunet:UNet3D",
     "build_report": "nnunet_ext.report.build:build_report",
     "compare": "nnunet_ext.comparison.comparer:compare",
     "convert_busi": "nnunet_ext.dataset_conversion:convert_busi",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -33,6 +34,18 @@ PAPER_PATCH_SIZE = {2: (512, 512), 3: (64, 128, 128)}  # table 1's 2D rows; the 
 PAPER_BATCH_SIZE = 2
 # the networks of table 1 that need most memory, so that one plan serves all rows
 HUNGRIEST: dict[int, Callable[..., nn.Module]] = {2: lambda **kw: UNet(block="double", gates=True, **kw), 3: UNet3D}
+
+
+@functools.cache
+def _hungriest(shape: tuple[int, ...], recompute: bool) -> int:
+    """Return the bytes of a training step of the hungriest network for an input of `shape`, batch first."""
+
+    def build() -> nn.Module:
+        network = HUNGRIEST[len(shape) - 2](in_channels=shape[1])
+        set_recomputation(network, recompute)
+        return network
+
+    return training_memory(build, shape)
 
 
 class PaperPlanner(ExperimentPlanner):
@@ -115,13 +128,7 @@ class RAUNetPlanner(PaperPlanner):
     def _training_memory(self, batch: int, patch: Sequence[int]) -> int:
         """Return the bytes of a training step of the hungriest network of the paper."""
         channels = len(self.dataset_json.get("channel_names", self.dataset_json.get("modality")))
-
-        def build() -> nn.Module:
-            network = HUNGRIEST[len(patch)](in_channels=channels)
-            set_recomputation(network, environment.switch(environment.RECOMPUTE))
-            return network
-
-        return training_memory(build, (batch, channels, *patch))
+        return _hungriest((batch, channels, *map(int, patch)), environment.switch(environment.RECOMPUTE))
 
     def _set_topology(self, plan: dict, topology: tuple, dim: int) -> None:
         """Set the patch size and nnU-Net's own network for it: stock trainers train on these plans too."""

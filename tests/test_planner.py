@@ -78,7 +78,7 @@ def test_a_smaller_target_shrinks_the_batch_with_a_warning(
         plans = plan(nnunet_folders, (120, 512, 512), gpu_memory_target_in_gb=3)
     two = plans["configurations"]["2d"]
     assert (two["patch_size"], two["batch_size"]) == ([512, 512], 1)
-    assert "2d: the paper's batch of 2 patches of 512x512 needs about 3.6 GiB" in caplog.text
+    assert "2d: the paper's batch of 2 patches of 512x512 needs about 3.7 GiB" in caplog.text
     assert "-gpu_memory_target" in caplog.text
     assert "NNUNET_EXT_RECOMPUTE=1" in caplog.text
 

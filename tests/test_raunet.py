@@ -8,9 +8,7 @@ import pytest
 import torch
 from contract import Build, NetworkContract
 
-from nnunet_ext.architectures.raunet import UNet, UNet3D
-from nnunet_ext.architectures.raunet.blocks import AttentionGate, BottleneckResidual, normalization
-from nnunet_ext.architectures.raunet.unet import UShape
+from nnunet_ext.architectures.raunet import AttentionGate, BottleneckResidual, UNet, UNet3D, UShape, normalization
 
 SMALL = (16, 32, 64)
 

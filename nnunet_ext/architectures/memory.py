@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-BYTES_PER_PARAMETER = 16  # weight, gradient and Adam's two moments, 4 bytes each; of a frozen one, the weight alone
+from nnunet_ext.common.host import TorchDispatchMode
 
-# entered by the first run of every recomputed block: `saved_bytes` counts there what the second run will bring back
-_first_run: ContextVar[Callable[[], contextlib.AbstractContextManager]] = ContextVar(
-    "_first_run", default=contextlib.nullcontext
-)
+BYTES_OF_MOMENTS = 8  # Adam's two, of each trained parameter
 
 
 def set_recomputation(net: nn.Module, enabled: bool) -> None:
@@ -29,7 +25,7 @@ def set_recomputation(net: nn.Module, enabled: bool) -> None:
             module.recompute = enabled  # type: ignore[assignment]  # a flag, where torch's types expect a tensor
 
 
-def recomputed(block: Callable[..., torch.Tensor], *inputs: torch.Tensor, enabled: bool) -> torch.Tensor:
+def recomputed(block: Callable[..., torch.Tensor], *inputs: Any, enabled: bool) -> torch.Tensor:
     """Run a module or a method of one; if `enabled`, keep the inputs alone and run it again in the backward pass.
 
     The second run has the autocast and the random numbers of the first, and changes no running statistics. Compiled
@@ -39,12 +35,8 @@ def recomputed(block: Callable[..., torch.Tensor], *inputs: torch.Tensor, enable
         return block(*inputs)
     if torch.compiler.is_compiling():
         return checkpoint(block, *inputs, use_reentrant=False)
-
     module: Any = getattr(block, "__self__", block)
-
-    def contexts() -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
-        return _first_run.get()(), _statistics_restored(module)
-
+    contexts = lambda: (contextlib.nullcontext(), _statistics_restored(module))  # noqa: E731
     return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
 
 
@@ -61,86 +53,64 @@ def _statistics_restored(module: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-class SavedBytes(NamedTuple):
-    """Bytes of activations that a training step needs.
+def training_memory(build: Callable[[], nn.Module], shape: Sequence[int], device: str = "meta") -> int:
+    """Return the largest number of bytes that tensors hold at one moment of a training step in fp32 with Adam.
+
+    That is weights, gradients, moments, activations and their gradients. The loss, the workspaces of kernels and the
+    CUDA context come on top.
 
     Args:
-        kept: between forward and backward pass.
-        recomputed: on top, while the largest of the recomputed blocks has its backward pass.
+        build: makes the network.
+        shape: of the input, batch first.
+        device: where to run the step; on ``meta`` nothing is computed.
     """
-
-    kept: int
-    recomputed: int
-
-
-def saved_bytes(forward: Callable[[], object], net: nn.Module) -> SavedBytes:
-    """Count what autograd holds after `forward`, each storage once, parameters and buffers of `net` left out.
-
-    On the ``meta`` device nothing is computed. The graph is of no use afterwards.
-    """
-    own = {t.untyped_storage() for t in (*net.parameters(), *net.buffers())}
-    # storages, not tensors: a node that keeps its own output by way of Python would never be freed
-    kept: set[torch.UntypedStorage] = set()
-    blocks: list[int] = []
-
-    @contextlib.contextmanager
-    def first_run() -> Iterator[None]:
-        inside: set[torch.UntypedStorage] = set()
-        with saved_tensors_hooks(lambda t: inside.add(t.untyped_storage()), _lost):
-            yield
-        blocks.append(_size(inside - own - kept))
-
-    token = _first_run.set(first_run)
-    try:
-        with saved_tensors_hooks(lambda t: kept.add(t.untyped_storage()), _lost):
-            forward()
-    finally:
-        _first_run.reset(token)
-    return SavedBytes(kept=_size(kept - own), recomputed=max(blocks, default=0))
+    with contextlib.ExitStack() as stack:
+        if device == "meta":
+            fused = lambda *qkv, **_: _FusedAttention.apply(*qkv)  # noqa: E731
+            stack.enter_context(mock.patch.object(F, "scaled_dot_product_attention", fused))
+        live = stack.enter_context(_LiveBytes())
+        stack.enter_context(torch.device(device))
+        net = build().train()
+        out = net(torch.empty(tuple(shape)))
+        out.backward(torch.empty_like(out))
+    return live.highest + BYTES_OF_MOMENTS * sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
-def _lost(_: Any) -> torch.Tensor:
-    raise RuntimeError("saved_bytes counts tensors and does not keep them: there is no backward pass")
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the storages that are alive, each once, after every operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.highest = 0
+        self._alive: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        self.highest = max(self.highest, self.now)
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._alive:
+            self._alive.add(storage)
+            self.now += storage.nbytes()
+            weakref.finalize(storage, self._forget, storage.nbytes())
+
+    def _forget(self, size: int) -> None:
+        self.now -= size
 
 
-def _size(storages: set[torch.UntypedStorage]) -> int:
-    return sum(s.nbytes() for s in storages)
+class _FusedAttention(torch.autograd.Function):
+    """Attention that holds what fused kernels hold, for the meta device, where torch keeps all pairs of tokens."""
 
-
-def saved_activations(net: nn.Module, shape: Sequence[int]) -> SavedBytes:
-    """Count the activations of a training step for an fp32 input of `shape`, batch first."""
-    x = torch.empty(tuple(shape), device=next(net.parameters()).device)
-    with _FusedAttention() if x.is_meta else contextlib.nullcontext():
-        return saved_bytes(lambda: net.train()(x), net)
-
-
-class _FusedAttention(TorchFunctionMode):
-    """Attention that keeps what fused kernels keep, for the meta device, where torch keeps all pairs of tokens."""
-
-    def __torch_function__(self, function: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is F.scaled_dot_product_attention:
-            return _Kept.apply(*args)
-        return function(*args, **(kwargs or {}))
-
-
-class _Kept(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         out = q.new_empty(*q.shape[:-1], v.shape[-1])
         ctx.save_for_backward(q, k, v, out)
         return out
 
-
-def training_memory(build: Callable[[], nn.Module], shape: Sequence[int]) -> int:
-    """Estimate the bytes of a training step in fp32 with Adam: weights, gradients, moments, activations.
-
-    Workspaces and the CUDA context come on top.
-
-    Args:
-        build: makes the network.
-        shape: of the input, batch first.
-    """
-    with torch.device("meta"):
-        net = build()
-    of_parameters = sum(p.numel() * (BYTES_PER_PARAMETER if p.requires_grad else 4) for p in net.parameters())
-    return of_parameters + sum(saved_activations(net, shape))
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.empty_like(t) for t in ctx.saved_tensors[:3])

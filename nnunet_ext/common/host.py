@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,7 @@ PRIVATE = (
         "_pe_encoding",
         "called by `encode_places`: clicks in prompted networks",
     ),
+    Private("torch.utils", "_python_dispatch", "`TorchDispatchMode`, in architectures/memory.py: what a step holds"),
     Private("torchvision.extension", "_has_ops", "called in _nnunet_ext_hook.py and cli/doctor.py: does it fit torch"),
     Private("sys", "_getframe", "called in _nnunet_ext_hook.py: who it is that imports torchvision"),
 )

@@ -14,8 +14,7 @@ from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_p
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
-from nnunet_ext.architectures.raunet import UNet, UNet3D
-from nnunet_ext.architectures.raunet.blocks import Norm
+from nnunet_ext.architectures.raunet import Norm, UNet, UNet3D
 from nnunet_ext.planning import PAPER_BATCH_SIZE, PAPER_PATCH_SIZE
 from nnunet_ext.preprocessing import LiverWindowCLAHENormalization
 from nnunet_ext.trainers.paper_recipe import PaperRecipe

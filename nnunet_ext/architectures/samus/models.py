@@ -32,7 +32,12 @@ class SAM(PromptedModel):
     The mask decoder is trained, as MedSAM's first version did.
 
     At 256 pixels the position embedding and the global relative positions are interpolated, at 1024 they are SAM's.
-    90,737,200 parameters with ViT-B.
+
+    >>> from nnunet_ext.architectures.samus.image_encoder import VIT_TINY
+    >>> model = SAM(vit=VIT_TINY).eval()  # SAM(), with ViT-B, has 90,737,200 parameters
+    >>> image, click, foreground = torch.zeros(1, 1, 256, 256), torch.tensor([[[120.0, 88.0]]]), torch.ones(1, 1)
+    >>> model.predict_low_res(image, click, foreground).shape
+    torch.Size([1, 1, 64, 64])
 
     Args:
         vit: sizes of the transformer.

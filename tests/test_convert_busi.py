@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -110,18 +111,15 @@ def test_masks_are_united(nnunet_folders: Path) -> None:
 
 
 def paletted(mask: np.ndarray) -> Image.Image:
-    """Index 0 is the lesion, 1 to 3 are black."""
-    image = Image.fromarray(np.where(mask, 0, np.random.RandomState(0).randint(1, 4, mask.shape)).astype(np.uint8))
-    image.putpalette([200, 0, 0] + [0, 0, 0] * 3)
+    """Number 0 is black, 1 to 3 are colours, which no reader could take otherwise."""
+    image = Image.fromarray(np.where(mask, np.random.RandomState(0).randint(1, 4, mask.shape), 0).astype(np.uint8))
+    image.putpalette([0, 0, 0] + [200, 0, 0] * 3)
     return image
 
 
-def transparent(mode: str, mask: np.ndarray) -> Image.Image:
-    """Opacity that has nothing to do with the lesion: opaque in one half, transparent in the other."""
+def opaque(mode: str, mask: np.ndarray) -> Image.Image:
     image = mask_image(mask).convert(mode)
-    alpha = np.zeros_like(mask, np.uint8)
-    alpha[:, ::2] = 255
-    image.putalpha(Image.fromarray(alpha))
+    image.putalpha(200)
     return image
 
 
@@ -134,10 +132,12 @@ MASKS = {
     "1": lambda mask: mask_image(mask).convert("1"),
     "L with 255": mask_image,
     "L with 1": lambda mask: Image.fromarray(mask.astype(np.uint8)),
-    "LA": lambda mask: transparent("LA", mask),
+    "I;16 with 1": lambda mask: Image.fromarray(mask.astype(np.uint16)),
+    "I;16 with 65535": lambda mask: Image.fromarray(mask.astype(np.uint16) * 65535),
+    "LA": lambda mask: opaque("LA", mask),
     "RGB": lambda mask: mask_image(mask).convert("RGB"),
     "RGB with 1 in blue": one_channel,
-    "RGBA": lambda mask: transparent("RGBA", mask),
+    "RGBA": lambda mask: opaque("RGBA", mask),
     "palette": paletted,
 }
 
@@ -149,6 +149,41 @@ def test_mask_modes(nnunet_folders: Path, mode: str) -> None:
     with Image.open(path) as stored:
         assert stored.mode == mode.split()[0].replace("palette", "P")
     np.testing.assert_array_equal(label_of(convert(source).folder, "benign_0001"), lesion(left=33))
+
+
+def through_jpeg(mask: np.ndarray) -> Image.Image:
+    """What is left of a mask that once was saved as JPEG."""
+    content = io.BytesIO()
+    mask_image(mask).save(content, "JPEG", quality=75)
+    return Image.open(content)
+
+
+def resized(mask: np.ndarray) -> Image.Image:
+    """What an interpolating resize leaves."""
+    small = (mask.shape[1] // 2, mask.shape[0] // 2)
+    return mask_image(mask).resize(small, Image.Resampling.BICUBIC).resize(mask.shape[::-1], Image.Resampling.BICUBIC)
+
+
+GREY = {"JPEG": through_jpeg, "resized": resized}
+
+
+@pytest.mark.parametrize("how", GREY)
+def test_grey_rims_are_cut_at_half_of_the_range(nnunet_folders: Path, how: str) -> None:
+    source = published(nnunet_folders / "in")
+    levels = np.asarray(GREY[how](lesion()))
+    assert len(np.unique(levels)) > 10
+    path = save(Image.fromarray(levels), source / "benign" / "benign (1)_mask.png")
+    outcome = convert(source)
+    written = label_of(outcome.folder, "benign_0001")
+    np.testing.assert_array_equal(written, levels > 127)
+    assert 2 * (written & lesion()).sum() / (written.sum() + lesion().sum()) > 0.98
+    (repair,) = outcome.layout.repairs
+    assert repair.startswith(
+        f"{path}: {len(np.unique(levels))} values from 0 to {levels.max()} were cut at half of 255"
+    )
+    assert f"{written.sum()} pixels are marked, {np.count_nonzero(levels):,} are above 0" in repair
+    label = record_of(outcome.folder)["cases"]["benign_0001"]["label"]
+    assert (label["lesion_pixels"], label["cuts"]) == (written.sum(), [repair.split(": ", 1)[1]])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P"])

@@ -68,7 +68,53 @@ def case_problem_only_alpha(source: Path) -> list[str]:
     picture = mask_image(np.zeros_like(lesion())).convert("RGBA")
     picture.putalpha(mask_image(lesion()))
     save(picture, mask(source))
-    return [str(mask(source)), "marks no lesion"]
+    return [str(mask(source)), "has an alpha channel that is not the same everywhere"]
+
+
+def case_problem_white_with_alpha(source: Path) -> list[str]:
+    picture = mask_image(np.ones_like(lesion())).convert("LA")
+    picture.putalpha(mask_image(lesion()))
+    save(picture, mask(source))
+    return [str(mask(source)), "has an alpha channel that is not the same everywhere"]
+
+
+def case_problem_inverted_mask(source: Path) -> list[str]:
+    save(mask_image(~lesion()), mask(source))
+    return [str(mask(source)), "marks 95 % of the image, as inverted masks do"]
+
+
+def case_problem_white_border(source: Path) -> list[str]:
+    area = np.ones_like(lesion())
+    area[8:-8, 8:-8] = False
+    save(mask_image(area), mask(source))
+    return [str(mask(source)), "marks 100 % of the image's border, as inverted masks do"]
+
+
+def case_problem_dark_palette(source: Path) -> list[str]:
+    """In colours all of it is marked, in numbers the lesion."""
+    picture = Image.fromarray(lesion().astype(np.uint8))
+    picture.putpalette([10, 10, 40, 255, 0, 0])
+    save(picture, mask(source))
+    return [str(mask(source)), "has a palette in which black is not number 0 alone"]
+
+
+def case_problem_lesion_is_number_0(source: Path) -> list[str]:
+    picture = Image.fromarray((~lesion()).astype(np.uint8))
+    picture.putpalette([200, 0, 0, 0, 0, 0])
+    save(picture, mask(source))
+    return [str(mask(source)), "has a palette in which black is not number 0 alone"]
+
+
+def case_problem_grey_mask(source: Path) -> list[str]:
+    levels = np.zeros(lesion().shape, np.uint8)
+    levels[10:25, 20:40], levels[12:15, 22:30] = 128, 255
+    save(Image.fromarray(levels), mask(source))
+    return [str(mask(source)), "of 3 values from 0 to 255, 276 pixels are grey and 24 white"]
+
+
+def case_problem_label_map(source: Path) -> list[str]:
+    save(Image.fromarray(lesion().astype(np.uint8) + lesion(left=25)), mask(source))
+    return [str(mask(source)), "marks no lesion, but the image is benign"]
 
 
 def case_problem_16_bit_grey(source: Path) -> list[str]:
@@ -79,11 +125,6 @@ def case_problem_16_bit_grey(source: Path) -> list[str]:
 def case_problem_16_bit_colour(source: Path) -> list[str]:
     cv2.imwrite(str(image(source)), np.full((48, 64, 3), 1000, np.uint16))
     return [str(image(source)), "16 bits per channel"]
-
-
-def case_problem_16_bit_mask(source: Path) -> list[str]:
-    save(Image.fromarray(lesion().astype(np.uint16)), mask(source))
-    return [str(mask(source)), "16 bits per channel"]
 
 
 def case_problem_cmyk(source: Path) -> list[str]:

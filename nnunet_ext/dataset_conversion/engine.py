@@ -23,7 +23,7 @@ from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, size_of
 from nnunet_ext.dataset_conversion.types import Case, Found, Outcome, Problem, Reader, Settings
 from nnunet_ext.dataset_conversion.writer import space_problem, write
 
-REVISION = 2  # raise it when the same request would be converted differently
+REVISION = 3  # raise it when the same request would be converted differently
 _HEAD_BYTES = 4096
 _LEAVE_DATA = ("source", "link", "checksum", "skip_bad")  # options that, on the same sources, give the same voxels
 

@@ -18,12 +18,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.dataset_conversion.drawn_mask import DrawnMask, draw
 from nnunet_ext.dataset_conversion.duplicates import thumbnail
 from nnunet_ext.dataset_conversion.types import Case, Checked, Format, OutputFile
 
 MAX_PIXELS = 50_000_000  # fifty times the largest image of BUSI; a bomb claims far more than its bytes could hold
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_IHDR = struct.Struct(">8sI4sIIB")  # signature, length, name, width, height, bit depth
+_IHDR = struct.Struct(">8sI4sIIBB")  # signature, length, name, width, height, bit depth, colour type
+_GREY_TYPE = 0
 _BYTES_PER_PIXEL_OF_IMAGE, _BYTES_PER_PIXEL_OF_LABEL = 1.0, 0.05  # of what is written, on the safe side
 _PIXELS_PER_SECOND = 4e7  # written on one core, for sharing out work
 
@@ -50,31 +52,36 @@ class Pictures(Format):
             picture = image.decode()
         except InputError as e:
             faults += e.problems
-        masks, areas = [], []
+        drawn: dict[Path, DrawnMask] = {}
         for path in case.masks:
             try:
-                mask = read(path)
-                areas.append(lesion(mask.decode()))
-                masks.append(mask)
+                mask = read(path, is_mask=True)
+                drawn[path] = draw(mask.decode(), path)
+                faults += [f"{path}: {doubt}" for doubt in drawn[path].doubts()]
+                if image and mask.size != image.size:
+                    sizes = ["{} x {}".format(*file.size) for file in (image, mask)]
+                    faults.append(f"{image.path} is {sizes[0]} pixels, but {path} is {sizes[1]}; they must agree.")
             except InputError as e:
                 faults += e.problems
-        for mask in masks:
-            if image and mask.size != image.size:
-                sizes = ["{} x {}".format(*file.size) for file in (image, mask)]
-                faults.append(f"{image.path} is {sizes[0]} pixels, but {mask.path} is {sizes[1]}; they must agree.")
         if faults or image is None or picture is None:
             return None, faults
         plain = picture.mode == "L" and "transparency" not in picture.info  # one channel for every reader
         one_channel = grey(picture)
         self._room -= 0 if plain else image.pixels
+        union = np.logical_or.reduce([mask.area for mask in drawn.values()]) if drawn else np.zeros((1, 1), bool)
+        cuts = {path: mask.cut for path, mask in drawn.items() if mask.cut}
         checked = CheckedPicture(
             case=case,
-            marked=int(np.count_nonzero(np.logical_or.reduce(areas))) if areas else 0,
-            repairs=(f"{image.path}: coloured pixels became grey",) if has_colour(picture) else (),
+            marked=int(np.count_nonzero(union)),
+            repairs=(
+                *([f"{image.path}: coloured pixels became grey"] if has_colour(picture) else []),
+                *(f"{path}: {cut}" for path, cut in cuts.items()),
+            ),
             ending=".png",
             size=image.size,
             image=image,
-            masks=tuple(masks),
+            label=encoded(union * np.uint8(values[1])),
+            cuts=cuts,
             plain=plain,
             pixels=None if plain or self._room < 0 else np.asarray(one_channel),
             thumbnail=thumbnail(one_channel),
@@ -89,10 +96,13 @@ class CheckedPicture(Checked):
     Attributes:
         plain: whether the image's own bytes are right for nnU-Net.
         pixels: the grey image, where it has to be written and there was room to keep it.
+        label: the PNG file of what all masks mark.
+        cuts: how the grey levels of a mask were cut, for those that are not black and white.
     """
 
     image: PngFile
-    masks: tuple[PngFile, ...]
+    label: bytes
+    cuts: Mapping[Path, str]
     plain: bool
     pixels: np.ndarray | None
 
@@ -110,11 +120,11 @@ class CheckedPicture(Checked):
     def label_file(self, target: str, values: Mapping[int, int]) -> OutputFile:
         return OutputFile(
             target=target,
-            sources=tuple(mask.path for mask in self.masks),
-            recipe=WriteLesion(sources=self.masks, label=values[1]),
-            seconds=sum(mask.pixels for mask in self.masks) / _PIXELS_PER_SECOND,
+            sources=self.case.masks,
+            recipe=WriteLabel(content=self.label, value=values[1]),
+            seconds=self.image.pixels / _PIXELS_PER_SECOND,
             estimate=int(self.image.pixels * _BYTES_PER_PIXEL_OF_LABEL),
-            record={"lesion_pixels": self.marked},
+            record={"lesion_pixels": self.marked} | ({"cuts": list(self.cuts.values())} if self.cuts else {}),
         )
 
 
@@ -137,8 +147,11 @@ class PngFile:
             return image
 
 
-def read(path: Path) -> PngFile:
-    """Check the header, before decoding can fill the memory, and the checksums of all bytes; InputError if unfit."""
+def read(path: Path, *, is_mask: bool = False) -> PngFile:
+    """Check the header, before decoding can fill the memory, and the checksums of all bytes; InputError if unfit.
+
+    Only grey masks may have 16 bits: nobody can tell how an image's should become 8.
+    """
     try:
         with path.open("rb") as stream:
             head = stream.read(_IHDR.size)
@@ -148,13 +161,13 @@ def read(path: Path) -> PngFile:
         raise InputError(f"{path}: is not a PNG file{_actual_format(path)}; save it as 8-bit grey or RGB PNG.")
     if len(head) < _IHDR.size or head[12:16] != b"IHDR":
         raise InputError(f"{path}: is truncated or damaged (no header); download it again.")
-    *_, width, height, bit_depth = _IHDR.unpack(head)
+    *_, width, height, bit_depth, colour_type = _IHDR.unpack(head)
     if not 0 < width * height <= MAX_PIXELS:
         raise InputError(
             f"{path}: claims {width:,} x {height:,} pixels, where {MAX_PIXELS:,} are allowed: it is damaged or a "
             "decompression bomb; download it again."
         )
-    if bit_depth > 8:
+    if bit_depth > 8 and not (is_mask and colour_type == _GREY_TYPE):
         raise InputError(f"{path}: has {bit_depth} bits per channel; save it with 8.")
     with _opened(path) as image:
         image.verify()
@@ -194,18 +207,11 @@ def grey(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def lesion(image: Image.Image) -> np.ndarray:
-    """Return (height, width) bool: where the picture is not black, in whatever mode; transparency does not count."""
-    if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L")) > 0
-    return np.logical_or.reduce(np.asarray(image.convert("RGB")), axis=-1)
-
-
-def write(pixels: np.ndarray, target: Path) -> None:
-    """Write (height, width) uint8 as a grey PNG, under any name."""
+def encoded(pixels: np.ndarray) -> bytes:
+    """Return (height, width) uint8 as a grey PNG file."""
     # run lengths of differences: matches, which deflate spends its time on, are rare in speckle and trivial in masks
     _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE])
-    target.write_bytes(data.tobytes())
+    return data.tobytes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,16 +222,16 @@ class WriteGrey:
     pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, target: Path) -> None:
-        write(np.asarray(grey(self.source.decode())) if self.pixels is None else self.pixels, target)
+        pixels = np.asarray(grey(self.source.decode())) if self.pixels is None else self.pixels
+        target.write_bytes(encoded(pixels))
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriteLesion:
-    """Writes the union of all masks of an image as `label`, 0 elsewhere."""
+class WriteLabel:
+    """Writes a label map that is there already, with `value` where the masks of an image mark anything."""
 
-    sources: tuple[PngFile, ...]
-    label: int
+    content: bytes = field(repr=False, compare=False)
+    value: int
 
     def __call__(self, target: Path) -> None:
-        union = np.logical_or.reduce([lesion(source.decode()) for source in self.sources])
-        write(union * np.uint8(self.label), target)
+        target.write_bytes(self.content)

@@ -30,7 +30,6 @@ VERBS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="nnunet_ext", description="Dataset converters, checks and tools around the trainers of nnunet_ext."
     )

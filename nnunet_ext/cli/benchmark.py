@@ -74,7 +74,6 @@ class _Step(argparse.ArgumentParser):
     """Keeps what stands after ``--``, which argparse would try to understand, as `passed`."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse what stands before it."""
         words = list(args)
         cut = words.index("--") if "--" in words else len(words)
         namespace, rest = super().parse_known_args(words[:cut], namespace)
@@ -83,7 +82,6 @@ class _Step(argparse.ArgumentParser):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one sub-command per step."""
     steps = parser.add_subparsers(dest="step", metavar="STEP", required=True, parser_class=_Step)
     plan = steps.add_parser("plan", help="print every job's command, as a bash script")
     plan.add_argument(
@@ -103,7 +101,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the step that was asked for."""
     if os.name != "posix":
         raise InputError("The benchmark runs on Linux and macOS.", hint="On Windows, run it in WSL.")
     if args.passed and args.step != "run":

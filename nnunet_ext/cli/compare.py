@@ -25,7 +25,6 @@ HELP = "compare models on the same cases, with statistics"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the models, what to compare and where to write."""
     parser.add_argument("models", nargs="+", type=_named, metavar="NAME=DIR", help="a model and its metrics, see above")
     parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="default: ./%(default)s")
     parser.add_argument("--structure", nargs="+", metavar="NAME", help="labels or regions; default: all")
@@ -37,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare the models, print what comes out, and write the files."""
     from nnunet_ext import comparison
     from nnunet_ext.common.errors import InputError
     from nnunet_ext.common.files import check_writable

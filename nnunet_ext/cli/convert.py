@@ -21,7 +21,6 @@ HELP = "convert a downloaded dataset into nnU-Net's raw format"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one sub-command per dataset."""
     commands = parser.add_subparsers(dest="dataset", metavar="DATASET", required=True)
     for command, reader in READERS.items():
         text = inspect.cleandoc(reader.__doc__ or "")
@@ -72,7 +71,6 @@ def _add_common_arguments(parser: argparse.ArgumentParser, reader: type[Reader])
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and say what was done."""
     from nnunet_ext.dataset_conversion import engine
 
     reader = _made(READERS[args.dataset], args)

@@ -80,7 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run all steps, then say where to look."""
     start, out = time.monotonic(), args.out.resolve()
     sizes = {key: getattr(args, key) for key in ("cases", "size", "slices", "epochs", "iterations")}
     prepare(out, MATRIX.format(**sizes), args.overwrite)

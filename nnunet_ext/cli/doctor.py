@@ -141,7 +141,6 @@ def folders() -> Iterator[Check]:
 
 
 def device() -> Iterator[Check]:
-    """Say what torch computes on."""
     try:
         import torch
     except Exception as e:  # noqa: BLE001  (a broken installation fails in many ways; all are reported)

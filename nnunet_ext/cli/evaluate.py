@@ -30,7 +30,6 @@ HELP = "measure predictions against references"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name two folders, or a trained model."""
     folders = parser.add_argument_group("two folders")
     folders.add_argument("--pred", type=Path, metavar="DIR", help="predictions")
     folders.add_argument("--ref", type=Path, metavar="DIR", help="references, files of the same names")
@@ -59,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, write and print."""
     _check(args)
     from nnunet_ext.common.files import check_writable
     from nnunet_ext.evaluation.evaluation import CSV, JSON, check_folder

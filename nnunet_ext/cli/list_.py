@@ -15,12 +15,10 @@ HEADINGS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the option of the documentation's tables."""
     parser.add_argument("--markdown", action="store_true", help="the trainers as the tables of docs/trainers.md")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the registry."""
     from nnunet_ext import registry
 
     if args.markdown:

@@ -21,7 +21,6 @@ HELP = "write a synthetic dataset, for a first try without a download"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one sub-command per dataset."""
     datasets = parser.add_subparsers(dest="dataset", metavar="DATASET", required=True)
     lits = datasets.add_parser(
         "lits",
@@ -57,7 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add the options of every phantom."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help=f"another seed, other {what} (default 0)")
     parser.add_argument(
@@ -70,7 +68,6 @@ def _add_common(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the dataset that was asked for, and say how much of it was new."""
     options = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "dataset")}
     if args.dataset == "lits":
         from nnunet_ext.phantom.lits import write_lits

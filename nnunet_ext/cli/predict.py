@@ -24,7 +24,6 @@ HELP = "predict with clicks (SAM, SAMUS, SAMUS-HF)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add options, with nnUNetv2_predict's names where it has them."""
     parser.add_argument("-m", type=Path, required=True, metavar="DIR", help="model: TRAINER__PLANS__CONFIGURATION")
     parser.add_argument("-i", type=Path, required=True, metavar="DIR", help="images, CASE_0000.png or as trained on")
     parser.add_argument("-o", type=Path, required=True, metavar="DIR", help="folder of the segmentations")
@@ -39,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict the folder."""
     from nnunet_ext.common.text import count
     from nnunet_ext.inference.prediction import Request, predict
 

@@ -53,7 +53,6 @@ def remove_leftovers(folder: Path, of: Container[str]) -> None:
 
 
 def write_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:
-    """Write a file atomically."""
     with atomic(path, sync=sync) as temporary:
         temporary.write_bytes(content)
 

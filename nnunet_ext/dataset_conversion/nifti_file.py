@@ -57,7 +57,6 @@ class NiftiFile:
 
     @property
     def voxels(self) -> int:
-        """The number of voxels."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property

@@ -137,7 +137,6 @@ class PngFile:
 
     @property
     def pixels(self) -> int:
-        """The number of pixels."""
         return self.size[0] * self.size[1]
 
     def decode(self) -> Image.Image:

@@ -48,8 +48,7 @@ def write(
         done: Counter[str] = Counter(kept=len(layout.files) - len(left))
         try:
             _prepare(layout.files, left, folder)
-            jobs = _link_all_but_written(left, folder, mode, done)
-            _write_rest(jobs, folder, num_processes, track, done)
+            _make_files(left, folder, mode, num_processes, track, done)
             _write_documents(layout, folder)
             with around_swap or nullcontext():
                 folder.swap()
@@ -105,32 +104,26 @@ def _prepare(files: Sequence[OutputFile], left: Sequence[OutputFile], folder: Ra
     write_json(folder.keys, {f.target: f.key for f in files}, sync=True)
 
 
-def _link_all_but_written(
-    files: Sequence[OutputFile], folder: RawFolder, mode: str, done: Counter[str]
-) -> list[OutputFile]:
-    """Link at once what needs no writing (it takes no time); return what has to be written or copied."""
-    rest = []
-    for file in files:
-        temporary = _temporary(folder, file)
+def _make_files(
+    files: Sequence[OutputFile], folder: RawFolder, mode: str, num_processes: int, track: Track, done: Counter[str]
+) -> None:
+    """Link what needs no writing, which takes no time; write and copy the rest in as many processes as that is worth."""
+    rest = {}
+    for file in sorted(files, key=lambda f: -f.seconds):
+        target = folder.new / file.target
+        # a name that no other process uses, outside what resuming looks at by key
+        temporary = target.with_name(f".{target.name}.{os.getpid()}{_TEMPORARY}")
         method = None if file.recipe else link(file.sources[0], temporary, mode, share=file.share)
         if method is None:
-            rest.append(file)
+            rest[temporary] = file
         else:
-            temporary.replace(folder.new / file.target)
+            temporary.replace(target)
             done[method] += 1
-    return rest
-
-
-def _write_rest(
-    files: Sequence[OutputFile], folder: RawFolder, num_processes: int, track: Track, done: Counter[str]
-) -> None:
-    """Write and copy, the longest first, in as many processes as that is worth."""
-    by_path = {_temporary(folder, file): file for file in sorted(files, key=lambda f: -f.seconds)}
-    workers = min(num_processes, len(by_path), int(sum(file.seconds for file in files) / _SECONDS_PER_WORKER))
-    jobs = [(path, file.sources[0], file.recipe) for path, file in by_path.items()]
+    workers = min(num_processes, len(rest), int(sum(file.seconds for file in rest.values()) / _SECONDS_PER_WORKER))
+    jobs = [(temporary, file.sources[0], file.recipe) for temporary, file in rest.items()]
     for temporary in track(finished(_make, jobs, workers), total=len(jobs), what="writing"):
         # only this process gives a file its name: a worker that outlives it cannot touch a later run's work
-        file = by_path[temporary]
+        file = rest[temporary]
         temporary.replace(folder.new / file.target)
         done["written" if file.recipe else "copy"] += 1
 
@@ -140,12 +133,6 @@ def _make(job: tuple[Path, Path, Callable[[Path], None] | None]) -> Path:
     copy(source, temporary) if recipe is None else recipe(temporary)
     sync_file(temporary)
     return temporary
-
-
-def _temporary(folder: RawFolder, file: OutputFile) -> Path:
-    """Return a name that no other process uses, outside what resuming looks at by key."""
-    path = folder.new / file.target
-    return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
 
 
 def _write_documents(layout: Layout, folder: RawFolder) -> None:

@@ -45,7 +45,6 @@ class Drawing:
         return all(f.is_file() and self.read(f) == self.description for f in self.files) and not self.outdated()
 
     def write(self) -> None:
-        """Draw the case and write its files."""
         contents = list(self.draw())
         for path in self.outdated():
             path.unlink()

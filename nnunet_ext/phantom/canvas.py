@@ -296,7 +296,6 @@ class Canvas:
         hu += alpha * (value - hu)
 
     def paint(self, organ: Organ) -> None:
-        """Paint an organ in HU."""
         found = self.distance(organ.shape, 3 + organ.halo)
         if found is None:
             return

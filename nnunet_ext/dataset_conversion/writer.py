@@ -107,7 +107,7 @@ def _prepare(files: Sequence[OutputFile], left: Sequence[OutputFile], folder: Ra
 def _make_files(
     files: Sequence[OutputFile], folder: RawFolder, mode: str, num_processes: int, track: Track, done: Counter[str]
 ) -> None:
-    """Link what needs no writing, which takes no time; write and copy the rest in as many processes as that is worth."""
+    """Link what needs no writing, which takes no time; write and copy the rest in as many processes as is worth it."""
     rest = {}
     for file in sorted(files, key=lambda f: -f.seconds):
         target = folder.new / file.target

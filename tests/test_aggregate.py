@@ -11,7 +11,7 @@ from scipy import stats
 
 from nnunet_ext.evaluation.aggregate import summarise
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
-from nnunet_ext.metrics.definitions import METRICS, PHYSICAL
+from nnunet_ext.metrics.definitions import BY_KEY, METRICS, PHYSICAL
 from nnunet_ext.metrics.measure import Ruler, measure
 from nnunet_ext.metrics.overlap import MaskPair, Overlap
 
@@ -90,19 +90,23 @@ def test_pooled_values_of_one_empty_case(case: str, dice: float, f1: float) -> N
 
 
 def test_few_values() -> None:
-    nan = math.nan
-    assert astuple(summarise([nan])) == pytest.approx((0, 1, nan, nan, nan, nan, nan, nan), nan_ok=True)
-    assert astuple(summarise([nan, 0.5])) == pytest.approx((1, 1, 0.5, nan, 0.5, nan, nan, nan), nan_ok=True)
-    equal = summarise(np.full(4, 0.25))
+    nan, dice = math.nan, BY_KEY["dice"]
+    assert astuple(summarise(dice, [nan])) == pytest.approx((0, 1, nan, nan, nan, nan, nan, nan), nan_ok=True)
+    assert astuple(summarise(dice, [nan, 0.5])) == pytest.approx((1, 1, 0.5, nan, 0.5, nan, nan, nan), nan_ok=True)
+    equal = summarise(dice, np.full(4, 0.25))
     assert (equal.low, equal.high, equal.sd) == (0.25, 0.25, 0)
 
 
 @pytest.mark.parametrize("n", [2, 12, 700])
 def test_interval_as_scipy_has_it(n: int) -> None:
-    values = np.random.default_rng(n).beta(5, 1, n)
-    options = {"method": "percentile", "n_resamples": 100_000, "batch": 1000, "rng": np.random.default_rng(0)}
-    theirs = stats.bootstrap((values,), np.mean, **options).confidence_interval
-    spread = values.std() / math.sqrt(n)
-    summary = summarise(values)
-    assert (summary.low, summary.high) == pytest.approx(theirs, abs=0.1 * spread)
-    assert summarise(values) == pytest.approx(summary, nan_ok=True)
+    values = np.random.default_rng(n).beta(5, 5, n)
+    summary = summarise(BY_KEY["volume_error"], values)
+    assert (summary.low, summary.high) == pytest.approx(stats.ttest_1samp(values, 0).confidence_interval())
+
+
+def test_no_interval_goes_where_no_value_can_be() -> None:
+    few = np.array([0.0, 0.9, 1.0])
+    assert summarise(BY_KEY["volume_error"], few).low < 0
+    assert (summarise(BY_KEY["dice"], few).low, summarise(BY_KEY["dice"], few).high) == (0, 1)
+    assert summarise(BY_KEY["hd95"], few).low == 0
+    assert summarise(BY_KEY["hd95"], few).high > 1

@@ -37,7 +37,7 @@ from nnunet_ext.comparison import (
     to_text,
 )
 from nnunet_ext.comparison.export import escape
-from nnunet_ext.comparison.wording import number, p_value, percent
+from nnunet_ext.comparison.wording import number, p_value, percent, shift_interval
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY, PIXELS
 
@@ -363,7 +363,33 @@ class TestVerdicts:
         assert pair.p_holm < 0.05
         assert pair.difference < 0
         assert pair.finding == "mixed"
-        assert pair.verdict.startswith("A is better than B by the signed ranks of the cases, but not by the mean: -0.0")
+        assert pair.verdict.startswith("A is better than B by the signed ranks of the cases, but not by the mean, -0.0")
+        assert pair.low > 0
+        assert pair.verdict.partition(": ")[2].startswith("+0.012 Dice [0.01")
+
+    def test_a_mean_that_reads_otherwise_is_explained(self) -> None:
+        a, b = BASE + np.linspace(0.010, 0.015, 12), BASE.copy()
+        a[9] = b[9] + 0.9
+        pair = only(compare([model("A", a), model("B", b)]), "dice").pairs[0]
+        assert pair.difference > pair.high
+        assert pair.finding == "better"
+        assert "; the mean difference is +0.086, since few cases differ much more" in pair.verdict
+
+    def test_an_end_that_is_left_out(self) -> None:
+        a = BASE.copy()
+        a[:6] += np.linspace(0.01, 0.02, 6)
+        pair = only(compare([model("A", a), model("B", BASE)]), "dice").pairs[0]
+        assert pair.finding == "better"
+        assert (pair.ties, pair.low) == (6, 0)
+        assert " Dice (0.000, 0.01" in pair.verdict
+
+    def test_an_end_near_zero_has_the_digits_to_see_it(self) -> None:
+        a = BASE + np.linspace(0.0001, 0.02, 12)
+        pair = only(compare([model("A", a), model("B", BASE)]), "dice").pairs[0]
+        assert 0 < pair.low < 0.01
+        low = replace(pair, low=0.00004)
+        assert shift_interval(low, BY_KEY["dice"]) == f"[0.00004, {pair.high:.3f}]"
+        assert shift_interval(low, BY_KEY["dice"], sign=-1) == f"[-{pair.high:.3f}, -0.00004]"
 
     def test_undefined_everywhere(self) -> None:
         nan = math.nan
@@ -576,6 +602,31 @@ class TestTables:
         assert f"{A.mean():.3f}* [" in row
         assert "(clicks from the reference)" in lines
         assert max(map(len, lines[:9])) < 60
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(6, 30), st.integers(2, 4), st.integers(0, 2), st.integers(0, 999))
+def test_no_sentence_contradicts_its_interval(n: int, models: int, digits: int, seed: int) -> None:
+    """Zero is outside of an interval where, and only where, a difference is found; also after rounding."""
+    random = np.random.default_rng(seed)
+    values = np.clip(
+        random.uniform(0.2, 0.8, (n, 1)) + random.normal(0.02 * np.arange(models), 0.05, (n, models)), 0, 1
+    )
+    values[random.random(n) < 0.05, 0] = 0
+    comparison = compare([model(f"M{i}", np.round(values[:, i], digits + 1)) for i in range(models)], metrics=["dice"])
+    for pair in only(comparison).pairs:
+        if not math.isfinite(pair.low):
+            assert not pair.differ
+            continue
+        opening, low, high, closing = re.fullmatch(
+            r"([\[(])(-?[\d.]+), (-?[\d.]+)([\])])", shift_interval(pair, BY_KEY["dice"])
+        ).groups()
+        above = float(low) > 0 or (float(low) == 0 and opening == "(")
+        below = float(high) < 0 or (float(high) == 0 and closing == ")")
+        assert (above or below) == pair.differ
+        assert pair.low <= pair.typical <= pair.high
+        if pair.finding in ("better", "worse"):
+            assert above == (pair.finding == "better")
 
 
 @settings(deadline=None, max_examples=25)

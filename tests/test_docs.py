@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.cli import VERBS, build_parser
+from nnunet_ext.evaluation.intervals import DIFFERENCE_COVERAGE, MEAN_COVERAGE
 from nnunet_ext.metrics.definitions import METRICS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -27,6 +29,19 @@ def test_definitions_of_metrics() -> None:
     assert [c for c in cells if "|" in "".join(c)] == []  # it would end the cell
     expected = [f"| {' | '.join(c)} |" for c in cells]
     assert rows == expected, "docs/evaluation.md shall have these rows:\n" + "\n".join(expected)
+
+
+def test_coverage_of_intervals() -> None:
+    """What reports say of intervals, and docs/statistics.md, is what was measured."""
+    measured = json.loads((DOCS.parent / "benchmarks" / "results" / "interval_coverage.json").read_text())["coverage"]
+    text = (DOCS / "statistics.md").read_text()
+    tables = (("mean: t", "t", MEAN_COVERAGE), ("difference: Hodges-Lehmann", "Hodges-Lehmann", DIFFERENCE_COVERAGE))
+    for method, label, table in tables:
+        for row in table:
+            n, *shares = row
+            assert dict(zip(row._fields[1:], shares, strict=True)) == measured[method][str(n)]
+            cells = [f"{share:.3f}".lstrip("0") for share in shares]
+            assert n not in (6, 10, 20, 30, 50, 100) or f"| {label} | {n} | {' | '.join(cells)} |" in text
 
 
 def test_links_lead_somewhere() -> None:

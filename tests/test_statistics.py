@@ -14,16 +14,19 @@ from scipy import stats
 
 from nnunet_ext.comparison.statistics import (
     RankStability,
+    bootstrap_means,
     differences,
     friedman,
     holm,
+    holm_alphas,
     pairs_needed,
     rank_biserial,
+    shift,
     signed_rank_p,
     smallest_friedman_p,
     smallest_p,
 )
-from nnunet_ext.evaluation.aggregate import bootstrap_means, mean_intervals
+from nnunet_ext.evaluation.intervals import mean_interval
 
 LATTICE = st.integers(-6, 6).map(lambda i: i / 8)  # ties and zeros
 PS = st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), max_size=12)
@@ -205,39 +208,106 @@ class TestFriedman:
         assert friedman(same_order)[1] == pytest.approx(smallest_friedman_p(cases, models))
 
 
-class TestIntervals:
-    def test_is_the_percentile_interval(self) -> None:
-        x = np.random.default_rng(3).gamma(2, size=40)
-        interval = stats.bootstrap((x,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1))
-        width = x.std() / np.sqrt(x.size)
-        assert mean_intervals(x[:, None])[:, 0] == pytest.approx(interval.confidence_interval, abs=0.05 * width)
-
-    def test_covers_the_mean_as_often_as_promised(self) -> None:
-        random = np.random.default_rng(4)
-        low, high = mean_intervals(random.normal(1, 2, (50, 400)))
-        assert 0.90 <= ((low < 1) & (high > 1)).mean() <= 0.97
-
+class TestMeanInterval:
     @given(st.lists(st.floats(-100, 100), min_size=2, max_size=15))
-    def test_antisymmetric_and_inside_the_data(self, values: list[float]) -> None:
-        x = np.array(values)[:, None]
-        low, high = mean_intervals(x)[:, 0]
-        assert mean_intervals(-x)[::-1, 0] == pytest.approx([-low, -high])
-        assert x.min() - 1e-9 <= low <= high <= x.max() + 1e-9
+    def test_is_scipys(self, values: list[float]) -> None:
+        x = np.array(values)
+        low, high = mean_interval(x)
+        if x.std():
+            reference = stats.t.interval(0.95, x.size - 1, x.mean(), stats.sem(x))
+            assert (low, high) == pytest.approx(reference)
+        else:
+            assert low == pytest.approx(high)
 
-    def test_columns_do_not_disturb_each_other(self) -> None:
-        values = np.random.default_rng(5).random((12, 3))
-        values[:4, 1] = np.nan
-        values[:, 2] = np.nan
-        together = mean_intervals(values)
-        assert together[:, 0] == pytest.approx(mean_intervals(values[:, :1])[:, 0])
-        assert together[:, 1] == pytest.approx(mean_intervals(values[4:, 1:2])[:, 0])
-        assert np.isnan(together[:, 2]).all()
-        assert np.isnan(mean_intervals(np.array([[0.5]]))).all()
+    @pytest.mark.parametrize("n", [3, 5, 10, 30])
+    def test_holds_the_mean_as_often_as_promised(self, n: int) -> None:
+        values = np.random.default_rng(n).normal(1, 2, (2000, n))
+        held = [low < 1 < high for low, high in map(mean_interval, values)]
+        assert 0.935 <= np.mean(held) <= 0.965
 
+    def test_ends_where_values_end(self) -> None:
+        assert mean_interval(np.array([0.7, 1.0, 1.0]), (0.0, 1.0))[1] == 1
+        assert mean_interval(np.array([0.7, 1.0, 1.0]))[1] > 1
+
+    def test_one_value_has_none(self) -> None:
+        assert np.isnan(mean_interval(np.array([0.5]))).all()
+
+
+DIFFERENCES = st.lists(st.one_of(LATTICE, st.floats(-1, 1)), min_size=1, max_size=30).map(np.array)
+
+
+class TestShift:
+    # Hollander & Wolfe, Nonparametric Statistical Methods, examples 3.1, 3.3 and 3.4: Hamilton's depression scale
+    BEFORE = np.array([1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30])
+    AFTER = np.array([0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29])
+
+    def test_is_the_textbooks(self) -> None:
+        assert shift(differences(self.BEFORE, self.AFTER), 0.040) == pytest.approx((0.46, 0.010, 0.786), abs=1e-9)
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.integers(6, 60), st.sampled_from([0.05, 0.01, 0.2]), st.integers(0, 999))
+    def test_is_what_the_test_accepts(self, n: int, alpha: float, seed: int) -> None:
+        d = np.random.default_rng(seed).normal(0.5, 1, n)
+        _, low, high = shift(d, alpha)
+        if np.isnan(low):
+            assert smallest_p(n) >= alpha
+            return
+        inside, outside = np.linspace(low + 1e-9, high - 1e-9, 7), (low - 1e-9, high + 1e-9, low - 1, high + 1)
+        assert all(signed_rank_p(d - x) >= alpha for x in inside)
+        assert all(signed_rank_p(d - x) < alpha for x in outside)
+
+    @settings(deadline=None, max_examples=300)
+    @given(DIFFERENCES, st.sampled_from([0.05, 0.01, 0.2]))
+    def test_leaves_out_zero_where_and_only_where_the_test_rejects_it(self, d: np.ndarray, alpha: float) -> None:
+        estimate, low, high = shift(d, alpha)
+        rejected = signed_rank_p(d) < alpha
+        assert not (rejected and np.isnan(low))
+        if np.isnan(low):
+            return
+        assert low <= estimate <= high
+        assert (low >= 0 or high <= 0) if rejected else low <= 0 <= high
+        assert not rejected or np.sign(low + high) == np.sign(rank_biserial(d))
+
+    @settings(deadline=None)
+    @given(DIFFERENCES, st.sampled_from([0.05, 0.01]))
+    def test_is_antisymmetric(self, d: np.ndarray, alpha: float) -> None:
+        estimate, low, high = shift(d, alpha)
+        assert shift(-d, alpha) == pytest.approx((-estimate, -high, -low), nan_ok=True)
+
+    def test_many_equal_cases_do_not_contradict_the_test(self) -> None:
+        d = np.array([0.0] * 14 + [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+        assert signed_rank_p(d) < 0.05
+        assert shift(d, 0.05).low == 0  # and left out: the shifts just above it are accepted
+        assert shift(d[:-1], 0.05).low < 0 or signed_rank_p(d[:-1]) >= 0.05
+
+    @pytest.mark.parametrize("n", [6, 20, 60])
+    def test_holds_the_typical_difference_where_few_cases_fail(self, n: int) -> None:
+        rng = np.random.default_rng(n)
+        d = rng.normal(0.01, 0.02, (400, n)) - 0.8 * (rng.random((400, n)) < 0.05)
+        held = [low <= 0.0081 <= high for _, low, high in (shift(row, 0.05) for row in d)]
+        assert np.mean(held) >= 0.92
+
+
+class TestHolmAlphas:
+    @given(PS, st.sampled_from([0.05, 0.01]))
+    def test_a_test_is_below_its_level_where_its_corrected_p_is_below_alpha(self, p: list[float], alpha: float) -> None:
+        corrected, own = holm(p), holm_alphas(p, alpha)
+        clear = np.abs(corrected - alpha) > 1e-9
+        assert ((np.array(p) < own) == (corrected < alpha))[clear].all()
+        tests = np.count_nonzero(~np.isnan(p))
+        defined = own[~np.isnan(p)]
+        assert (defined <= alpha * (1 + 1e-9)).all()
+        assert (defined >= alpha / max(tests, 1) * (1 - 1e-9)).all()
+
+    def test_of_one_test_is_alpha(self) -> None:
+        assert holm_alphas([0.3], 0.05) == pytest.approx([0.05])
+
+
+class TestBootstrap:
     def test_samples_are_the_same_however_they_are_blocked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         x = np.random.default_rng(6).random((30, 2))
         whole = bootstrap_means(x, samples=500)
-        monkeypatch.setattr("nnunet_ext.evaluation.aggregate._BLOCK", 30 * 7)
+        monkeypatch.setattr("nnunet_ext.comparison.statistics._BLOCK", 30 * 7)
         assert bootstrap_means(x, samples=500) == pytest.approx(whole)
         monkeypatch.undo()
         assert not np.array_equal(bootstrap_means(x, samples=500, seed=1), whole)

@@ -114,7 +114,7 @@ def _default_out(args: argparse.Namespace) -> Path:
 
 def table(evaluation: Evaluation) -> list[str]:
     """Return the sums as lines of text."""
-    from nnunet_ext.evaluation.aggregate import INTERVAL
+    from nnunet_ext.evaluation.intervals import LEVEL, coverage
     from nnunet_ext.metrics.definitions import METRICS
 
     name, tolerance = evaluation.info.get("name", ""), evaluation.info.get("nsd_tolerance", 0)
@@ -133,7 +133,8 @@ def table(evaluation: Evaluation) -> list[str]:
     return [
         *lines,
         "",
-        f"[ ]: {INTERVAL}. pooled: from the summed counts of all cases.",
+        f"[ ]: Student's t {LEVEL:.0%} interval of the mean. pooled: from the summed counts of all cases.",
+        *filter(None, [coverage("mean", len(evaluation.cases))]),
         f"NSD: tolerance {tolerance:g} {evaluation.units.length}. All definitions are in metrics.json.",
     ]
 

@@ -14,9 +14,10 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.text import some
 from nnunet_ext.comparison import statistics, wording
 from nnunet_ext.comparison.model_runs import Labels, ModelRuns, all_structures, measuring_run, problems
-from nnunet_ext.comparison.results import Comparison, Finding, Friedman, ModelSummary, Pair, Ranking, Result
+from nnunet_ext.comparison.pairs import Contest, decide
+from nnunet_ext.comparison.results import Comparison, Friedman, ModelSummary, Ranking, Result
+from nnunet_ext.comparison.statistics import differences
 from nnunet_ext.evaluation import aggregate
-from nnunet_ext.evaluation.aggregate import mean_intervals
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY, DEFAULT_METRICS, METRICS, Metric, Units
 
@@ -162,6 +163,7 @@ class _Design:
         values = pd.DataFrame({name: mean_over_repeats(own, metric.key) for name, own in tables.items()}, index=index)
         groups = {s: g for s, g in self.groups.items() if len(g) > 1} if metric.ranked and metric.better else {}
         rankings = [_rank(values[group], metric, source, self.alpha) for source, group in groups.items()]
+        contests = [Contest(a, b, metric, differences(values[a], values[b])) for a, b in self.pairs]
         return Result(
             structure=structure,
             metric=metric,
@@ -169,51 +171,10 @@ class _Design:
             label=self.units.label(metric),
             values=values,
             summaries=summaries,
-            pairs=tuple(self._pairs(values, metric)) if metric.better else (),
+            pairs=tuple(decide(contests, self.prompts, self.units, self.alpha)) if metric.better else (),
             rankings=tuple(filter(None, rankings)),
             best=frozenset(name for group in groups.values() for name in best(values[group], metric)),
         )
-
-    def _pairs(self, values: pd.DataFrame, metric: Metric) -> Iterator[Pair]:
-        """Compare the pairs of models case by case; together they are the family of Holm's correction.
-
-        Args:
-            values: cases x models, NaN where undefined.
-        """
-        columns = {name: values[name].to_numpy() for name in values}
-        differences = np.column_stack([statistics.differences(columns[a], columns[b]) for a, b in self.pairs])
-        defined = [column[~np.isnan(column)] for column in differences.T]
-        p = [statistics.signed_rank_p(d) if d.size else math.nan for d in defined]
-        smallest = [statistics.smallest_p(int(np.count_nonzero(d))) if d.size else math.nan for d in defined]
-        p_holm, attainable = statistics.holm(p), statistics.holm(smallest)
-        family = sum(d.size > 0 for d in defined)
-        low, high = mean_intervals(differences)
-        for i, ((a, b), d) in enumerate(zip(self.pairs, defined, strict=True)):
-            advantage = metric.better * d
-            wins, losses = (int(np.count_nonzero(sign * advantage > 0)) for sign in (1, -1))
-            pair = Pair(
-                a=a,
-                b=b,
-                n=d.size,
-                undefined=len(values) - d.size,
-                differing=wins + losses,
-                difference=float(d.mean()) if d.size else math.nan,
-                low=float(low[i]),
-                high=float(high[i]),
-                p=p[i],
-                p_holm=float(p_holm[i]),
-                attainable=float(attainable[i]),
-                effect=statistics.rank_biserial(advantage) if d.size else math.nan,
-                wins=wins,
-                ties=d.size - wins - losses,
-                losses=losses,
-                same_prompts=self.prompts[a] == self.prompts[b],
-                finding="none",
-                verdict="",
-            )
-            pair = replace(pair, finding=_finding(pair, metric.better, self.alpha))
-            verdict = wording.pair_verdict(pair, metric, self.units, self.prompts, family=family, alpha=self.alpha)
-            yield replace(pair, verdict=verdict)
 
 
 def mean_over_repeats(tables: Sequence[pd.DataFrame], metric: str) -> np.ndarray:
@@ -238,7 +199,7 @@ def summarise(tables: Sequence[pd.DataFrame], metrics: Iterable[str]) -> dict[st
         means = [float(repeat.mean()) if repeat.size else math.nan for repeat in repeats]
         micro = float(np.mean([ratios.get(key, math.nan) for ratios in pooled]))
         summaries[key] = ModelSummary(
-            **asdict(aggregate.summarise(values, micro)),
+            **asdict(aggregate.summarise(BY_KEY[key], values, micro)),
             repeat_means=tuple(means),
             repeat_sd=float(np.std(means, ddof=1)) if len(means) > 1 else math.nan,
         )
@@ -259,20 +220,6 @@ def best(values: pd.DataFrame, metric: Metric) -> set[str]:
     means = complete.mean()
     top = wording.number(means.max() if metric.better > 0 else means.min(), metric)
     return {str(name) for name, mean in means.items() if wording.number(mean, metric) == top}
-
-
-def _finding(pair: Pair, better: int, alpha: float) -> Finding:
-    if not pair.n:
-        return "undefined"
-    if not pair.differing:
-        return "equal"
-    if pair.attainable >= alpha:
-        return "too few"
-    if pair.p_holm >= alpha:
-        return "none"
-    if pair.effect * better * pair.difference <= 0:
-        return "mixed"
-    return "better" if pair.effect > 0 else "worse"
 
 
 def _rank(values: pd.DataFrame, metric: Metric, prompts: str, alpha: float) -> Ranking | None:

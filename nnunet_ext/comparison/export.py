@@ -14,7 +14,7 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import check_replaceable, read_json_if_any, without_nan, write_json, write_text
 from nnunet_ext.common.text import aligned
 from nnunet_ext.comparison.results import Comparison, ModelSummary, Pair, Ranking, Result
-from nnunet_ext.comparison.wording import PROMPTS, effect, interval, method, number, p_value
+from nnunet_ext.comparison.wording import PROMPTS, effect, interval, method, number, p_value, shift_interval
 
 RECORD, MARK = "comparison.json", "nnunet_ext compare"
 FILES = (RECORD, "comparison.csv", "comparison_pairs.csv", "comparison_cases.csv", "comparison.tex")
@@ -205,7 +205,7 @@ def _latex_means(comparison: Comparison, structure: str, results: Sequence[Resul
         if summary.undefined
     ]
     left_out = f"; undefined and left out: {', '.join(undefined)}" if undefined else ""
-    caption = f"{structure}: mean over cases [95 % bootstrap interval], {len(comparison.cases)} cases{left_out}."
+    caption = f"{structure}: mean over cases [95 % t interval], {len(comparison.cases)} cases{left_out}."
     if any(result.best for result in results):
         caption += " Bold: best" + (" among the same prompts." if len(comparison.prompts) > 1 else ".")
     return _latex_table(caption, f"means-{structure}", "l" + "r" * len(results), head, body)
@@ -219,13 +219,14 @@ def _latex_mean(result: Result, name: str) -> str:
 
 
 def _latex_pairs(comparison: Comparison, structure: str, results: Sequence[Result]) -> str:
-    head = r"Metric & Pair & Difference [95 \%] & $p$ & Effect & W/T/L"
+    head = r"Metric & Pair & Difference [interval] & Mean & $p$ & Effect & W/T/L"
     body = [r"\midrule", *(_latex_pair(comparison, result, pair) for result in results for pair in result.pairs)]
     caption = (
-        f"{structure}: paired differences. p: Wilcoxon signed-rank test with Holm's correction; effect: rank-biserial "
-        f"correlation, positive where the first model is better; W/T/L: cases won, tied and lost by it."
+        f"{structure}: paired differences (Hodges-Lehmann, interval of the corrected test; mean). p: Wilcoxon "
+        "signed-rank test with Holm's correction; effect: rank-biserial correlation, positive where the first model is "
+        "better; W/T/L: cases won, tied and lost by it."
     )
-    return _latex_table(caption, f"differences-{structure}", "llrrrr", head, body)
+    return _latex_table(caption, f"differences-{structure}", "llrrrrr", head, body)
 
 
 def _latex_pair(comparison: Comparison, result: Result, pair: Pair) -> str:
@@ -233,7 +234,8 @@ def _latex_pair(comparison: Comparison, result: Result, pair: Pair) -> str:
     cells = [
         escape(result.label),
         f"{escape(pair.a)} -- {escape(pair.b)}",
-        f"{_maths(number(pair.difference, metric, sign=True))} {_maths(interval(pair.low, pair.high, metric))}",
+        f"{_maths(number(pair.typical, metric, sign=True))} {_maths(shift_interval(pair, metric))}",
+        _maths(number(pair.difference, metric, sign=True)),
         _maths(p_value(pair.p_holm, comparison.alpha).removeprefix("p ").removeprefix("= ")),
         _maths(effect(pair.effect)),
         f"{pair.wins}/{pair.ties}/{pair.losses}",

@@ -36,7 +36,11 @@ class Pair:
     Args:
         n, undefined: cases where both have a value, and where one has none.
         differing: of the n, those with different values; the others say nothing to the test and are left out of it.
-        difference, low, high: mean of a - b in the metric's own unit, and its 95 % bootstrap interval.
+        difference: mean of a - b, in the metric's own unit.
+        typical, low, high: Hodges and Lehmann's estimate of a - b (the median of the means of all pairs of
+            differences), and its interval: the shifts that the test of `p` accepts. NaN where it bounds nothing.
+        level: of the interval, such that it leaves out 0 where, and only where, `p_holm` is significant: 1 - alpha for
+            one test, up to 1 - alpha / tests for several.
         p, p_holm: two-sided Wilcoxon signed-rank test; the same after Holm's correction for all pairs of one structure
             and metric.
         attainable: the smallest `p_holm` that any values in as many differing cases could give.
@@ -54,8 +58,10 @@ class Pair:
     undefined: int
     differing: int
     difference: float
+    typical: float
     low: float
     high: float
+    level: float
     p: float
     p_holm: float
     attainable: float
@@ -66,6 +72,11 @@ class Pair:
     same_prompts: bool
     finding: Finding
     verdict: str
+
+    @property
+    def differ(self) -> bool:
+        """Whether the corrected test finds a difference, whichever way it points."""
+        return self.finding in ("better", "worse", "mixed")
 
 
 @dataclass(frozen=True, kw_only=True)

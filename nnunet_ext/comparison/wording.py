@@ -10,7 +10,7 @@ from nnunet_ext.common.text import some
 from nnunet_ext.comparison import statistics
 from nnunet_ext.comparison.model_runs import ModelRuns
 from nnunet_ext.comparison.results import Comparison, Pair, Ranking, Result
-from nnunet_ext.evaluation.aggregate import SAMPLES
+from nnunet_ext.evaluation.intervals import LEVEL, coverage
 from nnunet_ext.metrics.definitions import BY_KEY, Metric, Units
 
 PROMPTS = {"none": "no prompts", "file": "prompts from a file", "reference": "clicks from the reference"}
@@ -29,6 +29,32 @@ def number(value: float, metric: Metric, *, sign: bool = False) -> str:
 def interval(low: float, high: float, metric: Metric) -> str:
     """Return an interval as "[0.012, 0.050]"; "n/a" where it is undefined."""
     return f"[{number(low, metric)}, {number(high, metric)}]" if math.isfinite(low) else "n/a"
+
+
+def shift_interval(pair: Pair, metric: Metric, *, sign: int = 1) -> str:
+    """Return the interval of a pair's difference as "[0.012, 0.050]"; "n/a" where it bounds nothing.
+
+    An end has more digits where rounding would put it on zero, and a round bracket where it is zero and left out, as it
+    is where a test finds a difference although many cases are equal.
+
+    Args:
+        sign: -1 for b - a.
+    """
+    low, high = sorted((sign * pair.low, sign * pair.high))
+    if not math.isfinite(low):
+        return "n/a"
+    opening, closing = "(" if pair.differ and not low else "[", ")" if pair.differ and not high else "]"
+    return f"{opening}{_off_zero(low, metric)}, {_off_zero(high, metric)}{closing}"
+
+
+def _off_zero(value: float, metric: Metric) -> str:
+    """Return a number with as many more digits as it takes to see that it is not zero."""
+    shown = number(value, metric)
+    decimals = len(shown.partition(".")[2])
+    while value and not float(shown) and decimals < statistics.DIGITS:
+        decimals += 1
+        shown = f"{value:.{decimals}f}"
+    return shown
 
 
 def effect(value: float) -> str:
@@ -84,11 +110,13 @@ def pair_verdict(
     if pair.finding == "too few":
         return _too_few(pair, family, alpha)
     name = f"{units.unit(metric)} {metric.label}".strip()
-    low, high = sorted((sign * pair.low, sign * pair.high))
     figures = (
-        f"{number(sign * pair.difference, metric, sign=True)} {name} {interval(low, high, metric)}, "
+        f"{number(sign * pair.typical, metric, sign=True)} {name} {shift_interval(pair, metric, sign=sign)}, "
         f"{p_value(pair.p_holm, alpha)}"
     )
+    mean = number(sign * pair.difference, metric, sign=True)
+    if pair.finding != "mixed" and not _agree(pair, metric):
+        figures += f"; the mean difference is {mean}, since few cases differ much more"
     if pair.undefined:
         figures += f" (undefined in {pair.undefined} of {pair.n + pair.undefined} cases)"
     if pair.finding == "none":
@@ -99,8 +127,19 @@ def pair_verdict(
     if not metric.ranked:
         return f"{ahead} and {behind} differ: {figures}. Not a metric to rank by."
     if pair.finding == "mixed":
-        return f"{ahead} is better than {behind} by the signed ranks of the cases, but not by the mean: {figures}."
+        return (
+            f"{ahead} is better than {behind} by the signed ranks of the cases, but not by the mean, {mean}: {figures}."
+        )
     return f"{ahead} is better than {behind}: {figures}."
+
+
+def _agree(pair: Pair, metric: Metric) -> bool:
+    """Tell whether the mean difference reads like the typical one: it has its sign, and lies within the interval."""
+    mean, typical, low, high = (
+        float(number(v, metric)) if math.isfinite(v) else v
+        for v in (pair.difference, pair.typical, pair.low, pair.high)
+    )
+    return mean * typical >= 0 and not (mean < low or mean > high)
 
 
 def _too_few(pair: Pair, family: int, alpha: float) -> str:
@@ -195,7 +234,13 @@ def method(comparison: Comparison) -> list[str]:
         "p: two-sided Wilcoxon signed-rank test, cases without a difference left out; exact up to "
         f"{statistics.EXACT_UP_TO} others, beyond by the normal approximation.",
         f"Corrected by Holm for {family} of one structure and metric, not across structures or metrics.",
-        f"Intervals: 95 %, percentile bootstrap of cases, {SAMPLES:,} samples; not corrected.",
+        "Differences: Hodges and Lehmann's estimate, the median of the means of all pairs of cases' differences. Its "
+        "interval is that of the test, at the level which the correction leaves to it: it leaves out 0 where, and only "
+        "where, the corrected p is significant.",
+        f"Means: Student's t interval, {LEVEL:.0%}, of a single mean; not corrected.",
+        *filter(None, (coverage(what, len(comparison.cases)) for what in ("mean", "typical difference"))),
+        "docs/statistics.md gives reasons, and simulations of these intervals and of others.",
         "Effect: matched-pairs rank-biserial correlation.",
-        "Ranks: by the mean over the cases where all models have a value; their stability by the same bootstrap.",
+        "Ranks: by the mean over the cases where all models have a value; their stability by "
+        f"{statistics.SAMPLES:,} bootstrap samples of the cases.",
     ]

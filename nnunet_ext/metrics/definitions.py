@@ -64,6 +64,13 @@ class Metric(NamedTuple):
     ranked: bool = True
     shown: Literal["figure", "table", "volume", "file"] = "table"
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest value that there can be; infinite where there is none."""
+        if not self.better:
+            return -math.inf, math.inf
+        return 0.0, 1.0 if self.quantity == "ratio" else math.inf
+
 
 BOTH_EMPTY = "both masks empty"
 ONE_EMPTY = "either mask empty"

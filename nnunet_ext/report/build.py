@@ -146,7 +146,8 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
-        name: getattr(wording, name) for name in ("number", "interval", "effect", "p_value", "percent")
+        name: getattr(wording, name)
+        for name in ("number", "interval", "shift_interval", "effect", "p_value", "percent")
     }
     environment.globals["prompts"] = wording.PROMPTS
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # metrics in the order of the tables

@@ -12,7 +12,8 @@ import pandas as pd
 from nnunet_ext.comparison.comparer import best
 from nnunet_ext.comparison.export import pair_rows, summary_cells, to_csv, to_latex
 from nnunet_ext.comparison.results import Pair, Result
-from nnunet_ext.comparison.wording import method
+from nnunet_ext.comparison.wording import method, shift_interval
+from nnunet_ext.evaluation.intervals import coverage
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.metrics.published import Published
 from nnunet_ext.report.data import ReportData
@@ -34,6 +35,7 @@ def summary(data: ReportData) -> list[dict[str, Any]]:
     return [
         {
             "structure": structure,
+            "coverage": coverage("mean", len(data.cases)),
             "ranked": [_summary_row(data, structure, m) for m in own if m.ranked],
             "described": [_summary_row(data, structure, m) for m in own if not m.ranked],
         }
@@ -81,7 +83,8 @@ def _cell(pair: Pair, result: Result, *, sign: int) -> dict[str, Any]:
         "finding": "apart" if apart else finding.replace(" ", "-"),
         "p": pair.p_holm,
         "effect": sign * pair.effect,
-        "difference": sign * pair.difference,
+        "typical": sign * pair.typical,
+        "interval": shift_interval(pair, result.metric, sign=sign),
         "verdict": pair.verdict,
     }
 

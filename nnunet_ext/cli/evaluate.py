@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.source import from_folders, from_model
 
     source = from_model(args.m, args.f) if args.m else from_folders(args.pred, args.ref, args.dataset_json)
-    out = args.out or _default_out(args)
+    validation = f"fold_{args.f[0]}/validation" if args.m and len(args.f) == 1 else ""
+    out = args.out or args.pred or args.m / (validation or f"validation_folds_{'_'.join(args.f)}")
     check_folder(out)
     if args.report:
         check_writable(args.report, "Name another file with --report.")
@@ -104,12 +105,6 @@ def _check(args: argparse.Namespace) -> None:
     problems += [f"--images {args.images} is not a directory."] if args.images and not args.images.is_dir() else []
     if problems:
         raise InputError(*problems)
-
-
-def _default_out(args: argparse.Namespace) -> Path:
-    if args.pred:
-        return args.pred
-    return args.m / (f"fold_{args.f[0]}/validation" if len(args.f) == 1 else f"validation_folds_{'_'.join(args.f)}")
 
 
 def table(evaluation: Evaluation) -> list[str]:

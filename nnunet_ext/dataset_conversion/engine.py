@@ -45,7 +45,9 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     with ThreadPoolExecutor(max(1, settings.num_processes)) as pool:  # hashing and reading let go of the GIL
         read = pool.map(lambda file: fingerprint(file, checksum=settings.checksum), found.files)
         fingerprints = dict(zip(map(str, found.files), read, strict=True))
-    request = _request(reader, settings, fingerprints)
+    sources = {Path(os.path.relpath(path, settings.source)).as_posix(): found for path, found in fingerprints.items()}
+    request = {"format": REVISION, "options": {**settings.options(), **reader.options()}, "sources": sources}
+    request = json.loads(json.dumps(request))  # as it will be read back
     former = read_json_if_any(folder.final / RECORD)
     same_data = _same_data(former.get("request", {}), request)
     unchanged = same_data and former["request"]["options"] == request["options"]
@@ -66,7 +68,12 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     space = space_problem(layout, folder, settings.link)
     _raise([space] if space else [], problems, found.cases, settings)
     skipped = tuple(p.message for p in problems if p.case is not None)
-    notes = (*found.notes, *layout.notes, *([] if same_data else raw_folder.unseen_notes()))
+    notes = [*found.notes, *layout.notes]
+    if not same_data and raw_folder.nnunet_root("nnUNet_preprocessed") is None:
+        notes.append(
+            "nnUNet_preprocessed is not set: what it may hold of an earlier conversion, which nnU-Net would silently "
+            "keep using, could not be looked for."
+        )
     record = {
         "request": request,
         "versions": versions(*reader.format(settings).packages),
@@ -74,7 +81,7 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
         "skipped": skipped,
         "notes": notes,
     }
-    layout = replace(layout, documents={**layout.documents, RECORD: record}, notes=notes)
+    layout = replace(layout, documents={**layout.documents, RECORD: record}, notes=tuple(notes))
     made: Counter[str] = Counter()
     if not settings.dry_run:
         made = write(
@@ -116,19 +123,6 @@ def fingerprint(path: Path, *, checksum: bool) -> dict[str, Any]:
         return {"error": e.strerror or type(e).__name__}
 
 
-def _same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two fingerprints are of the same bytes, whatever the time where both know the checksum."""
-    if "sha256" in one and "sha256" in other:
-        return one["sha256"] == other["sha256"]
-    return all(one.get(name) == other.get(name) for name in ("error", "bytes", "mtime_ns", "head_sha256"))
-
-
-def _request(reader: Reader, settings: Settings, fingerprints: Mapping[str, Any]) -> dict[str, Any]:
-    sources = {Path(os.path.relpath(path, settings.source)).as_posix(): found for path, found in fingerprints.items()}
-    request = {"format": REVISION, "options": {**settings.options(), **reader.options()}, "sources": sources}
-    return json.loads(json.dumps(request))  # as it will be read back
-
-
 def _same_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Tell whether nnU-Net would see the same dataset.
 
@@ -139,8 +133,15 @@ def _same_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def _same_sources(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Tell whether two requests are for the same bytes, whatever the times of files where both know the checksums."""
     before, now = old.get("sources", {}), new["sources"]
-    return before.keys() == now.keys() and all(_same_content(before[path], now[path]) for path in now)
+    cheap = ("error", "bytes", "mtime_ns", "head_sha256")
+    return before.keys() == now.keys() and all(
+        one["sha256"] == other["sha256"]
+        if "sha256" in one and "sha256" in other
+        else all(one.get(name) == other.get(name) for name in cheap)
+        for one, other in ((before[path], now[path]) for path in now)
+    )
 
 
 def _finished(folder: RawFolder, record: Mapping[str, Any], settings: Settings) -> Outcome:

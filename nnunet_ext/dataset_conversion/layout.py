@@ -59,7 +59,11 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
         tenths=reader.tenths,
         unit=reader.unit,
     )
-    ending = settings.file_ending or _ending_of_most(kept)
+    image_bytes: Counter[str] = Counter()
+    for checked in kept:
+        image_bytes[checked.ending] += checked.case.image.stat().st_size
+    # nnU-Net allows one ending per dataset: that which leaves most image bytes untouched
+    ending = settings.file_ending or image_bytes.most_common(1)[0][0]
     files: list[OutputFile] = []
     cases: dict[str, Any] = {}
     for checked in kept:
@@ -114,14 +118,6 @@ def _check_all(
             problems += [Problem(message=fault, case=futures[future].id) for fault in faults]
             good += [checked] if checked and not faults else []
     return sorted(good, key=lambda checked: checked.case.id), sorted(problems, key=lambda problem: problem.case or "")
-
-
-def _ending_of_most(cases: Sequence[Checked]) -> str:
-    """Return the ending that leaves most image bytes untouched: nnU-Net allows one per dataset."""
-    sizes: Counter[str] = Counter()
-    for checked in cases:
-        sizes[checked.ending] += checked.case.image.stat().st_size
-    return sizes.most_common(1)[0][0]
 
 
 def _dataset_json(

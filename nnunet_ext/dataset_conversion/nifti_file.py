@@ -124,7 +124,12 @@ def read(path: Path) -> NiftiFile:
     except (OSError, EOFError, zlib.error) as e:
         raise InputError(f"{path}: cannot be read ({str(e) or type(e).__name__}).") from e
     header, version = _parse(path, head)
-    shape = _shape(path, header)
+    shape = tuple(int(n) for n in header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:  # one time point: readers drop that axis
+        shape = shape[:-1]
+    if len(shape) != 3 or min(shape) < 1:
+        size = " x ".join(map(str, shape))
+        raise InputError(f"{path}: is {len(shape)}-D ({size}); a single 3-D volume is needed.")
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise InputError(f"{path}: holds {dtype} voxels; a CT or a label map needs plain integers or floats.")
@@ -167,16 +172,6 @@ def _parse(path: Path, head: bytes) -> tuple[nib.Nifti1Header, int]:
     if not shape_is_sane or magic not in (b"n+1", b"n+2"):
         raise InputError(f"{path}: is not a single-file NIfTI.")
     return header, 1 if length == 348 else 2
-
-
-def _shape(path: Path, header: nib.Nifti1Header) -> tuple[int, ...]:
-    shape = tuple(int(n) for n in header.get_data_shape())
-    while len(shape) > 3 and shape[-1] == 1:  # one time point: readers drop that axis
-        shape = shape[:-1]
-    if len(shape) != 3 or min(shape) < 1:
-        size = " x ".join(map(str, shape))
-        raise InputError(f"{path}: is {len(shape)}-D ({size}); a single 3-D volume is needed.")
-    return shape
 
 
 def header_bytes(header: nib.Nifti1Header) -> bytes:

@@ -131,16 +131,6 @@ _LABELS = "gt_segmentations"
 _HIDDEN = ".replaced"
 
 
-def unseen_notes() -> list[str]:
-    """Return a sentence where nobody can look for stale data."""
-    if nnunet_root("nnUNet_preprocessed"):
-        return []
-    return [
-        "nnUNet_preprocessed is not set: what it may hold of an earlier conversion, which nnU-Net would silently keep "
-        "using, could not be looked for."
-    ]
-
-
 def stale_entries(dataset: str) -> list[Path]:
     """Return what nnU-Net would silently keep of a dataset that is about to change, as far as it is there.
 

@@ -60,7 +60,10 @@ class Probe:
         beam = (depth - self.focus) * self.spread
         wide = self.lateral + float(np.abs(beam).max())
         out_of_focus = np.abs(beam) / (wide - self.lateral)
-        received = tissue.echo + self.gain - self.decline * depth + self._shadows(tissue.attenuation, pixel)
+        behind = np.cumsum(tissue.attenuation, axis=0, dtype=np.float32) * np.float32(-pixel)  # gain or loss in dB
+        behind = np.clip(behind, -MOST_LOSS, MOST_GAIN)
+        shadows = cv2.GaussianBlur(behind, (0, 0), sigmaX=max(2.5 * self.lateral / pixel, 0.3), sigmaY=0.3)
+        received = tissue.echo + self.gain - self.decline * depth + shadows
         scatter = np.hypot(np.exp(DECIBEL * received), np.exp(DECIBEL * self.floor))
         coherent = np.exp(DECIBEL * (tissue.mirror + received - tissue.echo)) * (tissue.mirror > 0)
         envelope = np.zeros_like(scatter)
@@ -73,12 +76,6 @@ class Probe:
         decibel = np.log(envelope / np.float32(self.looks * RAYLEIGH_MEAN) + 1e-3) / DECIBEL
         decibel = cv2.GaussianBlur(decibel, (0, 0), sigmaX=max(self.smoothing * self.axial / pixel, 0.2))
         return np.rint(np.clip(decibel * (255 / self.dynamic_range), 0, 255)).astype(np.uint8)
-
-    def _shadows(self, attenuation: Array, pixel: float) -> Array:
-        """Return gain or loss in dB of what lies behind, blurred by the width of the beam."""
-        behind = np.cumsum(attenuation, axis=0, dtype=np.float32) * np.float32(-pixel)
-        behind = np.clip(behind, -MOST_LOSS, MOST_GAIN)
-        return cv2.GaussianBlur(behind, (0, 0), sigmaX=max(2.5 * self.lateral / pixel, 0.3), sigmaY=0.3)
 
     def _blur(self, noise: Array, pixel: float, wide: float, out_of_focus: Array) -> Array:
         """See noise through a beam that widens away from the focus; unit variance stays."""

@@ -50,6 +50,12 @@ def test_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert "A: 2 repeats" in capsys.readouterr().out
 
 
+def test_another_primary_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "A=a", "B=b", "--primary", "iou"]) == 0
+    assert json.loads(Path("comparison/comparison.json").read_text())["primary"] == "iou"
+    assert "Exploratory: A is better than B: +0.015 Dice" in capsys.readouterr().out
+
+
 def test_the_report_gets_the_comparison(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[Any] = []
     monkeypatch.setattr("nnunet_ext.report.build_report", lambda *args, **options: calls.append((args, options)))

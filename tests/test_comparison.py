@@ -37,7 +37,7 @@ from nnunet_ext.comparison import (
     to_text,
 )
 from nnunet_ext.comparison.export import escape
-from nnunet_ext.comparison.wording import number, p_value, percent, shift_interval
+from nnunet_ext.comparison.wording import digest, number, p_value, percent, shift_interval
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY, PIXELS
 
@@ -333,7 +333,7 @@ class TestVerdicts:
         pairs = only(compare(six)).pairs
         assert {pair.finding for pair in pairs} == {"too few"}
         assert pairs[0].verdict == (
-            "A and B: n = 6 is too small, no data could reach p < .05 after correction for 3 pairs; it takes 7."
+            "A and B: n = 6 is too small, no data could reach p < .05 after correction for 3 tests; it takes 7."
         )
         assert {pair.finding for pair in only(compare(six, alpha=0.2)).pairs} == {"better"}
 
@@ -410,7 +410,9 @@ class TestVerdicts:
         assert note.startswith("tumour, HD95: undefined (either mask empty) for B in 2 of 12 cases.")
         (pair,) = only(comparison, "hd95").pairs
         assert (pair.n, pair.undefined) == (10, 2)
-        assert pair.verdict == "A is better than B: -1.0 mm HD95 [-1.0, -1.0], p = .002 (undefined in 2 of 12 cases)."
+        assert pair.verdict == (
+            "Exploratory: A is better than B: -1.0 mm HD95 [-1.0, -1.0], p = .002 (undefined in 2 of 12 cases)."
+        )
         assert (only(comparison, "hd95").rankings[0].n, only(comparison, "hd95").rankings[0].undefined) == (10, 2)
 
     def test_nobody_is_best_by_finding_nothing_in_hard_cases(self) -> None:
@@ -447,6 +449,89 @@ class TestVerdicts:
     def test_few_cases_are_warned_of(self) -> None:
         (ranking,) = only(compare([model("A", A[:5]), model("B", B[:5])])).rankings
         assert ranking.verdict.endswith("So few cases make the bootstrap look firmer than it is.")
+
+
+class TestPrimary:
+    """One metric is tested with one correction; findings by all others say that they are exploratory."""
+
+    @staticmethod
+    def two_structures() -> list[Model]:
+        tables = {}
+        for name, first, second in (("A", A, A), ("B", B, B + 0.04), ("C", C, C + 0.08)):
+            parts = [
+                evaluation(first, structure="liver", labels=(1,)),
+                evaluation(second, structure="tumour", labels=(2,)),
+            ]
+            table = pd.concat([part.table for part in parts], ignore_index=True)
+            labels = {name: own for part in parts for name, own in part.structures.items()}
+            tables[name] = [replace(parts[0], table=table, structures=labels)]
+        return list(tables.items())
+
+    def test_is_corrected_over_all_structures(self) -> None:
+        comparison = compare(self.two_structures())
+        by_metric = {
+            key: [list(comparison.results[s, key].pairs) for s in comparison.structures] for key in ("dice", "iou")
+        }
+        first, second = by_metric["dice"]
+        assert [p.p_holm for p in first + second] == pytest.approx(stats_holm([p.p for p in first + second]))
+        for own in by_metric["iou"]:
+            assert [p.p_holm for p in own] == pytest.approx(stats_holm([p.p for p in own]))
+
+    def test_findings_by_other_metrics_are_exploratory(self) -> None:
+        comparison = compare(three())
+        assert comparison.primary == "dice"
+        assert all(pair.verdict.startswith("Exploratory: ") for pair in only(comparison, "iou").pairs)
+        assert not any(pair.verdict.startswith("Exploratory: ") for pair in only(comparison).pairs)
+        assert "Dice (primary)" in to_text(comparison)
+        assert "IoU (exploratory)" in to_text(comparison)
+        content = to_json(comparison)
+        assert (content["primary"], [r["primary"] for r in content["results"]]) == ("dice", [True, False])
+
+    def test_can_be_named(self) -> None:
+        comparison = compare(three(), primary="iou")
+        assert [key for (_, key), result in comparison.results.items() if result.primary] == ["iou"]
+        assert pair_of(comparison, "A", "C").verdict.startswith("Exploratory: A is better than C")
+        assert any("Primary metric: IoU." in sentence for sentence in to_json(comparison)["method"])
+        assert list(compare(three(), metrics=["dice"], primary="iou").of("tumour")) == ["dice", "iou"]
+
+    def test_is_the_first_where_dice_is_left_out(self) -> None:
+        assert compare([with_distance("A", A), with_distance("B", B)], metrics=["hd95"]).primary == "hd95"
+
+    @pytest.mark.parametrize("key", ["volume_error", "hd_rows", "nothing"])
+    def test_is_one_to_rank_by(self, key: str) -> None:
+        assert f"{key} cannot be the primary metric; these can: dice, iou, " in refusal(three(), primary=key)
+
+    def test_is_there(self) -> None:
+        assert "No HD95 of A, B, C." in refusal(three(), primary="hd95")
+
+
+class TestDigest:
+    def test_the_firmest_comes_first(self) -> None:
+        models = [*three(), model("D", C + NOISE[3] / 10)]
+        pairs = only(compare(models)).pairs
+        sentences = list(digest(pairs, 10, 0.05))
+        assert len(sentences) == len(pairs)
+        by_sentence = {pair.verdict: pair for pair in pairs}
+        found = [by_sentence[sentence] for sentence in sentences]
+        assert [pair.differ for pair in found] == sorted((pair.differ for pair in found), reverse=True)
+        assert [p.p_holm for p in found if p.differ] == sorted(p.p_holm for p in found if p.differ)
+
+    def test_many_models_are_one_sentence_per_finding(self) -> None:
+        many = [model(f"M{i:02}", BASE + RANDOM.normal(0, 0.01, 12)) for i in range(9)]
+        many.append(model("best", BASE + 0.1))
+        comparison = compare(many)
+        sentences = list(digest(only(comparison).pairs, 6, 0.05))
+        assert len(sentences) == 6 + 2
+        assert all("best" in sentence for sentence in sentences[:6])
+        assert sentences[6] == "3 more pairs differ."
+        assert re.fullmatch(r"No difference shown in 36 of 45 pairs; the least of their p-values: p .*", sentences[7])
+        assert max(map(len, to_text(comparison).splitlines())) < 250
+
+    def test_all_too_few(self) -> None:
+        models = [model(f"M{i}", [0.5 + i / 100, 0.6, 0.7 + i / 100]) for i in range(5)]
+        (sentence,) = digest(only(compare(models)).pairs, 6, 0.05)
+        assert "too few" in sentence or "too small" in sentence
+        assert sentence.endswith("The same of 10 pairs in all.")
 
 
 class TestPrompts:
@@ -487,7 +572,7 @@ class TestPrompts:
         assert result.rankings == ()
         assert result.best == frozenset()
         assert result.pairs[0].p_holm < 0.05
-        assert result.pairs[0].verdict.startswith("A and B differ: -1.5 hd_rows")
+        assert result.pairs[0].verdict.startswith("Exploratory: A and B differ: -1.5 hd_rows")
         assert result.pairs[0].verdict.endswith("Not a metric to rank by.")
         assert "hd_rows is not ranked by:" in comparison.notes[-1]
 

@@ -7,8 +7,9 @@
 DIR holds metrics.json of nnunet_ext evaluate, or nnU-Net's summary.json (overlap only), or is such a file, or a trained
 model's folder, whose fold_*/validation are its folds. A name given several times is one model.
 
-Two models are compared case by case: Wilcoxon's signed-rank test with Holm's correction for all pairs of one structure
-and metric, and a bootstrap interval of the mean difference. Where so few cases could not show anything, it says so.
+Two models are compared case by case: Wilcoxon's signed-rank test with Holm's correction, and the interval that belongs
+to it. Findings are about one primary metric; those by others are exploratory, and called so. Where so few cases could
+not show anything, it says so. docs/statistics.md gives reasons and simulations.
 Models with different prompts are compared but not ranked together. Writes comparison.json, comparison.tex and
 comparison.csv (one row per model), comparison_pairs.csv and comparison_cases.csv (long, as challengeR reads it).
 """
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="default: ./%(default)s")
     parser.add_argument("--structure", nargs="+", metavar="NAME", help="labels or regions; default: all")
     parser.add_argument("--metrics", nargs="+", metavar="KEY", help=f"default: {' '.join(DEFAULT_METRICS)}")
+    parser.add_argument("--primary", metavar="KEY", help="the metric that findings are about, default: dice")
     parser.add_argument("--baseline", metavar="NAME", help="compare every other model with this one only")
     parser.add_argument("--alpha", type=_alpha, default=0.05, help="level of significance, default: %(default)s")
     parser.add_argument("--report", type=Path, metavar="FILE", help="HTML report to write")
@@ -49,7 +51,12 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.report, "Name another file with --report.")
     models = comparison.read_models(args.models)
     result = comparison.compare(
-        models, structures=args.structure, metrics=args.metrics, baseline=args.baseline, alpha=args.alpha
+        models,
+        structures=args.structure,
+        metrics=args.metrics,
+        primary=args.primary,
+        baseline=args.baseline,
+        alpha=args.alpha,
     )
     print(comparison.to_text(result))
     comparison.save(result, args.out)

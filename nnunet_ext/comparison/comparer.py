@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,11 @@ from nnunet_ext.common.text import some
 from nnunet_ext.comparison import statistics, wording
 from nnunet_ext.comparison.model_runs import Labels, ModelRuns, all_structures, measuring_run, problems
 from nnunet_ext.comparison.pairs import Contest, decide
-from nnunet_ext.comparison.results import Comparison, Friedman, ModelSummary, Ranking, Result
+from nnunet_ext.comparison.results import Comparison, Friedman, ModelSummary, Pair, Ranking, Result
 from nnunet_ext.comparison.statistics import differences
 from nnunet_ext.evaluation import aggregate
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.metrics.definitions import BY_KEY, DEFAULT_METRICS, METRICS, Metric, Units
+from nnunet_ext.metrics.definitions import BY_KEY, DEFAULT_METRICS, METRICS, PRIMARY, Metric, Units
 
 HINT = "Evaluate all models on the same cases, with the same references and options: nnunet_ext evaluate."
 
@@ -31,20 +31,23 @@ def compare(
     *,
     structures: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
+    primary: str | None = None,
     baseline: str | None = None,
     alpha: float = 0.05,
 ) -> Comparison:
     """Compare models on the cases that they share.
 
-    Every two models are tested case by case (Wilcoxon's signed-rank test with Holm's correction over all pairs of one
-    structure and metric); models with the same prompts are ranked by their means, and the bootstrap says how firm that
-    order is (Wiesenfarth et al. 2021). `docs/evaluation.md` lists the methods.
+    Every two models are tested case by case (Wilcoxon's signed-rank test). Holm's correction is over all pairs and
+    structures in the primary metric; all other metrics are exploratory, and corrected over the pairs of one structure
+    and metric. Models with the same prompts are ranked by their means, and the bootstrap says how firm that order is
+    (Wiesenfarth et al. 2021). `docs/statistics.md` gives reasons and simulations.
 
     Args:
         models: name -> its evaluations; other cases are folds, the same cases again are repeats (seeds).
         structures: names of labels or regions; all by default.
         metrics: keys of `METRICS` in `nnunet_ext.metrics.definitions`; `DEFAULT_METRICS` there by default, as far as
             all models have them.
+        primary: key of the metric that findings are about; Dice by default, or the first metric that all models have.
         baseline: the model with which every other one is compared; there are fewer pairs to correct for then.
         alpha: significance level after Holm's correction.
 
@@ -66,16 +69,17 @@ def compare(
     """
     pooled = [ModelRuns(name=name, runs=runs) for name, runs in models.items()]
     there = all_structures(pooled)
-    if unknown := list(_unknown(pooled, there, structures, metrics, baseline)):
+    if unknown := list(_unknown(pooled, there, structures, metrics, primary, baseline)):
         raise InputError(*unknown)
     chosen = {name: labels for name, labels in there.items() if structures is None or name in structures}
     if differing := list(problems(pooled, chosen)):
         raise InputError(*differing, hint=HINT)
     tables = {name: {model.name: model.tables(labels) for model in pooled} for name, labels in chosen.items()}
-    lacking = {key: _lacking(tables, key) for key in metrics or DEFAULT_METRICS}
-    if metrics and any(lacking.values()):
+    asked = list(dict.fromkeys([*(metrics or DEFAULT_METRICS), *([primary] if primary else [])]))
+    lacking = {key: _lacking(tables, key) for key in asked}
+    if needed := {key: lacking[key] for key in (asked if metrics else [primary] if primary else []) if lacking[key]}:
         raise InputError(
-            *(f"No {BY_KEY[key].label} of {some(names)}." for key, names in lacking.items() if names),
+            *(f"No {BY_KEY[key].label} of {some(names)}." for key, names in needed.items()),
             hint="Choose others with --metrics; nnU-Net's summary.json holds no more than Dice and IoU.",
         )
     keys = [metric.key for metric in METRICS if not lacking.get(metric.key, True)]
@@ -86,13 +90,17 @@ def compare(
         pairs=[(name, baseline) for name in names if name != baseline] if baseline else list(combinations(names, 2)),
         prompts={model.name: model.prompts for model in pooled},
         units=measuring_run(pooled).units,
+        primary=primary or next((key for key in keys if key == PRIMARY), keys[0]),
         alpha=alpha,
     )
+    values = {(name, key): _values(of, key) for name, of in tables.items() for key in keys}
+    pairs = design.compare_pairs(values)
     summaries = {name: {m: summarise(own, keys) for m, own in of.items()} for name, of in tables.items()}
     results = {
-        (name, key): design.result(name, BY_KEY[key], tables[name], {m: own[key] for m, own in summaries[name].items()})
-        for name in chosen
-        for key in keys
+        (name, key): design.result(
+            name, BY_KEY[key], own, {m: s[key] for m, s in summaries[name].items()}, pairs[name, key]
+        )
+        for (name, key), own in values.items()
     }
     return Comparison(
         models=tuple(pooled),
@@ -102,6 +110,7 @@ def compare(
         nsd_tolerance=measuring_run(pooled).info.get("nsd_tolerance"),
         prompts={source: tuple(group) for source, group in design.groups.items()},
         results=results,
+        primary=design.primary,
         baseline=baseline,
         alpha=alpha,
         notes=tuple(wording.notes(pooled, results, {key: lacking[key] for key in lacking if key not in keys})),
@@ -113,6 +122,7 @@ def _unknown(
     there: Mapping[str, Labels],
     structures: Sequence[str] | None,
     metrics: Sequence[str] | None,
+    primary: str | None,
     baseline: str | None,
 ) -> Iterator[str]:
     """Yield what was asked for and does not exist, a sentence each."""
@@ -130,6 +140,15 @@ def _unknown(
     for key in metrics or ():
         if key not in BY_KEY:
             yield f"There is no metric {key}; there are {', '.join(BY_KEY)}."
+    if primary is not None and not (primary in BY_KEY and BY_KEY[primary].ranked):
+        ranked = ", ".join(metric.key for metric in METRICS if metric.ranked)
+        yield f"{primary} cannot be the primary metric; these can: {ranked}."
+
+
+def _values(tables: Tables, key: str) -> pd.DataFrame:
+    """Return a metric's values, cases x models, the mean over repeats."""
+    index = next(iter(tables.values()))[0].index
+    return pd.DataFrame({name: mean_over_repeats(own, key) for name, own in tables.items()}, index=index)
 
 
 def _lacking(tables: Mapping[str, Tables], key: str) -> list[str]:
@@ -147,6 +166,7 @@ class _Design:
     pairs: list[tuple[str, str]]
     prompts: dict[str, str]
     units: Units
+    primary: str
     alpha: float
 
     @property
@@ -157,21 +177,48 @@ class _Design:
             groups.setdefault(source, []).append(name)
         return groups
 
-    def result(self, structure: str, metric: Metric, tables: Tables, summaries: dict[str, ModelSummary]) -> Result:
-        """Compare by one structure and metric; a metric without a better direction is summed up only."""
-        index = next(iter(tables.values()))[0].index
-        values = pd.DataFrame({name: mean_over_repeats(own, metric.key) for name, own in tables.items()}, index=index)
+    def compare_pairs(self, values: Mapping[tuple[str, str], pd.DataFrame]) -> dict[tuple[str, str], tuple[Pair, ...]]:
+        """Compare all pairs by structure and metric; a metric without a better direction has none.
+
+        The primary metric's tests on all structures are one family of Holm's correction; every other metric's tests on
+        one structure are another.
+
+        Args:
+            values: (structure, metric key) -> cases x models, NaN where undefined.
+        """
+        tested = [key for key in values if BY_KEY[key[1]].better]
+        first = [key for key in tested if key[1] == self.primary]
+        found: dict[tuple[str, str], tuple[Pair, ...]] = dict.fromkeys(values, ())
+        for family in (first, *([key] for key in tested if key not in first)):
+            contests = [
+                Contest(a, b, BY_KEY[metric], differences(values[structure, metric][a], values[structure, metric][b]))
+                for structure, metric in family
+                for a, b in self.pairs
+            ]
+            pairs = decide(contests, self.prompts, self.units, self.alpha, exploratory=family is not first)
+            found |= {key: tuple(islice(pairs, len(self.pairs))) for key in family}
+        return found
+
+    def result(
+        self,
+        structure: str,
+        metric: Metric,
+        values: pd.DataFrame,
+        summaries: dict[str, ModelSummary],
+        pairs: tuple[Pair, ...],
+    ) -> Result:
+        """Put together what there is on one structure and metric, and rank the models by it."""
         groups = {s: g for s, g in self.groups.items() if len(g) > 1} if metric.ranked and metric.better else {}
         rankings = [_rank(values[group], metric, source, self.alpha) for source, group in groups.items()]
-        contests = [Contest(a, b, metric, differences(values[a], values[b])) for a, b in self.pairs]
         return Result(
             structure=structure,
             metric=metric,
+            primary=metric.key == self.primary,
             unit=self.units.unit(metric),
             label=self.units.label(metric),
             values=values,
             summaries=summaries,
-            pairs=tuple(decide(contests, self.prompts, self.units, self.alpha)) if metric.better else (),
+            pairs=pairs,
             rankings=tuple(filter(None, rankings)),
             best=frozenset(name for group in groups.values() for name in best(values[group], metric)),
         )

@@ -14,11 +14,12 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import check_replaceable, read_json_if_any, without_nan, write_json, write_text
 from nnunet_ext.common.text import aligned
 from nnunet_ext.comparison.results import Comparison, ModelSummary, Pair, Ranking, Result
-from nnunet_ext.comparison.wording import PROMPTS, effect, interval, method, number, p_value, shift_interval
+from nnunet_ext.comparison.wording import PROMPTS, digest, effect, interval, method, number, p_value, shift_interval
 
 RECORD, MARK = "comparison.json", "nnunet_ext compare"
 FILES = (RECORD, "comparison.csv", "comparison_pairs.csv", "comparison_cases.csv", "comparison.tex")
 HINT = "Name another folder with --out."
+MOST = 10  # pairs that are named one by one in text: those of five models
 
 
 def to_text(comparison: Comparison) -> str:
@@ -27,7 +28,7 @@ def to_text(comparison: Comparison) -> str:
     for structure in comparison.structures:
         results = list(comparison.of(structure).values())
         lines += [f"{structure}: {len(comparison.cases)} cases; mean [95 % interval]", ""]
-        lines += [*aligned(list(_text_rows(comparison, results))), "", *_findings(results)]
+        lines += [*aligned(list(_text_rows(comparison, results))), "", *_findings(results, comparison.alpha)]
     return "\n".join([*lines, *(f"Note: {note}" for note in comparison.notes)])
 
 
@@ -49,17 +50,16 @@ def _text_cell(result: Result, name: str) -> str:
     return shown + (f" ({summary.undefined} undefined)" if summary.undefined else "")
 
 
-def _findings(results: Sequence[Result]) -> Iterator[str]:
+def _findings(results: Sequence[Result], alpha: float) -> Iterator[str]:
     for result in results:
         if result.pairs:
-            yield result.metric.label
-            yield from (f"  {sentence}" for sentence in _sentences(result))
+            yield f"{result.metric.label} ({'primary' if result.primary else 'exploratory'})"
+            yield from (f"  {sentence}" for sentence in _sentences(result, alpha))
             yield ""
 
 
-def _sentences(result: Result) -> Iterator[str]:
-    for pair in result.pairs:
-        yield pair.verdict
+def _sentences(result: Result, alpha: float) -> Iterator[str]:
+    yield from digest(result.pairs, MOST, alpha)
     for ranking in result.rankings:
         among = f"Among models with {PROMPTS[ranking.prompts]}: " if len(result.rankings) > 1 else ""
         if ranking.friedman is not None:
@@ -129,6 +129,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             "structures": comparison.structures,
             "units": comparison.units._asdict(),
             "nsd_tolerance": comparison.nsd_tolerance,
+            "primary": comparison.primary,
             "baseline": comparison.baseline,
             "alpha": comparison.alpha,
             "method": method(comparison),
@@ -150,6 +151,7 @@ def _json_result(result: Result) -> dict[str, Any]:
         "definition": result.metric.definition,
         "better": result.metric.better,
         "ranked": result.metric.ranked,
+        "primary": result.primary,
         "models": {name: asdict(summary) for name, summary in result.summaries.items()},
         "best": [name for name in result.summaries if name in result.best],
         "pairs": [asdict(pair) for pair in result.pairs],

@@ -27,7 +27,9 @@ class Contest(NamedTuple):
     differences: np.ndarray
 
 
-def decide(contests: Sequence[Contest], prompts: Mapping[str, str], units: Units, alpha: float) -> Iterator[Pair]:
+def decide(
+    contests: Sequence[Contest], prompts: Mapping[str, str], units: Units, alpha: float, *, exploratory: bool
+) -> Iterator[Pair]:
     """Test all contests of a family of Holm's correction.
 
     An interval is at the level that the correction leaves to its test: it leaves zero out where, and only where, the
@@ -36,6 +38,7 @@ def decide(contests: Sequence[Contest], prompts: Mapping[str, str], units: Units
     Args:
         prompts: model -> where its prompts come from.
         alpha: significance level after the correction.
+        exploratory: whether their metric is not the primary one, which their sentences say.
     """
     defined = [contest.differences[~np.isnan(contest.differences)] for contest in contests]
     p = [statistics.signed_rank_p(d) if d.size else math.nan for d in defined]
@@ -70,7 +73,10 @@ def decide(contests: Sequence[Contest], prompts: Mapping[str, str], units: Units
             verdict="",
         )
         pair = replace(pair, finding=_finding(pair, metric.better, alpha))
-        yield replace(pair, verdict=wording.pair_verdict(pair, metric, units, prompts, family=family, alpha=alpha))
+        verdict = wording.pair_verdict(pair, metric, units, prompts, family=family, alpha=alpha)
+        if exploratory and pair.differ:
+            verdict = f"Exploratory: {verdict}"
+        yield replace(pair, verdict=verdict)
 
 
 def _finding(pair: Pair, better: int, alpha: float) -> Finding:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from nnunet_ext.comparison.model_runs import ModelRuns
 from nnunet_ext.evaluation.aggregate import Summary
-from nnunet_ext.metrics.definitions import Metric, Units
+from nnunet_ext.metrics.definitions import PRIMARY, Metric, Units
 
 Finding = Literal["better", "worse", "mixed", "none", "equal", "too few", "undefined"]
 
@@ -41,8 +41,8 @@ class Pair:
             differences), and its interval: the shifts that the test of `p` accepts. NaN where it bounds nothing.
         level: of the interval, such that it leaves out 0 where, and only where, `p_holm` is significant: 1 - alpha for
             one test, up to 1 - alpha / tests for several.
-        p, p_holm: two-sided Wilcoxon signed-rank test; the same after Holm's correction for all pairs of one structure
-            and metric.
+        p, p_holm: two-sided Wilcoxon signed-rank test; the same after Holm's correction, which is for all pairs and
+            structures in the primary metric, and for the pairs of one structure and metric in others.
         attainable: the smallest `p_holm` that any values in as many differing cases could give.
         effect: matched-pairs rank-biserial correlation, -1 to 1, positive where a is the better one.
         wins, ties, losses: cases in which a is better than, equal to, worse than b.
@@ -123,6 +123,7 @@ class Result:
     """Everything about one structure and metric.
 
     Args:
+        primary: whether the metric is the primary one; findings by all others are exploratory.
         unit: of the values; empty for ratios and counts.
         label: the metric's name in tables, with its unit: "HD95 (mm)".
         values: cases x models, NaN where undefined; the mean over repeats.
@@ -136,6 +137,7 @@ class Result:
 
     structure: str
     metric: Metric
+    primary: bool
     unit: str
     label: str
     values: pd.DataFrame
@@ -153,6 +155,7 @@ class Comparison:
         structures: name -> labels.
         prompts: prompt source -> models; more than one source means that not all models are ranked together.
         results: (structure, metric key) -> result, in the order of tables.
+        primary: key of the metric that findings are about.
         baseline: the model that all others are compared with; None for all pairs.
         alpha: significance level after correction.
         notes: what a reader must know, a sentence each.
@@ -165,6 +168,7 @@ class Comparison:
     nsd_tolerance: float | None
     prompts: dict[str, tuple[str, ...]]
     results: dict[tuple[str, str], Result]
+    primary: str = PRIMARY
     baseline: str | None = None
     alpha: float = 0.05
     notes: tuple[str, ...] = ()

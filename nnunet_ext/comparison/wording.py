@@ -133,6 +133,30 @@ def pair_verdict(
     return f"{ahead} is better than {behind}: {figures}."
 
 
+def digest(pairs: Sequence[Pair], most: int, alpha: float) -> Iterator[str]:
+    """Yield what was found, a sentence each: differences by their p-values, then all else.
+
+    Beyond `most` sentences, pairs without a difference are counted instead of named, and so are further differences.
+    """
+    found = sorted((pair for pair in pairs if pair.differ), key=lambda pair: (pair.p_holm, pair.p, -abs(pair.effect)))
+    others = [pair for pair in pairs if not pair.differ]
+    yield from (pair.verdict for pair in found[:most])
+    if len(pairs) <= most:
+        yield from (pair.verdict for pair in sorted(others, key=lambda pair: pair.p))
+        return
+    if more := len(found[most:]):
+        yield f"{more} more {'pairs differ' if more > 1 else 'pair differs'}."
+    for finding in dict.fromkeys(pair.finding for pair in others):
+        alike = [pair for pair in others if pair.finding == finding]
+        if len(alike) == 1:
+            yield alike[0].verdict
+        elif finding == "none":
+            least = p_value(min(pair.p_holm for pair in alike), alpha)
+            yield f"No difference shown in {len(alike)} of {len(pairs)} pairs; the least of their p-values: {least}."
+        else:
+            yield f"{alike[0].verdict} The same of {len(alike)} pairs in all."
+
+
 def _agree(pair: Pair, metric: Metric) -> bool:
     """Tell whether the mean difference reads like the typical one: it has its sign, and lies within the interval."""
     mean, typical, low, high = (
@@ -146,7 +170,7 @@ def _too_few(pair: Pair, family: int, alpha: float) -> str:
     few = f"n = {pair.n} is too small"
     if pair.differing < pair.n:
         few = f"only {pair.differing} of {pair.n} cases differ, too few"
-    corrected = f" after correction for {family} pairs" if family > 1 else ""
+    corrected = f" after correction for {family} tests" if family > 1 else ""
     needed = statistics.pairs_needed(family, alpha)
     return f"{pair.a} and {pair.b}: {few}, no data could reach {_threshold(alpha)}{corrected}; it takes {needed}."
 
@@ -233,7 +257,8 @@ def method(comparison: Comparison) -> list[str]:
         "Cases are the unit: folds are pooled by case, repeats averaged by case.",
         "p: two-sided Wilcoxon signed-rank test, cases without a difference left out; exact up to "
         f"{statistics.EXACT_UP_TO} others, beyond by the normal approximation.",
-        f"Corrected by Holm for {family} of one structure and metric, not across structures or metrics.",
+        f"Primary metric: {BY_KEY[comparison.primary].label}. Corrected by Holm for {family}, on all structures.",
+        f"Exploratory: all other metrics. Corrected by Holm for {family} of one structure and metric, not across them.",
         "Differences: Hodges and Lehmann's estimate, the median of the means of all pairs of cases' differences. Its "
         "interval is that of the test, at the level which the correction leaves to it: it leaves out 0 where, and only "
         "where, the corrected p is significant.",

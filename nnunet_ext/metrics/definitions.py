@@ -133,6 +133,7 @@ METRICS = (
 )  # fmt: skip
 BY_KEY = {m.key: m for m in METRICS}
 DEFAULT_METRICS = ("dice", "iou", "hd95", "assd", "nsd", "lesion_f1")  # what models are compared by
+PRIMARY = "dice"  # what findings are about, unless another is named
 COUNTS = ("tp", "fp", "fn", "tn")  # of voxels, which every row has before the metrics
 TOLERANCE = 2.0  # of NSD by default, in mm or pixels
 

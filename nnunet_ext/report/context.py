@@ -12,11 +12,11 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from nnunet_ext.common.text import some
-from nnunet_ext.comparison.wording import FEW, PROMPTS
-from nnunet_ext.report.data import PRIMARY, ReportData
+from nnunet_ext.comparison.wording import FEW, PROMPTS, digest
+from nnunet_ext.report.data import ReportData
 from nnunet_ext.version import __version__
 
-SHORT = 6  # verdicts at the head; five models have ten pairs
+SHORT = 6  # differences that are named at the head
 
 
 def facts(data: ReportData) -> list[tuple[str, str]]:
@@ -86,18 +86,16 @@ def _uncompared(data: ReportData) -> Iterator[str]:
 
 
 def headlines(data: ReportData) -> list[dict[str, Any]]:
-    """Return what the comparison comes to, by structure: the order and the verdicts by the primary metric."""
+    """Return what the comparison comes to, by structure: the findings by the primary metric, and the order."""
     found = []
     for structure in data.structures:
-        if result := data.result(structure, PRIMARY):
-            verdicts = [pair.verdict for pair in result.pairs]
+        if data.comparison and (result := data.result(structure, data.primary)):
             found.append(
                 {
                     "structure": structure,
                     "metric": result.metric.label,
                     "orders": [ranking.verdict for ranking in result.rankings],
-                    "verdicts": verdicts[:SHORT],
-                    "more": len(verdicts[SHORT:]),
+                    "verdicts": list(digest(result.pairs, SHORT, data.comparison.alpha)),
                 }
             )
     return found

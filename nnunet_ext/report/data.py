@@ -18,10 +18,8 @@ from nnunet_ext.comparison import Comparison, ModelRuns, ModelSummary, Result
 from nnunet_ext.comparison.comparer import mean_over_repeats, summarise
 from nnunet_ext.comparison.model_runs import all_structures, measuring_run
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.metrics.definitions import METRICS, Metric, Units
+from nnunet_ext.metrics.definitions import METRICS, PRIMARY, Metric, Units
 from nnunet_ext.metrics.published import Published
-
-PRIMARY = "dice"  # the metric that the head of the page, histograms of differences and the choice of cases go by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +113,11 @@ class ReportData:
     def prompts(self) -> dict[str, str]:
         """Model -> where its prompts come from."""
         return {model.name: model.prompts for model in self.models}
+
+    @property
+    def primary(self) -> str:
+        """The metric that the head of the page, histograms of differences and the choice of cases go by."""
+        return self.comparison.primary if self.comparison else PRIMARY
 
     def label(self, metric: Metric) -> str:
         """Return a metric's name with its unit."""

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from nnunet_ext.comparison.wording import interval, number
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.report import svg
-from nnunet_ext.report.data import PRIMARY, ReportData
+from nnunet_ext.report.data import ReportData
 
 PAIRED = ("dice", "hd95")
 MOST_PAIRS = 6  # histograms of differences; five models have ten pairs
@@ -155,7 +155,7 @@ def _lines(data: ReportData, structure: str, metric: Metric) -> Markup:
 
 def _histograms(data: ReportData, structure: str) -> Iterator[Markup]:
     """Draw the differences in the primary metric, of the pairs that were compared or else of all."""
-    metric, result = BY_KEY[PRIMARY], data.result(structure, PRIMARY)
+    metric, result = BY_KEY[data.primary], data.result(structure, data.primary)
     pairs = [(pair.a, pair.b) for pair in result.pairs] if result else list(combinations(data.names, 2))
     values = data.values(structure, metric.key)
     for a, b in pairs[:MOST_PAIRS]:
@@ -179,12 +179,13 @@ def _histogram(
             y=y(count),
             width=x(right) - x(left) - 1.4,
             height=128 - y(count),
-            class_=svg.colour(data.names.index(names[int(left + right < 0)])),
+            class_=svg.colour(data.names.index(names[int((left + right) * metric.better < 0)])),
         )
         for left, right, count in zip(edges[:-1], edges[1:], counts.astype(float), strict=True)
         if count
     ]
     a, b = (data.letter(name) for name in names)
+    left, right = (b, a) if metric.better > 0 else (a, b)
     said = f"mean {number(mean, metric, sign=True)}, n {difference.size}{f', {equal} equal' if equal else ''}"
     return svg.figure(
         [
@@ -194,8 +195,8 @@ def _histogram(
             svg.tag("g", bars, class_="bars"),
             svg.tag("path", d=f"M{svg.short(x(0.0))} 30V128", class_="zero"),
             svg.tag("path", d=f"M{svg.short(x(mean))} 128l5 -9h-10z", class_="mean"),
-            svg.text(f"← {b} better", 0, 168, "t label"),
-            svg.text(f"{a} better →", svg.WIDTH, 168, "t label", "end"),
+            svg.text(f"← {left} better", 0, 168, "t label"),
+            svg.text(f"{right} better →", svg.WIDTH, 168, "t label", "end"),
         ],
         176,
         f"Histogram of {names[0]} minus {names[1]}, {metric.label} of {structure}: {said}",

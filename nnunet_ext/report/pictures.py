@@ -22,7 +22,7 @@ from nnunet_ext.comparison.wording import number
 from nnunet_ext.evaluation.source import image_folders
 from nnunet_ext.metrics.definitions import BY_KEY
 from nnunet_ext.report import svg
-from nnunet_ext.report.data import PRIMARY, ReportData
+from nnunet_ext.report.data import ReportData
 
 SOFT_TISSUE = (-160.0, 240.0)  # HU
 AIR = -300.0  # HU; no other modality has values below
@@ -90,7 +90,8 @@ def qualitative(data: ReportData, track: Track) -> Gallery | None:
 def chosen_cases(data: ReportData, structure: str) -> list[tuple[str, str]]:
     """Return case and reason, by the mean primary metric of all models in cases with the structure; ties go by name."""
     has = data.has_structure(structure)
-    mean = data.values(structure, PRIMARY)[has.to_numpy()].dropna().mean(axis=1).sort_values(kind="stable")
+    mean = data.values(structure, data.primary)[has.to_numpy()].dropna().mean(axis=1)
+    mean = mean.sort_values(kind="stable", ascending=BY_KEY[data.primary].better > 0)
     wanted = [("best case", -1), ("median case", (len(mean) - 1) // 2), ("worst case", 0)] if len(mean) else []
     found: dict[str, str] = {}
     for why, place in wanted:

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from nnunet_ext.comparison.comparer import best
-from nnunet_ext.comparison.export import pair_rows, summary_cells, to_csv, to_latex
-from nnunet_ext.comparison.results import Pair, Result
-from nnunet_ext.comparison.wording import method, shift_interval
+from nnunet_ext.comparison.export import MOST, pair_rows, summary_cells, to_csv, to_latex
+from nnunet_ext.comparison.results import Comparison, Pair, Result
+from nnunet_ext.comparison.wording import digest, method, shift_interval
 from nnunet_ext.evaluation.intervals import coverage
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.metrics.published import Published
@@ -62,7 +62,15 @@ def significance(data: ReportData) -> dict[str, Any] | None:
     return {
         "method": method(comparison),
         "alpha": comparison.alpha,
-        "structures": {s: [(result, _matrix(data, result)) for result in own] for s, own in structures.items()},
+        "structures": {s: [_significance(data, comparison, r) for r in own] for s, own in structures.items()},
+    }
+
+
+def _significance(data: ReportData, comparison: Comparison, result: Result) -> dict[str, Any]:
+    return {
+        "result": result,
+        "matrix": _matrix(data, result),
+        "verdicts": list(digest(result.pairs, MOST, comparison.alpha)),
     }
 
 

@@ -30,16 +30,14 @@ def run(args: argparse.Namespace) -> int:
             continue
         print(heading)
         for e in registry.entries(kind):
-            facts = [e.summary]
-            if e.paper_row:
-                facts.append(f"paper row {e.paper_row}")
-            if e.parameters:
-                facts.append(f"{e.parameters:,} parameters")
-            if e.configuration:
-                facts.append(e.configuration)
-            if e.plans:
-                facts.append(f"-p {e.plans}")
-            print(f"  {e.name:<{width}}  {'; '.join(facts)}")
+            facts = (
+                e.summary,
+                f"paper row {e.paper_row}" if e.paper_row else "",
+                f"{e.parameters:,} parameters" if e.parameters else "",
+                e.configuration,
+                f"-p {e.plans}" if e.plans else "",
+            )
+            print(f"  {e.name:<{width}}  {'; '.join(filter(None, facts))}")
         print()
     return 0
 

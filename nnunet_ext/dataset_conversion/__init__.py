@@ -29,6 +29,15 @@ def convert(reader: Reader, source: str | PathLike[str], **settings: Any) -> Out
 def convert_lits(source: str | PathLike[str], *, target: str = LitsReader.target, **settings: Any) -> Outcome:
     """Convert LiTS or MSD's Task03_Liver, as it was downloaded, into ``$nnUNet_raw``.
 
+    >>> import os, tempfile
+    >>> from unittest import mock
+    >>> from nnunet_ext.phantom.lits import write_lits
+    >>> with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, nnUNet_raw=folder, clear=True):
+    ...     _ = write_lits(out=Path(folder, "LiTS"), cases=3, size=64, slices=8)
+    ...     outcome = convert_lits(Path(folder, "LiTS"), target="regions")
+    >>> outcome.folder.name, len(outcome.layout.files)
+    ('Dataset029_LiTS', 6)
+
     Args:
         source: folder of the download; files may lie in any sub-folders.
         target: "tumour", "liver-tumour" (both labels) or "regions" (overlapping).
@@ -50,6 +59,15 @@ def convert_busi(
     **settings: Any,
 ) -> Outcome:
     """Convert BUSI, as published or flattened, into ``$nnUNet_raw``.
+
+    >>> import os, tempfile
+    >>> from unittest import mock
+    >>> from nnunet_ext.phantom.busi import write_busi
+    >>> with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, nnUNet_raw=folder, clear=True):
+    ...     _ = write_busi(out=Path(folder, "BUSI"), benign=12, malignant=8, normal=1, size=96)
+    ...     outcome = convert_busi(Path(folder, "BUSI"), split="cv5")
+    >>> outcome.folder.name, len(outcome.layout.files)
+    ('Dataset030_BUSI', 40)
 
     Args:
         source: folder of the download.

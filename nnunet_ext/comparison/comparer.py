@@ -65,7 +65,7 @@ def compare(
     >>> ours, theirs = [0.91, 0.92, 0.93, 0.94, 0.95, 0.96], [0.81, 0.83, 0.82, 0.86, 0.85, 0.87]
     >>> comparison = compare({"ours": [evaluation(ours)], "theirs": [evaluation(theirs)]}, metrics=["dice"])
     >>> print(comparison.results["lesion", "dice"].pairs[0].verdict)
-    ours is better than theirs: +0.095 Dice [0.087, 0.103], p = .031.
+    ours is better than theirs: +0.095 Dice [0.080, 0.110], p = .031.
     """
     pooled = [ModelRuns(name=name, runs=runs) for name, runs in models.items()]
     there = all_structures(pooled)

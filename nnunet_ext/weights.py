@@ -1,6 +1,6 @@
 """Pretrained weights: where SAM's checkpoints are, whether they are the right ones, and how to get and read them.
 
-The ultrasound trainers start from them. torch is imported where tensors are read, requests for a download.
+The ultrasound trainers start from them. torch is imported only where tensors are read, and pooch only for a download.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nnunet_ext.common.environment import SAM_CHECKPOINT
 from nnunet_ext.common.errors import InputError
@@ -21,7 +21,6 @@ from nnunet_ext.common.files import PARTIAL, sha256, sync_file, sync_folder
 from nnunet_ext.common.text import some
 
 if TYPE_CHECKING:
-    import requests
     import torch
 
 RANDOM = "random"  # as the value of the variable: go without
@@ -110,7 +109,7 @@ def download(
 ) -> None:
     """Fetch a checkpoint to `path`, which is replaced once the file is complete and verified.
 
-    Meanwhile it grows under a hidden name, which the next download overwrites if this one is killed.
+    Meanwhile the file grows in a hidden folder of its own, which the next download removes if this one is killed.
 
     Args:
         checkpoint: what to fetch.
@@ -124,17 +123,18 @@ def download(
     from filelock import FileLock, Timeout
 
     lock = FileLock(f"{path}.lock", timeout=0)
-    growing = path.with_name(f".{path.name}{PARTIAL}")
+    folder = path.with_name(f".{path.name}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with lock:
+            shutil.rmtree(folder, ignore_errors=True)
             try:
-                _fetch(checkpoint, growing, url or checkpoint.url, track)
-                sync_file(growing)
-                growing.replace(path)
+                fetched = _fetch(checkpoint, folder, url or checkpoint.url, track)
+                sync_file(fetched)
+                fetched.replace(path)
                 sync_folder(path.parent)
             finally:
-                growing.unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
                 Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout as e:
         raise InputError(f"{path}: another process is downloading it.", hint="Wait for it to end.") from e
@@ -144,42 +144,62 @@ def download(
         ) from e
 
 
-def _fetch(checkpoint: Checkpoint, file: Path, url: str, track: Callable[[int], object]) -> None:
-    """Download a checkpoint to `file` and verify it, again where a network's fault may pass."""
-    import requests
+def _fetch(checkpoint: Checkpoint, folder: Path, url: str, track: Callable[[int], object]) -> Path:
+    """Have pooch download and verify a checkpoint in `folder`, again where a network's fault may pass."""
+    import pooch
 
-    free = shutil.disk_usage(file.parent).free
+    pooch.get_logger().setLevel("WARNING")
+    free = shutil.disk_usage(folder.parent).free
     if free < checkpoint.size:
-        raise InputError(f"{file.parent} has {free / 1e6:,.0f} MB free; {checkpoint.size / 1e6:,.0f} are needed.")
+        raise InputError(f"{folder.parent} has {free / 1e6:,.0f} MB free; {checkpoint.size / 1e6:,.0f} are needed.")
+
+    def downloader(address: str, file: str, _pooch: object) -> None:
+        watch = _Watch(Path(file), address, checkpoint.size, track)
+        headers = {"Accept-Encoding": "identity"}
+        get = pooch.HTTPDownloader(progressbar=watch, chunk_size=BLOCK, timeout=TIMEOUT, headers=headers)
+        get(address, file, None)
+
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            headers = {"Accept-Encoding": "identity"}
-            with requests.get(url, stream=True, timeout=TIMEOUT, headers=headers) as answer, file.open("wb") as stream:
-                answer.raise_for_status()
-                _copy(answer, stream, checkpoint.size, track)
-            break
-        except requests.RequestException as e:
+            return Path(pooch.retrieve(url, checkpoint.sha256, checkpoint.file, folder, downloader=downloader))
+        except InputError:
+            raise
+        except OSError as e:  # all that the network raises, and the file system
+            if not hasattr(e, "response"):  # as the errors of requests, which pooch downloads with, have
+                raise
             may_pass = not isinstance(e, ValueError) and (e.response is None or e.response.status_code in BUSY)
             if not may_pass or attempt == ATTEMPTS:
                 after = f" (after {ATTEMPTS} attempts)" if may_pass else ""
                 raise InputError(f"{url}: {_reason(e)}{after}.", hint="Check the address and the network.") from e
+        except ValueError as e:
+            raise InputError(
+                f"{url}: {e}",
+                hint="A mirror or a proxy sent something else than was published: try another one.",
+            ) from e
         time.sleep(PAUSE * 2 ** (attempt - 1))
-    if (found := sha256(file)) != checkpoint.sha256:
-        raise InputError(
-            f"{url}: SHA-256: expected {checkpoint.sha256} but got {found}.",
-            hint="A mirror or a proxy sent something else than was published: try another one.",
-        )
+    raise AssertionError("unreachable")
 
 
-def _copy(answer: requests.Response, stream: BinaryIO, size: int, track: Callable[[int], object]) -> None:
-    """Write what a server sends; InputError as soon as that cannot be a file of so many bytes."""
-    offered, done = int(answer.headers.get("Content-Length", 0)), 0
-    for block in answer.iter_content(BLOCK):
-        done += stream.write(block)
-        if offered not in (0, size) or done > size:
-            number = f"{offered:,}" if offered else f"more than {size:,}"
-            raise InputError(f"{answer.url} offers {number} bytes, not {size:,}.", hint="Check the address.")
-        track(done)
+class _Watch:
+    """Takes the place of pooch's progress bar and stops a download as soon as it cannot be the file."""
+
+    def __init__(self, file: Path, url: str, size: int, track: Callable[[int], object]) -> None:
+        self.file, self.url, self.size, self.track = file, url, size, track
+        self.total = 0  # pooch sets it to what the server says, or to 0
+
+    def update(self, _count: int) -> None:
+        """Look how much is there: pooch counts whole blocks, also where a server sends smaller ones."""
+        done = self.file.stat().st_size
+        if self.total not in (0, self.size) or done > self.size:
+            offered = f"{self.total:,}" if self.total else f"more than {self.size:,}"
+            raise InputError(f"{self.url} offers {offered} bytes, not {self.size:,}.", hint="Check the address.")
+        self.track(done)
+
+    def reset(self) -> None:
+        """Do nothing: there is no count."""
+
+    def close(self) -> None:
+        """Do nothing: whoever is tracking has a bar to close."""
 
 
 def _reason(error: Exception) -> str:

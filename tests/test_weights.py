@@ -222,8 +222,9 @@ def test_two_downloads_at_once(server: Server, checkpoint: weights.Checkpoint, p
 
 
 def test_what_a_killed_download_left_is_removed(checkpoint: weights.Checkpoint, path: Path) -> None:
-    path.parent.mkdir()
-    (path.parent / ".sam.pth.partial").write_bytes(CONTENT[:1000])
+    left = path.parent / ".sam.pth.partial"
+    left.mkdir(parents=True)
+    (left / "tmp123").write_bytes(CONTENT[:1000])
     download(checkpoint, path)
     assert_downloaded(path)
 

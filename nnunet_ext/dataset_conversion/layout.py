@@ -123,18 +123,20 @@ def _check_all(
 def _dataset_json(
     reader: Reader, format_: Format, settings: Settings, ending: str, training_cases: int
 ) -> dict[str, Any]:
-    order = reader.regions_class_order()
+    labels = reader.labels()
+    regions = any(isinstance(value, list) for value in labels.values())
+    order = [value[0] if isinstance(value, list) else value for value in labels.values() if value]
     return {
         "name": settings.name,
         "description": reader.description,
         "reference": reader.reference,
         "licence": reader.licence,
         "channel_names": {"0": reader.channel},
-        "labels": reader.labels(),
+        "labels": labels,
         "numTraining": training_cases,
         "file_ending": ending,
         "overwrite_image_reader_writer": format_.image_io,
-        **({"regions_class_order": list(order)} if order else {}),
+        **({"regions_class_order": order} if regions else {}),
     }
 
 

@@ -63,9 +63,6 @@ class LitsReader(Reader):
             "--file-ending", choices=(".nii", ".nii.gz"), help="of all files; default: that of most image bytes"
         )
 
-    def options(self) -> dict[str, Any]:
-        return {"converter": "lits", "target": self.target}
-
     def format(self, settings: Settings) -> Volumes:
         from nnunet_ext.dataset_conversion.nifti import Volumes
 
@@ -73,9 +70,6 @@ class LitsReader(Reader):
 
     def labels(self) -> dict[str, Any]:
         return _LABELS[self.target]
-
-    def regions_class_order(self) -> tuple[int, ...]:
-        return (1, 2) if self.target == "regions" else ()
 
     def values(self, case: Case) -> Mapping[int, int]:
         return {0: 0, 1: 0, 2: 1} if self.target == "tumour" else {0: 0, 1: 1, 2: 2}

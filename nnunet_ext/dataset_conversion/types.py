@@ -263,9 +263,9 @@ class Reader(ABC):
         """A key of `duplicates.POLICIES`; empty: near-duplicates are not looked for."""
         return ""
 
-    @abstractmethod
     def options(self) -> dict[str, Any]:
         """Return the choices beyond `Settings` that change what is written."""
+        return {"converter": self.command, **vars(self)}
 
     @abstractmethod
     def format(self, settings: Settings) -> Format:
@@ -277,11 +277,7 @@ class Reader(ABC):
 
     @abstractmethod
     def labels(self) -> dict[str, Any]:
-        """Return nnU-Net's labels, names to values."""
-
-    def regions_class_order(self) -> tuple[int, ...]:
-        """Return nnU-Net's order of values where labels are regions that overlap."""
-        return ()
+        """Return nnU-Net's labels, names to values; a region is a list that begins with the value of its own."""
 
     @abstractmethod
     def values(self, case: Case) -> Mapping[int, int]:

@@ -18,7 +18,7 @@ TWINS = ["benign_0001", "benign_0009", "malignant_0009"]  # in `twins`
 
 def ultrasound(number: int = 0, size: tuple[int, int] = SIZE) -> Image.Image:
     """Coarse noise that gets darker with depth, another one for every number."""
-    noise = np.random.RandomState(number).randint(40, 200, (8, 8)) * np.linspace(1, 0.4, 8)[:, None]
+    noise = np.random.RandomState(number).randint(40, 200, (16, 16)) * np.linspace(1, 0.4, 16)[:, None]
     return Image.fromarray(noise.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
 
 

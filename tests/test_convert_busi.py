@@ -240,7 +240,7 @@ def test_near_duplicates_stay_together(nnunet_folders: Path, split: str, seed: i
     (group,) = record["near_duplicates"]["groups"]
     assert group["cases"] == TWINS
     assert group["label_conflict"] is True
-    assert 0.83 <= group["similarity"] < 1
+    assert 0.9 <= group["similarity"] < 1
     assert "1 groups of 3 images" in " ".join(outcome.layout.summary)
     assert any("label conflict: benign_0001, benign_0009, malignant_0009" in note for note in outcome.layout.notes)
     split_ = record["split"]

@@ -1,17 +1,20 @@
-"""Near-duplicates are found through size, crop, brightness and burnt-in text, and unlike images are not."""
+"""Near-duplicates are found through size, crop, zoom, brightness and burnt-in text, and unlike images are not."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from busi_source import ultrasound
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
-from nnunet_ext.dataset_conversion import duplicates
-from nnunet_ext.dataset_conversion.duplicates import Duplicates, find_duplicates, similar, thumbnail
+from nnunet_ext.dataset_conversion import same_frame
+from nnunet_ext.dataset_conversion.duplicates import Duplicates, connected, find_duplicates
+from nnunet_ext.dataset_conversion.same_frame import SIDE, Pair, pairs, thumbnail
 from nnunet_ext.dataset_conversion.types import Case
+from nnunet_ext.phantom.busi import render
 
 BUSI = "busi/Dataset_BUSI_with_GT"
 # looked at by eye, all pairs near the threshold among them
@@ -32,10 +35,17 @@ REAL_GROUPS = [
     {"benign (433)", "malignant (145)"},
     {"malignant (116)", "malignant (18)"},
     {"malignant (4)", "malignant (5)", "malignant (9)"},
+    {"malignant (65)", "malignant (66)"},  # the middle of the frame, 1.4 times as wide
     {"normal (45)", "normal (62)"},
     {"normal (51)", "normal (54)"},
     {"normal (55)", "normal (68)"},
 ]
+
+
+@cache
+def phantom(number: int) -> Image.Image:
+    """A breast under the probe, another one for every number."""
+    return Image.fromarray(render(seed=0, kind="benign", number=number, size=300).rgb).convert("L")
 
 
 def with_text(image: Image.Image) -> Image.Image:
@@ -52,6 +62,13 @@ def cropped(image: Image.Image) -> Image.Image:
     return image.crop((width // 50, height // 50, width - width // 50, height - height // 50))
 
 
+def zoomed(image: Image.Image, zoom: float, left: float, top: float) -> Image.Image:
+    """1/zoom of both sides, at the size of the whole; `left` and `top` are shares of what is cut off."""
+    width, height = image.size
+    x, y = left * width * (1 - 1 / zoom), top * height * (1 - 1 / zoom)
+    return image.resize(image.size, Image.Resampling.BICUBIC, (x, y, x + width / zoom, y + height / zoom))
+
+
 VARIANTS = {
     "text": with_text,
     "half the size": lambda image: image.resize((image.width // 2, image.height // 2)),
@@ -59,12 +76,16 @@ VARIANTS = {
     "brighter": lambda image: image.point([round(255 * (i / 255) ** 0.8) for i in range(256)]),
     "cropped": cropped,
     "text and cropped": lambda image: cropped(with_text(image)),
+    "4 % from two sides": lambda image: image.crop((0, 0, image.width * 24 // 25, image.height * 24 // 25)),
+    "1.2 times": lambda image: with_text(zoomed(image, 1.2, 0.3, 0.9)),
+    "1.4 times": lambda image: zoomed(image, 1.4, 0.6, 0.4),
+    "1.4 times as wide": lambda image: image.resize((600, 400), box=(30, 0, 30 + image.width / 1.4, image.height)),
 }
 
 
-def find(thumbnails: list[np.ndarray]) -> list[tuple[int, ...]]:
-    """The indices of each group."""
-    return [members for members, _ in similar(np.array(thumbnails))]
+def find(images: list[Image.Image]) -> list[tuple[int, int]]:
+    """The numbers of every two that show the same."""
+    return [(pair.one, pair.other) for pair in pairs([thumbnail(image) for image in images])]
 
 
 @pytest.fixture(scope="module")
@@ -75,66 +96,78 @@ def real(shared_data: Path) -> dict[str, Image.Image]:
 
 def test_real_groups_are_those_seen_by_eye(real: dict[str, Image.Image]) -> None:
     names = list(real)
-    found = [{names[i] for i in group} for group in find([thumbnail(image) for image in real.values()])]
-    assert sorted(map(sorted, found)) == sorted(map(sorted, REAL_GROUPS))
+    found = pairs([thumbnail(image) for image in real.values()])
+    groups = [{names[i] for i in group} for group, _ in connected(found, len(names))]
+    assert sorted(map(sorted, groups)) == sorted(map(sorted, REAL_GROUPS))
+    assert min(pair.similarity for pair in found) > 0.7
 
 
 def test_real_images_are_unlike_mirror_images(real: dict[str, Image.Image]) -> None:
-    thumbnails = [thumbnail(image) for image in real.values()]
-    mirrored = [t[:, ::-1] for t in thumbnails]
-    for group in find(thumbnails + mirrored):
-        sides = {index < len(thumbnails) for index in group}
-        assert len(sides) == 1
+    images = list(real.values())
+    for one, other in find(images + [ImageOps.mirror(image) for image in images]):
+        assert (one < len(images)) is (other < len(images))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_real_images_are_found_again(real: dict[str, Image.Image], variant: str) -> None:
-    pairs = [t for image in list(real.values())[::10] for t in (thumbnail(image), thumbnail(VARIANTS[variant](image)))]
-    assert find(pairs) == [(i, i + 1) for i in range(0, len(pairs), 2)]
+    images = [made for image in list(real.values())[::10] for made in (image, VARIANTS[variant](image))]
+    assert find(images) == [(i, i + 1) for i in range(0, len(images), 2)]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_drawn_images_are_found_again(variant: str) -> None:
-    image = ultrasound(1, (300, 240))
-    others = [ultrasound(n, (300, 240)) for n in range(2, 20)]
-    ((members, similarity),) = similar(np.array([thumbnail(i) for i in (image, *others, VARIANTS[variant](image))]))
-    assert members == (0, 19)
-    assert duplicates.THRESHOLD < similarity < 1
+    images = [phantom(n) for n in range(1, 10)]
+    assert find([*images, VARIANTS[variant](images[3])]) == [(3, 9)]
 
 
-def test_groups_are_connected_components_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """a is like b and b like c, though a is not like c; whatever the length of the blocks."""
-    rng = np.random.RandomState(0)
-    a, c = (rng.randn(16, 16).astype(np.float32) for _ in range(2))
-    others = list(rng.randn(7, 16, 16).astype(np.float32))
-    chain = [*others[:3], a, *others[3:5], 0.88 * a + 0.47 * c, *others[5:], 0.56 * a + 0.83 * c]  # 28 degrees apart
-    assert find([a, c]) == find([a, chain[-1]]) == []
-    ((members, similarity),) = similar(np.stack(chain))
-    assert members == (3, 6, 9)
-    features = duplicates._features(np.stack(chain))
-    assert similarity == pytest.approx(min(features[3] @ features[6], features[6] @ features[9]))
-    for rows in (1, 2, 3, 4, 7):
-        monkeypatch.setattr(duplicates, "_ROWS", rows)
-        assert find(chain) == [(3, 6, 9)]
+def test_burnt_in_text_alone_is_no_likeness() -> None:
+    assert find([with_text(phantom(n)) for n in range(1, 12)]) == []
+
+
+def test_the_same_pixels_are_alike_by_1() -> None:
+    ((pair),) = pairs([thumbnail(phantom(1)), thumbnail(phantom(2)), thumbnail(phantom(1))])
+    assert (pair.one, pair.other, round(pair.similarity, 3)) == (0, 2, 1)
+
+
+def test_order_and_number_do_not_matter() -> None:
+    images = [phantom(1), phantom(2), VARIANTS["1.2 times"](phantom(1)), phantom(3)]
+    ((pair),) = pairs([thumbnail(image) for image in images])
+    ((turned),) = pairs([thumbnail(image) for image in images[::-1]])
+    assert (pair.one, pair.other, turned.one, turned.other) == (0, 2, 1, 3)
+    assert pair.similarity == pytest.approx(turned.similarity, abs=1e-6)
+    assert pairs([thumbnail(image) for image in images]) == [pair]
+
+
+def test_groups_are_connected_components() -> None:
+    """0 is like 3 and 3 like 5, though 0 is not like 5."""
+    found = [
+        Pair(one=0, other=3, similarity=0.9),
+        Pair(one=1, other=2, similarity=0.8),
+        Pair(one=3, other=5, similarity=0.7),
+    ]
+    assert connected(found, 6) == [((0, 3, 5), 0.7), ((1, 2), 0.8)]
+    assert connected([], 6) == []
 
 
 def test_even_images_and_none() -> None:
     assert find([]) == []
-    assert find([np.full((16, 16), value, np.float32) for value in (0, 7, 7)]) == []
-    assert find([thumbnail(ultrasound(1))]) == []
+    assert find([Image.new("L", (64, 48), value) for value in (0, 7, 7)]) == []
+    assert find([phantom(1)]) == []
 
 
-def test_similarity_against_its_definition() -> None:
-    """Pearson's correlation of thumbnails whose row and column means count a quarter."""
-    one, other = (np.asarray(thumbnail(ultrasound(n)), float) for n in (1, 2))
+def test_features_against_their_definition() -> None:
+    """Pearson's correlation of means over cells, of which those of rows and columns count a quarter."""
+    one, other = (np.asarray(thumbnail(phantom(n)), np.float32) for n in (1, 2))
 
-    def parts(t: np.ndarray) -> np.ndarray:
-        t = t - t.mean()
-        trend = t.mean(0, keepdims=True) + t.mean(1, keepdims=True)
-        return (t - trend + duplicates._MEANS_WEIGHT * trend).ravel()
+    def cells(image: np.ndarray) -> np.ndarray:
+        means = image[13:113, 13:113].reshape(10, 10, 10, 10).mean(axis=(1, 3)).astype(float)
+        means -= means.mean()
+        trend = means.mean(0, keepdims=True) + means.mean(1, keepdims=True)
+        return (means - trend + same_frame._MEANS_WEIGHT * trend).ravel()
 
-    features = duplicates._features(np.stack([one, other]).astype(np.float32))
-    assert features[0] @ features[1] == pytest.approx(np.corrcoef(parts(one), parts(other))[0, 1], abs=1e-5)
+    averages = same_frame._averages([(13 / SIDE, 100 / SIDE)], 10)
+    ours, others = same_frame._features([one, other], averages)
+    assert ours @ others == pytest.approx(np.corrcoef(cells(one), cells(other))[0, 1], abs=1e-5)
 
 
 class Shot:

@@ -1,10 +1,4 @@
-"""Images that show the same frame, or all but the same, so that no split puts them on two sides.
-
-Thumbnails of 16 x 16 pixels are correlated. Every B-mode image is bright above and dark below, so that plain thumbnails
-of unrelated images correlate by up to 0.93; the means of rows and columns therefore count a quarter.
-
-docs/busi.md says what the threshold was measured on, and what is found and missed.
-"""
+"""Groups of images that show the same frame, or all but the same, so that no split puts them on two sides."""
 
 from __future__ import annotations
 
@@ -14,20 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from nnunet_ext.common.processes import Track, untracked
+from nnunet_ext.dataset_conversion.same_frame import SAME, Pair, pairs
 from nnunet_ext.dataset_conversion.splits import Split
 from nnunet_ext.dataset_conversion.types import Checked
 
-SIDE = 16
-THRESHOLD = 0.83
 POLICIES = {
     "group": "each group on one side of every split",
     "drop": "one image of each group kept",
     "ignore": "left to chance",
 }
-_MEANS_WEIGHT = 0.25
-_ROWS = 512  # of the correlation matrix at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +66,8 @@ class Duplicates:
             for group in self.groups
         ]
         return {
-            "method": f"correlation of {SIDE} x {SIDE} thumbnails",
-            "threshold": THRESHOLD,
+            "method": "correlation of local contrast, where both images show the same once they are aligned",
+            "threshold": SAME,
             "policy": POLICIES[self.policy],
             "groups": groups,
         }
@@ -102,10 +93,11 @@ class Duplicates:
             )
 
 
-def find_duplicates(pictures: Sequence[Checked], policy: str) -> Duplicates:
+def find_duplicates(pictures: Sequence[Checked], policy: str, track: Track = untracked) -> Duplicates:
     """Return the groups among some images. The one of most pixels stays, of equal ones the first by id."""
     groups = []
-    for members, similarity in similar(np.array([picture.thumbnail for picture in pictures])):
+    thumbnails = [picture.thumbnail for picture in pictures if picture.thumbnail is not None]
+    for members, similarity in connected(pairs(thumbnails, track), len(pictures)):
         together = sorted((pictures[i] for i in members), key=lambda picture: picture.case.id)
         groups.append(
             Group(
@@ -118,42 +110,17 @@ def find_duplicates(pictures: Sequence[Checked], policy: str) -> Duplicates:
     return Duplicates(policy=policy, groups=tuple(groups))
 
 
-def thumbnail(image: Image.Image) -> np.ndarray:
-    """Return (16, 16) float32 area means of a one-channel image of any size and aspect."""
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
-
-
-def similar(thumbnails: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
-    """Return groups of two and more of (N, 16, 16) thumbnails: their indices, and the weakest similarity among them.
-
-    They are connected components of the pairs whose similarity reaches `THRESHOLD`. One matrix product, a stretch of
-    rows at a time: memory grows with the number of images only, and 10,000 of them take a second.
-    """
-    from scipy.sparse import coo_array  # here, because workers import this file for nothing but thumbnails
+def connected(found: Sequence[Pair], count: int) -> list[tuple[tuple[int, ...], float]]:
+    """Return the groups among `count` images that pairs link: their numbers, and the weakest similarity among them."""
+    from scipy.sparse import coo_array  # here, because most datasets do without
     from scipy.sparse.csgraph import connected_components
 
-    if not len(thumbnails):
+    if not found:
         return []
-    features = _features(thumbnails)
-    pairs, similarities = [], []
-    for start in range(0, len(features), _ROWS):
-        similarity = features[start : start + _ROWS] @ features[start:].T
-        rows, columns = np.nonzero(np.triu(similarity >= THRESHOLD, k=1))
-        pairs.append(np.stack([rows, columns]) + start)
-        similarities.append(similarity[rows, columns])
-    (rows, columns), weights = np.concatenate(pairs, axis=1), np.concatenate(similarities)
-    shape = (len(features), len(features))
-    _, component = connected_components(coo_array((np.ones(len(rows)), (rows, columns)), shape=shape), directed=False)
-    return [
-        (tuple(np.flatnonzero(component == found).tolist()), float(weights[component[rows] == found].min()))
-        for found in dict.fromkeys(component[rows].tolist())
-    ]
-
-
-def _features(thumbnails: np.ndarray) -> np.ndarray:
-    """Return (N, 256) rows whose scalar products are the similarities; an even image resembles nothing."""
-    centred = thumbnails - thumbnails.mean(axis=(1, 2), keepdims=True)
-    means = centred.mean(axis=1, keepdims=True) + centred.mean(axis=2, keepdims=True)
-    flat = (centred - (1 - _MEANS_WEIGHT) * means).reshape(len(thumbnails), -1)
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.divide(flat, length, out=np.zeros_like(flat), where=length > 1e-3)
+    ends = ([pair.one for pair in found], [pair.other for pair in found])
+    _, component = connected_components(coo_array((np.ones(len(found)), ends), shape=(count, count)), directed=False)
+    weakest: dict[int, float] = {}
+    for pair in found:
+        group = int(component[pair.one])
+        weakest[group] = min(pair.similarity, weakest.get(group, pair.similarity))
+    return [(tuple(np.flatnonzero(component == group).tolist()), weakest[group]) for group in weakest]

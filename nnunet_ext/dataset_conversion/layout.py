@@ -46,7 +46,7 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
         if found.cases or all(p.case for p in found.problems):  # else the reader has said it
             problems.append(Problem(message=f"{settings.source}: {fault}"))
         return Layout(documents={RECORD: {}}, problems=tuple(problems))
-    duplicates = find_duplicates(good, reader.duplicates) if reader.duplicates else Duplicates(policy="")
+    duplicates = find_duplicates(good, reader.duplicates, track) if reader.duplicates else Duplicates(policy="")
     dropped = duplicates.dropped()
     kept = [checked for checked in good if checked.case.id not in dropped]
     categories = {checked.case.id: checked.case.category for checked in kept if checked.case.masks}

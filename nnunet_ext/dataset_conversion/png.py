@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.drawn_mask import DrawnMask, draw
-from nnunet_ext.dataset_conversion.duplicates import thumbnail
+from nnunet_ext.dataset_conversion.same_frame import thumbnail
 from nnunet_ext.dataset_conversion.types import Case, Checked, Format, OutputFile
 
 MAX_PIXELS = 50_000_000  # fifty times the largest image of BUSI; a bomb claims far more than its bytes could hold

@@ -202,7 +202,7 @@ class Checked(ABC):
         repairs: what writing it puts right, a sentence with the file's name for each.
         ending: that of the dataset's files with which the image needs least rewriting.
         size: pixels or voxels along each axis.
-        thumbnail: what `duplicates.thumbnail` makes of the image, for those formats of which near-duplicates are found.
+        thumbnail: what `same_frame.thumbnail` makes of the image, for those formats of which near-duplicates are found.
     """
 
     case: Case

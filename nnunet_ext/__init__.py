@@ -14,30 +14,18 @@ import _nnunet_ext_hook  # noqa: F401  (importing it is what activates it)
 from nnunet_ext.version import __version__
 
 if TYPE_CHECKING:
-    from nnunet_ext.architectures.raunet import UNet, UNet3D
-    from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
-    from nnunet_ext.comparison.comparer import compare
-    from nnunet_ext.dataset_conversion import convert_busi, convert_lits
-    from nnunet_ext.evaluation.evaluator import evaluate
-    from nnunet_ext.inference.model_folder import load_model
-    from nnunet_ext.metrics.surface import surface_distances
-    from nnunet_ext.report.build import build_report
-
-__all__ = [
-    "SAM",
-    "SAMUS",
-    "SAMUSHF",
-    "UNet",
-    "UNet3D",
-    "__version__",
-    "build_report",
-    "compare",
-    "convert_busi",
-    "convert_lits",
-    "evaluate",
-    "load_model",
-    "surface_distances",
-]
+    from nnunet_ext.architectures.raunet import UNet as UNet
+    from nnunet_ext.architectures.raunet import UNet3D as UNet3D
+    from nnunet_ext.architectures.samus.models import SAM as SAM
+    from nnunet_ext.architectures.samus.models import SAMUS as SAMUS
+    from nnunet_ext.architectures.samus.models import SAMUSHF as SAMUSHF
+    from nnunet_ext.comparison.comparer import compare as compare
+    from nnunet_ext.dataset_conversion import convert_busi as convert_busi
+    from nnunet_ext.dataset_conversion import convert_lits as convert_lits
+    from nnunet_ext.evaluation.evaluator import evaluate as evaluate
+    from nnunet_ext.inference.model_folder import load_model as load_model
+    from nnunet_ext.metrics.surface import surface_distances as surface_distances
+    from nnunet_ext.report.build import build_report as build_report
 
 _ADDRESSES = {
     "SAM": "nnunet_ext.architectures.samus.models:SAM",
@@ -53,6 +41,7 @@ _ADDRESSES = {
     "load_model": "nnunet_ext.inference.model_folder:load_model",
     "surface_distances": "nnunet_ext.metrics.surface:surface_distances",
 }
+__all__ = ["__version__", *_ADDRESSES]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+import pydoc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from nnunet_ext import registry
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json
 from nnunet_ext.common.nnunet_files import DATASET, PLANS
@@ -19,6 +21,8 @@ from nnunet_ext.common.text import duration
 from nnunet_ext.common.training_log import TrainingLog, read_training_log
 from nnunet_ext.report import svg
 from nnunet_ext.report.data import Cost, ReportData
+
+PACKAGES = ("dynamic_network_architectures.", "torch.nn.")  # whose classes a plan may name
 
 
 def training_curves(data: ReportData) -> list[Markup] | None:
@@ -157,7 +161,9 @@ class NetworkSize(NamedTuple):
 def network_size(model: Path) -> NetworkSize | None:
     """Build the network of a folder TRAINER__PLANS__CONFIGURATION, without weights and without computing anything.
 
-    Returns None where that does not lead to a network.
+    The folder may be anybody's, for a foreign metrics.json can name it: only classes of the registry, nnU-Net,
+    dynamic-network-architectures and torch.nn are built, whatever else the folder names. Returns None where that does
+    not lead to a network.
     """
     try:
         plans, dataset = (read_json(model / name) for name in (PLANS, DATASET))
@@ -173,16 +179,16 @@ def network_size(model: Path) -> NetworkSize | None:
 
 def _size(trainer_name: str, plans: dict[str, Any], configuration: str, dataset: dict[str, Any]) -> NetworkSize:
     import torch
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
     from torch.utils.flop_counter import FlopCounterMode
 
-    manager = PlansManager(plans)
+    manager = PlansManager({**plans, "label_manager": LabelManager.__name__})
     plan = manager.get_configuration(configuration)
+    trainer = _trainer(trainer_name)
+    _check_architecture(plan.network_arch_class_name, plan.network_arch_init_kwargs)
     channels = determine_num_input_channels(manager, plan, dataset)
     heads = manager.get_label_manager(dataset).num_segmentation_heads
-    trainer = recursive_find_trainer_class_by_name(trainer_name)
     with torch.device("meta"), torch.no_grad():
         network = trainer.build_network_architecture(manager, plan, channels, heads, enable_deep_supervision=False)
         numbers = [(p.numel(), p.requires_grad) for p in network.parameters()]
@@ -194,3 +200,45 @@ def _size(trainer_name: str, plans: dict[str, Any], configuration: str, dataset:
             except InputError:
                 pass  # it takes no image without a click
     return NetworkSize(sum(n for n, _ in numbers), sum(n for n, trained in numbers if trained), flops)
+
+
+def _trainer(name: str) -> Any:
+    """Return a trainer of the registry, or nnU-Net's own; never one from a folder that nnUNet_extTrainer names."""
+    import nnunetv2
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    if entry := registry.get("trainer", name):
+        return entry.load()
+    root = Path(nnunetv2.__path__[0])
+    found = recursive_find_python_class(
+        str(root / "training" / "nnUNetTrainer"), name, "nnunetv2.training.nnUNetTrainer", str(root)
+    )
+    if not (isinstance(found, type) and issubclass(found, nnUNetTrainer)):
+        raise LookupError(f"{name} is not a trainer of nnU-Net or of the registry")
+    return found
+
+
+def _check_architecture(network: str, arguments: object) -> None:
+    """Check that a plan names no code but networks of dynamic-network-architectures, and their and torch's layers.
+
+    Raises:
+        LookupError: a name leads elsewhere. Every text among the arguments is a name, for nnU-Net's variants look up
+            others than those that the plan says are to be looked up.
+    """
+    from torch.nn import Module
+
+    for name, packages in ((network, PACKAGES[:1]), *((own, PACKAGES) for own in _texts(arguments))):
+        found = pydoc.locate(name) if name.startswith(packages) else None
+        # where a name is found is not where it is from: torch.nn.functional.torch.hub.load is a function of torch.hub
+        if not (isinstance(found, type) and issubclass(found, Module) and found.__module__.startswith(packages)):
+            raise LookupError(f"{name} is not built: it is not a class of {' or '.join(packages)}")
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield every text in a value as JSON has it, but the keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)

@@ -10,6 +10,7 @@ import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from scipy import optimize
 
 from nnunet_ext.metrics import lesions as lesions_module
 from nnunet_ext.metrics.lesions import Lesions, components
@@ -42,8 +43,22 @@ def test_equal_to_simpleitk(library: str, pair: tuple[np.ndarray, np.ndarray]) -
         lesions = Lesions.of(prediction, reference)
     p, r = by_simpleitk(prediction), by_simpleitk(reference)
     assert (lesions.prediction, lesions.reference) == (p.max(), r.max())
-    assert lesions.prediction_found == sum(reference[p == k].any() for k in range(1, p.max() + 1))
-    assert lesions.reference_found == sum(prediction[r == k].any() for k in range(1, r.max() + 1))
+    assert lesions.prediction_touched == sum(reference[p == k].any() for k in range(1, p.max() + 1))
+    assert lesions.reference_touched == sum(prediction[r == k].any() for k in range(1, r.max() + 1))
+
+
+@settings(deadline=None)
+@given(pair=volumes, iou=st.sampled_from([0.1, 0.25, 0.5, 0.75]))
+def test_the_most_pairs_are_matched_by_a_dense_assignment(pair: tuple[np.ndarray, np.ndarray], iou: float) -> None:
+    p, r = (by_simpleitk(mask) for mask in pair)
+    masks = [[labels == k for k in range(1, labels.max() + 1)] for labels in (p, r)]
+    ious = np.array([[(a & b).sum() / (a | b).sum() for b in masks[1]] for a in masks[0]]).reshape(p.max(), r.max())
+    near = ious >= iou
+    chosen = optimize.linear_sum_assignment(near * (1000 + ious), maximize=True)
+    lesions = Lesions.of(*pair, iou=iou, spacing=(1, 1, 1))
+    assert lesions.matched == near[chosen].sum()
+    assert lesions.by_size is not None
+    assert np.sum(lesions.by_size, axis=0).tolist() == [r.max(), lesions.matched]
 
 
 @settings(deadline=None, max_examples=400)
@@ -67,7 +82,7 @@ def test_swapping_the_masks_swaps_precision_and_recall(pair: tuple[np.ndarray, n
     assert there.f1 == pytest.approx(back.f1, nan_ok=True)
 
 
-def test_corners_connect_and_one_voxel_finds() -> None:
+def test_corners_connect_and_one_voxel_touches() -> None:
     reference = np.zeros((3, 9, 9), bool)
     reference[0, 0, 0] = reference[1, 1, 1] = True  # one lesion
     reference[1, 5, 5] = True  # another, missed
@@ -76,15 +91,44 @@ def test_corners_connect_and_one_voxel_finds() -> None:
     prediction[2, 8, 8] = True  # made up
     prediction[0, 7, 0] = True  # as well
     lesions = Lesions.of(prediction, reference)
-    assert lesions == Lesions(prediction=3, reference=2, prediction_found=1, reference_found=1)
-    assert (lesions.precision, lesions.recall) == (1 / 3, 1 / 2)
-    assert lesions.f1 == pytest.approx(2 / 5)
+    assert lesions == Lesions(prediction=3, reference=2, matched=1, prediction_touched=1, reference_touched=1)
+    assert (lesions.precision, lesions.recall, lesions.false_positives) == (1 / 3, 1 / 2, 2)
+    assert lesions.f1 == lesions.f1_touch == pytest.approx(2 / 5)
+    strict = Lesions.of(prediction, reference, iou=0.11)  # one of its ten voxels is shared
+    assert (strict.matched, strict.f1, strict.f1_touch) == (0, 0, pytest.approx(2 / 5))
 
 
-def test_one_prediction_over_two_lesions_finds_both() -> None:
+def test_one_prediction_over_two_lesions_finds_one() -> None:
     reference = np.array([[1, 0, 1]], bool)
     lesions = Lesions.of(np.ones_like(reference), reference)
-    assert (lesions.precision, lesions.recall, lesions.reference) == (1, 1, 2)
+    assert (lesions.precision, lesions.recall, lesions.reference) == (1, 1 / 2, 2)
+    assert (lesions.precision_touch, lesions.recall_touch) == (1, 1)
+
+
+def test_the_most_pairs_come_before_the_best_one() -> None:
+    """One prediction fits the first lesion best, but only the second is left for it if all are to be found."""
+    reference, prediction = np.zeros((2, 5, 12), bool)
+    reference[0, :5] = reference[0, 6:] = True
+    prediction[0, 2:10] = True  # 3 of 5 and 4 of 6
+    prediction[0, 0] = True
+    assert Lesions.of(prediction, reference).matched == 2
+    assert Lesions.of(prediction, reference, iou=0.3).matched == 1
+
+
+def test_classes_of_size() -> None:
+    """Cubes of 6, 10 and 20 mm, the balls of which measure 7.4, 12.4 and 24.8 mm; the middle one is missed."""
+    reference = np.zeros((20, 60, 60), bool)
+    reference[:3, :6, :6] = reference[:5, 20:30, 20:30] = reference[:10, 40:, 40:] = True
+    prediction = reference.copy()
+    prediction[:, 20:30] = False
+    lesions = Lesions.of(prediction, reference, spacing=(2, 1, 1))
+    assert lesions.by_size == ((1, 1), (1, 0), (1, 1))
+    assert [lesions.recall_of(k) for k in range(3)] == [1, 0, 1]
+    flat = Lesions.of(prediction[0], reference[0], spacing=(1, 1))  # circles of 6.8, 11.3 and 22.6 mm
+    assert flat.by_size == ((1, 1), (1, 0), (1, 1))
+    unknown = Lesions.of(prediction, reference)
+    assert math.isnan(unknown.number(0))
+    assert math.isnan(unknown.recall_of(0))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +137,9 @@ def test_one_prediction_over_two_lesions_finds_both() -> None:
 )
 def test_empty_masks(predicted: int, referred: int, precision: float, recall: float, f1: float) -> None:
     lesions = Lesions.of(np.full((2, 2), predicted), np.full((2, 2), referred))
-    assert (lesions.precision, lesions.recall, lesions.f1) == pytest.approx((precision, recall, f1), nan_ok=True)
+    expected = pytest.approx((precision, recall, f1), nan_ok=True)
+    assert (lesions.precision, lesions.recall, lesions.f1) == expected
+    assert (lesions.precision_touch, lesions.recall_touch, lesions.f1_touch) == expected
 
 
 @given(volumes)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.processes import cpus, progress_bar
+from nnunet_ext.metrics import LESION_IOU
 from nnunet_ext.metrics.definitions import TOLERANCE
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance", type=float, default=TOLERANCE, metavar="T", help="of NSD, in mm or pixels (default: %(default)g)"
     )
+    parser.add_argument(
+        "--lesion-iou",
+        type=float,
+        default=LESION_IOU,
+        metavar="T",
+        help="from which a predicted and a reference lesion are taken for the same (default: %(default)g)",
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write an HTML report as well")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images, for the report's pictures")
     parser.add_argument("--ignore-geometry", action="store_true", help="compare files whatever their place in space")
@@ -78,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     evaluation = evaluate_source(
         source,
         tolerance=args.tolerance,
+        lesion_iou=args.lesion_iou,
         jobs=args.jobs,
         check_geometry=not args.ignore_geometry,
         track=progress_bar,
@@ -101,6 +110,7 @@ def _check(args: argparse.Namespace) -> None:
             "Either two folders or a trained model is evaluated.", hint="Give --pred and --ref, or -m and -f."
         )
     problems = [f"--tolerance {args.tolerance:g} is not a distance."] if not args.tolerance >= 0 else []
+    problems += [] if 0 < args.lesion_iou <= 1 else [f"--lesion-iou {args.lesion_iou:g} is not above 0 and at most 1."]
     problems += ["--jobs must be at least 1."] if args.jobs < 1 else []
     problems += [f"--images {args.images} is not a directory."] if args.images and not args.images.is_dir() else []
     if problems:
@@ -123,14 +133,16 @@ def table(evaluation: Evaluation) -> list[str]:
         which = f"label{'s' * (len(labels) > 1)} {', '.join(map(str, labels))}"
         lines += ["", f"{structure} ({which}): {_emptiness(summary, evaluation.units)}", header]
         images = summary.metrics["hd_rows"].n == summary.cases  # 2D, where the mean of slices says nothing new
-        shown = [m for m in METRICS if summary.metrics[m.key].n and not (images and m.shown == "volume")]
+        hidden = ("file", "volume") if images else ("file",)
+        shown = [m for m in METRICS if summary.metrics[m.key].n and m.shown not in hidden]
         lines += [_line(m, summary.metrics[m.key], evaluation.units) for m in shown]
     return [
         *lines,
         "",
         f"[ ]: Student's t {LEVEL:.0%} interval of the mean. pooled: from the summed counts of all cases.",
         *filter(None, [coverage("mean", len(evaluation.cases))]),
-        f"NSD: tolerance {tolerance:g} {evaluation.units.length}. All definitions are in metrics.json.",
+        f"NSD: tolerance {tolerance:g} {evaluation.units.length}. Lesions: matched one to one from an IoU of "
+        f"{evaluation.info.get('lesion_iou', LESION_IOU):g}. All definitions are in metrics.json.",
     ]
 
 

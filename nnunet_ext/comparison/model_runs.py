@@ -201,6 +201,7 @@ def _differing_settings(models: Sequence[ModelRuns]) -> Iterator[str]:
     settings: tuple[tuple[str, Sequence[str], Callable[[Evaluation], object]], ...] = (
         ("units", _MEASURED, lambda run: f"{run.units.length} and {run.units.volume}"),
         ("NSD tolerances", ["nsd"], lambda run: run.info.get("nsd_tolerance")),
+        ("thresholds of lesions (--lesion-iou)", ["lesion_f1"], lambda run: run.info.get("lesion_iou")),
     )
     for what, keys, setting in settings:
         names: dict[str, list[str]] = {}

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from nnunet_ext.evaluation.intervals import mean_interval
-from nnunet_ext.metrics.definitions import COUNTS, METRICS, Metric
-from nnunet_ext.metrics.lesions import Lesions
+from nnunet_ext.metrics.definitions import COUNTS, LESIONS, METRICS, Metric
+from nnunet_ext.metrics.lesions import harmonic_mean
 from nnunet_ext.metrics.overlap import RATIOS, Overlap, ratio
 
 
@@ -82,16 +82,20 @@ def pooled(rows: pd.DataFrame) -> dict[str, float]:
     ratios = {key: getattr(overlap, key) for key in RATIOS}
     volumes = rows.reindex(columns=["volume_error", "volume_reference"]).sum(skipna=False)
     ratios["relative_volume_error"] = ratio(volumes["volume_error"], volumes["volume_reference"])
-    names = ("prediction", "reference", "prediction_found", "reference_found")
-    counts = rows.reindex(columns=["lesions_prediction", "lesions_reference"])
-    for mask, share in (("prediction", "lesion_precision"), ("reference", "lesion_recall")):
-        number = counts[f"lesions_{mask}"]  # a share of lesions times their number is the number that was found
-        counts[f"{mask}_found"] = (rows.get(share, math.nan) * number).where(number > 0, number)
-    lesions = counts.sum(skipna=False)
-    if lesions.notna().all():
-        found = Lesions(**dict(zip(names, map(round, lesions), strict=True)))
-        ratios |= {f"lesion_{key}": getattr(found, key) for key in ("precision", "recall", "f1")}
+    found = {key: _lesions(rows, key, number) for key, number in LESIONS.items()}
+    ratios |= {key: ratio(part, whole) for key, (part, whole) in found.items()}
+    for rule in ("", "_touch"):
+        keys = [f"lesion_{share}{rule}" for share in ("precision", "recall")]
+        unknown = any(math.isnan(part) for key in keys for part in found[key])
+        ratios[f"lesion_f1{rule}"] = math.nan if unknown else harmonic_mean(*(ratios[key] for key in keys))
     return ratios
+
+
+def _lesions(rows: pd.DataFrame, share: str, number: str) -> tuple[float, float]:
+    """Return how many lesions of all rows were found, and how many there are; NaN if a row does not say it."""
+    shares, numbers = (rows.reindex(columns=[key])[key].astype(float) for key in (share, number))
+    found = (shares * numbers).where(numbers != 0, 0.0)  # a share is undefined where there are none
+    return float(found.round().sum(skipna=False)), float(numbers.sum(skipna=False))
 
 
 def summarise(metric: Metric, values: Sequence[float] | np.ndarray, pooled: float = math.nan) -> Summary:

@@ -18,11 +18,13 @@ from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.aggregate import StructureSummary
 from nnunet_ext.metrics.definitions import BY_KEY, COUNTS, METRICS, Units
 
-METRICS_FORMAT = 1  # of metrics.json
+METRICS_FORMAT = 2  # of metrics.json; in 1, lesions were found by touch, and NSD undefined if one mask was empty
 CSV, JSON = "metrics.csv", "metrics.json"
 EXTENSION = "nnunet_ext"  # the key in metrics.json of all that nnU-Net's summary.json has no place for
 TO_NNUNET = {"dice": "Dice", "iou": "IoU", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN"}
 DERIVED = ("n_pred", "n_ref")  # nnU-Net's sums of these counts
+TOUCH = ("lesion_precision", "lesion_recall", "lesion_f1")  # which format 1 had by touch
+BY_TOUCH = "an earlier version found lesions by touch, so that its lesion metrics are those called (touch)."
 HINT = "Name another folder with --out."
 EVALUATE = "Make it with nnunet_ext evaluate --pred DIR --ref DIR."
 
@@ -38,8 +40,9 @@ class Evaluation:
         structures: name -> labels that make it up (one for a label, several for a region).
         info: where it comes from; every key may be missing: ``name`` (of the model, for tables), ``predictions`` and
             ``references`` (folders), ``prediction_files`` (case -> file, if predictions lie in several folders),
-            ``file_ending``, ``images`` (folder), ``nsd_tolerance``, ``prompts`` ("none", "file" or "reference"),
-            ``trainer``, ``plans``, ``configuration``, ``fold``, ``seed``, ``dataset``, ``command``, ``versions``.
+            ``file_ending``, ``images`` (folder), ``nsd_tolerance``, ``lesion_iou``, ``prompts`` ("none", "file" or
+            "reference"), ``trainer``, ``plans``, ``configuration``, ``fold``, ``seed``, ``dataset``, ``command``,
+            ``versions``.
         notes: what a reader should know of the file that it was read from, a sentence each.
     """
 
@@ -117,7 +120,7 @@ class Evaluation:
         content = read_json(file, hint=EVALUATE)
         try:
             record = content[EXTENSION]
-            if record["format"] != METRICS_FORMAT:
+            if record["format"] not in (1, METRICS_FORMAT):
                 raise InputError(
                     f"{file} has format {record['format']}, and this version of nnunet_ext reads {METRICS_FORMAT}.",
                     hint=EVALUATE,
@@ -129,14 +132,17 @@ class Evaluation:
                 for case in content["metric_per_case"]
                 for name, labels in structures.items()
             ]
-            unknown = sorted({key for row in rows for key in row}.difference(columns(units), DERIVED))
-            notes = [f"{file} holds metrics that this version of nnunet_ext does not know: {some(unknown)}; ignored."]
+            rows = [_of_format_1(row) for row in rows] if record["format"] == 1 else rows
+            notes = [f"{file}: {BY_TOUCH}"] if record["format"] == 1 else []
+            if unknown := sorted({key for row in rows for key in row}.difference(columns(units), DERIVED)):
+                what = f"metrics that this version of nnunet_ext does not know: {some(unknown)}"
+                notes.append(f"{file} holds {what}; ignored.")
             return cls(
                 table=table_of(rows, units),
                 units=units,
                 structures=structures,
                 info=record["info"],
-                notes=tuple(notes if unknown else ()),
+                notes=tuple(notes),
             )
         except InputError:
             raise
@@ -220,3 +226,11 @@ def _text(path: Path | None) -> str | None:
 def _with_our_names(metrics: dict[str, Any]) -> dict[str, Any]:
     ours = {theirs: key for key, theirs in TO_NNUNET.items()}
     return {ours.get(key, key): value for key, value in metrics.items()}
+
+
+def _of_format_1(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of a file of format 1 with the names and the rules of today."""
+    row = {f"{key}_touch" if key in TOUCH else key: value for key, value in row.items()}
+    if "nsd" in row and (row["tp"] + row["fp"] == 0) != (row["tp"] + row["fn"] == 0):
+        row["nsd"] = 0.0
+    return row

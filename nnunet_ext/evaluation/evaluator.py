@@ -16,6 +16,7 @@ from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
 from nnunet_ext.evaluation.reading import CaseReader
 from nnunet_ext.evaluation.source import CaseFiles, Source, from_folders
+from nnunet_ext.metrics import LESION_IOU
 from nnunet_ext.metrics.definitions import COUNTS, PIXELS, PLANAR, TOLERANCE, Units
 from nnunet_ext.metrics.measure import Ruler, measure_segmentations
 
@@ -30,6 +31,7 @@ def evaluate(
     dataset_json: str | PathLike[str] | None = None,
     name: str = "",
     tolerance: float = TOLERANCE,
+    lesion_iou: float = LESION_IOU,
     jobs: int = 1,
     check_geometry: bool = True,
     track: Track = untracked,
@@ -65,6 +67,7 @@ def evaluate(
         dataset_json: by default the one next to the predictions, else next to the references or in the folder above.
         name: of the model, for tables; by default its trainer where that is known, else the folder of predictions.
         tolerance: of NSD, in mm, or in pixels where there is no spacing.
+        lesion_iou: from which a predicted and a reference lesion are taken for the same.
         jobs: greatest number of processes; little work is done in this one.
         check_geometry: whether the files of a case must lie at the same place in space; if not, they are compared
             voxel by voxel.
@@ -77,13 +80,16 @@ def evaluate(
     source = from_folders(Path(predictions), Path(references), Path(dataset_json) if dataset_json else None)
     if name:
         source.info["name"] = name
-    return evaluate_source(source, tolerance=tolerance, jobs=jobs, check_geometry=check_geometry, track=track)
+    return evaluate_source(
+        source, tolerance=tolerance, lesion_iou=lesion_iou, jobs=jobs, check_geometry=check_geometry, track=track
+    )
 
 
 def evaluate_source(
     source: Source,
     *,
     tolerance: float = TOLERANCE,
+    lesion_iou: float = LESION_IOU,
     jobs: int = 1,
     check_geometry: bool = True,
     track: Track = untracked,
@@ -93,7 +99,7 @@ def evaluate_source(
     voxels = reader.check_headers(cases, geometry=check_geometry)
     seconds = len(cases) * _SECONDS_PER_CASE + voxels * _SECONDS_PER_VOXEL
     workers = min(jobs, len(cases), int(seconds / _SECONDS_PER_WORKER))
-    work = partial(_measure, reader=reader, structures=source.structures, tolerance=tolerance)
+    work = partial(_measure, reader=reader, structures=source.structures, tolerance=tolerance, lesion_iou=lesion_iou)
     measured = track(finished(work, cases, workers), total=len(cases), what="evaluate", unit="case")
     by_case = {result.case: result for result in measured}
     results = [by_case[files.case] for files in cases]
@@ -105,7 +111,7 @@ def evaluate_source(
         for r in results
         for name, metrics in r.metrics.items()
     ]
-    info = {**source.info, "nsd_tolerance": tolerance, "versions": versions()}
+    info = {**source.info, "nsd_tolerance": tolerance, "lesion_iou": lesion_iou, "versions": versions()}
     return Evaluation(table=table_of(rows, units), units=units, structures=source.structures.labels, info=info)
 
 
@@ -118,13 +124,13 @@ class _Result(NamedTuple):
     problems: Sequence[str] = ()
 
 
-def _measure(files: CaseFiles, *, reader: CaseReader, structures: Structures, tolerance: float) -> _Result:
+def _measure(files: CaseFiles, *, reader: CaseReader, structures: Structures, **near: float) -> _Result:
     """Measure one case, in whatever process."""
     try:
         prediction, reference, spacing, units = reader.read(files)
     except InputError as e:
         return _Result(files.case, PIXELS, {}, e.problems)
-    scale = Ruler(spacing, units, tolerance)
+    scale = Ruler(spacing, units, **near)
     metrics = measure_segmentations(prediction, reference, structures.labels, scale, ignore=structures.ignore)
     return _Result(files.case, units, metrics)
 

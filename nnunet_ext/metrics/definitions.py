@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from nnunet_ext.metrics import DIAMETERS, LESION_IOU
 
 if TYPE_CHECKING:
     from nnunet_ext.metrics.lesions import Lesions
@@ -49,7 +52,7 @@ class Metric(NamedTuple):
         value: takes the number from a measurement.
         definition: one sentence.
         undefined: where it is NaN; empty if nowhere.
-        ranked: whether models may be ranked by it.
+        ranked: whether models may be ranked by it: not by what a mask of everything, or of next to nothing, is best at.
         shown: where a reader meets it: "figure" (the report draws every case, and in tables), "table", "volume" (in
             tables on volumes) or "file" (in files of cases alone).
     """
@@ -77,14 +80,29 @@ ONE_EMPTY = "either mask empty"
 REFERENCE_EMPTY = "reference empty"
 PREDICTION_EMPTY = "prediction empty"
 
+SIZES = {
+    "small": f"below {DIAMETERS[0]} mm",
+    "medium": f"from {DIAMETERS[0]} mm to below {DIAMETERS[1]} mm",
+    "large": f"from {DIAMETERS[1]} mm",
+}
+
+
+def _recall_of(found: Measurement, size: int) -> float:
+    return found.lesions.recall_of(size)
+
+
+def _number_of(found: Measurement, size: int) -> float:
+    return found.lesions.number(size)
+
+
 METRICS = (
     Metric("dice", "Dice", "ratio", 1, lambda m: m.overlap.dice, "2 TP / (2 TP + FP + FN) over the voxels of the case",
            BOTH_EMPTY, shown="figure"),
     Metric("iou", "IoU", "ratio", 1, lambda m: m.overlap.iou, "TP / (TP + FP + FN), Jaccard index", BOTH_EMPTY),
     Metric("precision", "precision", "ratio", 1, lambda m: m.overlap.precision, "TP / (TP + FP)", PREDICTION_EMPTY,
-           shown="figure"),
-    Metric("recall", "recall", "ratio", 1, lambda m: m.overlap.recall, "TP / (TP + FN), sensitivity", REFERENCE_EMPTY,
-           shown="figure"),
+           ranked=False, shown="figure"),
+    Metric("recall", "recall", "ratio", 1, lambda m: m.overlap.recall,
+           "TP / (TP + FN), sensitivity; 1 for a mask of everything", REFERENCE_EMPTY, ranked=False, shown="figure"),
     Metric("specificity", "specificity", "ratio", 1, lambda m: m.overlap.specificity,
            "TN / (TN + FP); near 1 wherever the background is large", "no background in the reference", ranked=False),
     Metric("hd95", "HD95", "length", -1, lambda m: m.distances.hd95,
@@ -97,14 +115,23 @@ METRICS = (
            "average symmetric surface distance: the mean over the surface voxels of both masks", ONE_EMPTY,
            shown="figure"),
     Metric("nsd", "NSD", "ratio", 1, lambda m: m.distances.nsd(m.tolerance),
-           "normalised surface distance: the part of both surfaces, in voxels, within the tolerance of the other",
-           ONE_EMPTY, shown="figure"),
+           "normalised surface distance: the part of both surfaces, in voxels, within the tolerance of the other; 0 "
+           "where one mask is empty", BOTH_EMPTY, shown="figure"),
     Metric("lesion_precision", "lesion precision", "ratio", 1, lambda m: m.lesions.precision,
-           "predicted lesions that touch a reference lesion / predicted lesions", PREDICTION_EMPTY),
+           "matched / predicted lesions: a lesion is a connected component, and one of the prediction and one of the "
+           f"reference are matched, each once at most, where their IoU reaches the threshold ({LESION_IOU} by default)",
+           PREDICTION_EMPTY, ranked=False),
     Metric("lesion_recall", "lesion recall", "ratio", 1, lambda m: m.lesions.recall,
-           "reference lesions that a prediction touches / reference lesions", REFERENCE_EMPTY),
+           "matched / reference lesions", REFERENCE_EMPTY, ranked=False),
     Metric("lesion_f1", "lesion F1", "ratio", 1, lambda m: m.lesions.f1,
            "harmonic mean of lesion precision and lesion recall; 0 where nothing is found", BOTH_EMPTY, shown="figure"),
+    Metric("lesion_false_positives", "false-positive lesions", "count", -1, lambda m: m.lesions.false_positives,
+           "predicted lesions without a match; their mean is the number per case", ranked=False),
+    *(Metric(f"lesion_recall_{size}", f"recall of {size} lesions", "ratio", 1,
+             partial(_recall_of, size=k),
+             f"matched / reference lesions with a diameter {which}, that of the ball (in 2D the circle) of their size",
+             "no such lesion in the reference, or sizes in pixels", ranked=False)
+      for k, (size, which) in enumerate(SIZES.items())),
     Metric("volume_error", "volume error", "volume", 0, lambda m: (m.overlap.predicted - m.overlap.referred) * m.voxel,
            "predicted minus reference volume; an area in 2D images", ranked=False),
     Metric("relative_volume_error", "relative volume error", "ratio", 0, lambda m: m.overlap.relative_error,
@@ -117,6 +144,18 @@ METRICS = (
            "connected components of the reference, neighbours by faces, edges and corners", ranked=False, shown="file"),
     Metric("lesions_prediction", "predicted lesions", "count", 0, lambda m: m.lesions.prediction,
            "connected components of the prediction, neighbours by faces, edges and corners",
+           ranked=False, shown="file"),
+    *(Metric(f"lesions_{size}", f"{size} reference lesions", "count", 0, partial(_number_of, size=k),
+             f"reference lesions with a diameter {which}", "sizes in pixels", ranked=False, shown="file")
+      for k, (size, which) in enumerate(SIZES.items())),
+    Metric("lesion_precision_touch", "lesion precision (touch)", "ratio", 1, lambda m: m.lesions.precision_touch,
+           "predicted lesions that share a voxel with a reference lesion / predicted lesions", PREDICTION_EMPTY,
+           ranked=False, shown="file"),
+    Metric("lesion_recall_touch", "lesion recall (touch)", "ratio", 1, lambda m: m.lesions.recall_touch,
+           "reference lesions that share a voxel with a prediction / reference lesions; 1 for a mask of everything",
+           REFERENCE_EMPTY, ranked=False, shown="file"),
+    Metric("lesion_f1_touch", "lesion F1 (touch)", "ratio", 1, lambda m: m.lesions.f1_touch,
+           "harmonic mean of these two, as many papers have it; 1 for a mask of everything", BOTH_EMPTY,
            ranked=False, shown="file"),
     Metric("dice_slices", "Dice, mean of slices", "ratio", 1, lambda m: m.slices.dice,
            "slice-wise: mean of the Dice of the case's slices, over those where it is defined", BOTH_EMPTY,
@@ -135,6 +174,11 @@ BY_KEY = {m.key: m for m in METRICS}
 DEFAULT_METRICS = ("dice", "iou", "hd95", "assd", "nsd", "lesion_f1")  # what models are compared by
 PRIMARY = "dice"  # what findings are about, unless another is named
 COUNTS = ("tp", "fp", "fn", "tn")  # of voxels, which every row has before the metrics
+LESIONS = {  # shares of lesions -> the number of which they are shares
+    **{f"lesion_{share}{rule}": f"lesions_{mask}"
+       for share, mask in (("precision", "prediction"), ("recall", "reference")) for rule in ("", "_touch")},
+    **{f"lesion_recall_{size}": f"lesions_{size}" for size in SIZES},
+}  # fmt: skip
 TOLERANCE = 2.0  # of NSD by default, in mm or pixels
 
 

@@ -1,17 +1,22 @@
 """Lesions: how many are found, how many are made up.
 
-A lesion is a connected component, with neighbours by faces, edges and corners. It is found where it shares at least one
-voxel with the other mask, whatever else of it is missed: a lenient rule, and the one that needs no threshold.
+A lesion is a connected component, with neighbours by faces, edges and corners. Predicted and reference lesions are
+matched one to one, and only where they overlap enough: a mask over everything finds a single lesion, if that is large
+enough, and noise finds none. By the lenient rule that many papers use (`touch`), a lesion is found where it shares at
+least one voxel with the other mask, which both of these get full marks for.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 
+from nnunet_ext.metrics import DIAMETERS, LESION_IOU
 from nnunet_ext.metrics.overlap import boolean, ratio
 
 CC3D = find_spec("cc3d") is not None  # it has no wheels for some platforms
@@ -28,46 +33,109 @@ class Lesions:
 
     Args:
         prediction, reference: numbers of lesions in each mask.
-        prediction_found: number of predicted lesions that touch a reference lesion.
-        reference_found: number of reference lesions that a prediction touches. It differs from the former: one
+        matched: number of pairs of a predicted and a reference lesion, each lesion in one pair at most.
+        prediction_touched: number of predicted lesions that touch a reference lesion.
+        reference_touched: number of reference lesions that a prediction touches. It differs from the former: one
             prediction may touch several lesions, and the other way round.
+        by_size: numbers of small, medium and large reference lesions, and of those among them that are matched; None
+            where there is no spacing.
     """
 
     prediction: int
     reference: int
-    prediction_found: int
-    reference_found: int
+    matched: int
+    prediction_touched: int
+    reference_touched: int
+    by_size: tuple[tuple[int, int], ...] | None = None
 
     @classmethod
-    def of(cls, prediction: np.ndarray, reference: np.ndarray) -> Lesions:
+    def of(
+        cls,
+        prediction: np.ndarray,
+        reference: np.ndarray,
+        *,
+        iou: float = LESION_IOU,
+        spacing: Sequence[float] | None = None,
+    ) -> Lesions:
         """Count the lesions of two masks of one shape, with any number of axes; non-zero is foreground.
+
+        Of all ways to match, one with the most pairs counts, and among these the one with the greatest sum of IoU.
+
+        Args:
+            iou: smallest intersection over union of a predicted and a reference lesion that may be matched.
+            spacing: distance between voxels along each axis in mm, for sizes; None where there is none.
 
         Raises:
             ValueError: the shapes differ.
         """
         p, r = boolean(prediction, reference)
-        shared = p & r
-        (n_p, found_p), (n_r, found_r) = (_count(mask, shared) for mask in (p, r))
-        return cls(prediction=n_p, reference=n_r, prediction_found=found_p, reference_found=found_r)
+        (p_labels, n_p), (r_labels, n_r) = components(p), components(r)
+        both = p & r
+        voxels = np.ones(np.count_nonzero(both), np.int64)
+        shared = sparse.coo_array((voxels, (p_labels[both] - 1, r_labels[both] - 1)), (n_p, n_r)).tocsr().tocoo()
+        p_sizes, r_sizes = (np.bincount(m.ravel(), minlength=n + 1)[1:] for m, n in ((p_labels, n_p), (r_labels, n_r)))
+        found = _matched(shared, p_sizes, r_sizes, iou)
+        by_size = None
+        if spacing is not None:
+            classes = np.digitize(_diameters(r_sizes, spacing), DIAMETERS)
+            numbers, of_found = (np.bincount(c, minlength=len(DIAMETERS) + 1) for c in (classes, classes[found]))
+            by_size = tuple(zip(numbers.tolist(), of_found.tolist(), strict=True))
+        return cls(
+            prediction=n_p,
+            reference=n_r,
+            matched=int(found.sum()),
+            prediction_touched=len(np.unique(shared.row)),
+            reference_touched=len(np.unique(shared.col)),
+            by_size=by_size,
+        )
 
     @property
     def precision(self) -> float:
-        """Found / predicted lesions: undefined for an empty prediction."""
-        return ratio(self.prediction_found, self.prediction)
+        """Matched / predicted lesions: undefined for an empty prediction."""
+        return ratio(self.matched, self.prediction)
 
     @property
     def recall(self) -> float:
-        """Found / reference lesions: undefined for an empty reference."""
-        return ratio(self.reference_found, self.reference)
+        """Matched / reference lesions: undefined for an empty reference."""
+        return ratio(self.matched, self.reference)
 
     @property
     def f1(self) -> float:
         """Harmonic mean of both: undefined where both masks are empty, 0 where one is, or where nothing is found."""
-        if not (self.prediction or self.reference):
-            return float("nan")
-        if not (self.prediction_found and self.reference_found):
-            return 0.0
-        return 2 * self.precision * self.recall / (self.precision + self.recall)
+        return ratio(2 * self.matched, self.prediction + self.reference)
+
+    @property
+    def false_positives(self) -> int:
+        """The number of predicted lesions without a match."""
+        return self.prediction - self.matched
+
+    @property
+    def precision_touch(self) -> float:
+        """Predicted lesions that touch one of the reference's / predicted lesions."""
+        return ratio(self.prediction_touched, self.prediction)
+
+    @property
+    def recall_touch(self) -> float:
+        """Reference lesions that are touched / reference lesions."""
+        return ratio(self.reference_touched, self.reference)
+
+    @property
+    def f1_touch(self) -> float:
+        """Harmonic mean of these two."""
+        return harmonic_mean(self.precision_touch, self.recall_touch)
+
+    def number(self, size: int) -> float:
+        """Return the number of reference lesions of a size, 0 for small; NaN where sizes are unknown."""
+        return math.nan if self.by_size is None else self.by_size[size][0]
+
+    def recall_of(self, size: int) -> float:
+        """Return the recall of a size; NaN where sizes are unknown, or there is none."""
+        return math.nan if self.by_size is None else ratio(self.by_size[size][1], self.by_size[size][0])
+
+
+def harmonic_mean(precision: float, recall: float) -> float:
+    """Return F1: undefined where both are, 0 where one of them is 0."""
+    return 0.0 if 0 in (precision, recall) else 2 * precision * recall / (precision + recall)
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
@@ -91,7 +159,34 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     return labels, int(number)
 
 
-def _count(mask: np.ndarray, shared: np.ndarray) -> tuple[int, int]:
-    """Return the number of components of a mask, and how many of them have shared voxels."""
-    labels, number = components(mask)
-    return number, int(np.count_nonzero(np.bincount(labels[shared])))
+def _matched(shared: sparse.coo_array, predicted: np.ndarray, referred: np.ndarray, iou: float) -> np.ndarray:
+    """Return which reference lesions are matched, as booleans.
+
+    Args:
+        shared: voxels in common, predicted x reference lesions.
+        predicted, referred: voxels of each lesion.
+    """
+    found = np.zeros(len(referred), bool)
+    ious = shared.data / (predicted[shared.row] + referred[shared.col] - shared.data)
+    near = ious >= iou
+    (p, rows), (r, columns) = (np.unique(ends[near], return_inverse=True) for ends in (shared.row, shared.col))
+    if not p.size:
+        return found
+    # every lesion has a stand-in on the other side, with which it is matched if it stays alone
+    pairs = sparse.coo_array((min(p.size, r.size) + 1 + ious[near], (rows, columns)), (p.size, r.size))
+    alone = 2.0**-20
+    stand_ins = sparse.coo_array((np.full(rows.size, alone), (columns, rows)), (r.size, p.size))
+    graph = sparse.block_array(
+        [[pairs, alone * sparse.eye_array(p.size)], [alone * sparse.eye_array(r.size), stand_ins]], format="csr"
+    )
+    ends = sparse.csgraph.min_weight_full_bipartite_matching(graph, maximize=True)[1][: p.size]
+    found[r[ends[ends < r.size]]] = True
+    return found
+
+
+def _diameters(voxels: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Return the diameters of the balls (circles in two axes) that are as large as lesions of so many voxels."""
+    n = len(spacing)
+    volumes = voxels * math.prod(spacing)
+    diameters: np.ndarray = 2 * (volumes * math.gamma(n / 2 + 1)) ** (1 / n) / math.sqrt(math.pi)
+    return diameters

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnunet_ext.metrics import LESION_IOU
 from nnunet_ext.metrics.definitions import METRICS, Measurement, Units
 from nnunet_ext.metrics.lesions import Lesions
 from nnunet_ext.metrics.overlap import MaskPair, Overlap, SliceMeans, foreground_box, mask_of
@@ -15,27 +16,31 @@ from nnunet_ext.metrics.surface import ROWS_SIZE, SurfaceDistances, hd_rows
 
 
 class Ruler(NamedTuple):
-    """What distances and volumes are measured in, and the tolerance of NSD.
+    """What distances and volumes are measured in, and what is near enough.
 
     Args:
         spacing: distance between voxels along each of three axes.
         units: what to call the results.
         tolerance: of NSD, in the unit of the spacing.
+        lesion_iou: from which two lesions are taken for the same.
     """
 
     spacing: Sequence[float]
     units: Units
     tolerance: float
+    lesion_iou: float = LESION_IOU
 
 
 def measure(pair: MaskPair, ruler: Ruler, *, rows: float = math.nan) -> dict[str, float]:
     """Return counts and metrics of two masks by their keys; `hd_rows` needs the whole image and comes from outside."""
     overlap = Overlap.of(pair.prediction, pair.reference, pair.voxels)
+    p, r, spacing = pair.directions()
+    sides = spacing.tolist() if ruler.units.length == "mm" else None
     found = Measurement(
         overlap=overlap,
         slices=SliceMeans.of(pair.prediction, pair.reference),
         distances=SurfaceDistances.between(pair),
-        lesions=Lesions.of(pair.prediction, pair.reference),
+        lesions=Lesions.of(p, r, iou=ruler.lesion_iou, spacing=sides),
         tolerance=ruler.tolerance,
         voxel=ruler.units.voxel(ruler.spacing),
         rows=rows,

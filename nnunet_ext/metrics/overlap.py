@@ -186,9 +186,9 @@ class MaskPair:
     def directions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return both masks without their flat axes, and the spacing of the others; at least one axis is kept."""
         kept = [axis for axis, flat in enumerate(self.flat) if not flat] or [0]
-        dropped = tuple(axis for axis in range(len(self.flat)) if axis not in kept)
+        shape = [self.prediction.shape[axis] for axis in kept]
         spacing = np.array([self.spacing[axis] for axis in kept])
-        return np.squeeze(self.prediction, dropped), np.squeeze(self.reference, dropped), spacing
+        return self.prediction.reshape(shape), self.reference.reshape(shape), spacing
 
 
 def boolean(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

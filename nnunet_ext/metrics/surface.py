@@ -33,7 +33,7 @@ class SurfaceDistances:
             two greatest distances from a voxel of one mask to the nearest of the other, as SimpleITK's
             HausdorffDistanceImageFilter and the mathematical definition have it.
 
-    The arrays are empty, and the number NaN, where one of the masks is empty.
+    An empty mask has an empty array, and whatever there is of the other is infinitely far: distances are NaN then.
     """
 
     prediction: np.ndarray
@@ -43,9 +43,10 @@ class SurfaceDistances:
     @classmethod
     def between(cls, pair: MaskPair) -> SurfaceDistances:
         """Compare the masks of a pair."""
-        if pair.empty:
-            return cls(prediction=np.empty(0), reference=np.empty(0), hd=float("nan"))
         p_mask, r_mask, spacing = pair.directions()
+        if pair.empty:
+            there, back = (np.full(np.count_nonzero(surface(mask)), np.inf) for mask in (p_mask, r_mask))
+            return cls(prediction=there, reference=back, hd=float("nan"))
         p, r = _Surface(p_mask, spacing), _Surface(r_mask, spacing)
         there, back = p.distances_to(r), r.distances_to(p)
         hd = max(p.farthest_outside(r, there, spacing), r.farthest_outside(p, back, spacing))
@@ -57,19 +58,21 @@ class SurfaceDistances:
 
         Pooling the directions before taking the percentile gives a smaller number where the surfaces differ in size.
         """
-        if not self.prediction.size:
+        if not (self.prediction.size and self.reference.size):
             return float("nan")
         return max(_percentile_95(d) for d in (self.prediction, self.reference))
 
     @property
     def assd(self) -> float:
         """Average symmetric surface distance: the mean over the voxels of both surfaces."""
-        return self._mean(self.prediction, self.reference)
+        mean = self._mean(self.prediction, self.reference)
+        return mean if np.isfinite(mean) else float("nan")
 
     def nsd(self, tolerance: float) -> float:
         """Return the normalised surface distance (surface Dice): the part of both surfaces within `tolerance`.
 
-        The definition is that of Nikolov et al. 2021, counted in surface voxels rather than in surface area.
+        The definition is that of Nikolov et al. 2021, counted in surface voxels rather than in surface area. It is 0
+        where one mask is empty, and undefined where both are.
 
         Args:
             tolerance: greatest distance that is near enough, in the unit of the spacing.
@@ -79,7 +82,7 @@ class SurfaceDistances:
 
     @staticmethod
     def _mean(a: np.ndarray, b: np.ndarray) -> float:
-        return float((a.sum() + b.sum()) / (a.size + b.size)) if a.size else float("nan")
+        return float((a.sum() + b.sum()) / (a.size + b.size)) if a.size or b.size else float("nan")
 
 
 def surface_distances(
@@ -103,7 +106,8 @@ def surface_distances(
 
     Returns:
         Both directions' distances, with the Hausdorff distance (``hd``), its 95th percentile (``hd95``), the average
-        (``assd``) and the normalised surface distance (``nsd(tolerance)``); all NaN where a mask is empty.
+        (``assd``) and the normalised surface distance (``nsd(tolerance)``, 0 where one mask is empty); NaN where a mask
+        is empty.
 
     Raises:
         ValueError: the shapes differ, or the number of spacings is not that of the axes.

@@ -24,6 +24,7 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
     runs = [run for model in data.models for run in model.runs]
     datasets = list(dict.fromkeys(str(run.info["dataset"]) for run in runs if run.info.get("dataset")))
     tolerance = next((run.info["nsd_tolerance"] for run in runs if run.info.get("nsd_tolerance")), None)
+    lesion_iou = next((run.info["lesion_iou"] for run in runs if run.info.get("lesion_iou")), None)
     empty = {s: int((~data.has_structure(s)).sum()) for s in data.structures}
     without = "; ".join(f"{n} without {s}" for s, n in empty.items() if n)
     found = [
@@ -32,6 +33,7 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
         ("Structures", "; ".join(f"{n} (label {', '.join(map(str, own))})" for n, own in data.structures.items())),
         ("Units", f"lengths in {data.units.length}, volumes in {data.units.volume}"),
         ("NSD tolerance", f"{tolerance:g} {data.units.length}" if tolerance else ""),
+        ("Lesions", f"matched one to one from an IoU of {lesion_iou:g}" if lesion_iou else ""),
         ("Made with", f"nnunet_ext {__version__}"),
     ]
     return [(name, value) for name, value in found if value]

@@ -18,7 +18,7 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import READERS, convert, engine
 from nnunet_ext.dataset_conversion.nifti import Volumes
 from nnunet_ext.dataset_conversion.png import Pictures
-from nnunet_ext.dataset_conversion.types import Case, Format, Found, Named, Reader, Settings, pair
+from nnunet_ext.dataset_conversion.types import Case, Found, ImageFormat, Named, Reader, Settings, pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,12 @@ class ThirdReader(Reader):
     description, reference, licence, channel = "Kidneys", "nobody", "CC0", "any"
     tenths = (3, 2)
 
-    images: Format = field(default_factory=Pictures)
+    images: ImageFormat = field(default_factory=Pictures)
 
     def options(self) -> dict[str, Any]:
         return {"converter": "third"}
 
-    def format(self, settings: Settings) -> Format:
+    def format(self, settings: Settings) -> ImageFormat:
         return self.images
 
     def find(self, source: Path, paths: Sequence[Path]) -> Found:
@@ -67,7 +67,7 @@ def volumes(source: Path, name: str) -> None:
         (volumes, Volumes(), lambda folder, case: lits_source.label_of(folder, case, ".nii.gz")),
     ],
 )
-def test_a_third_dataset(nnunet_folders: Path, make: Callable, images: Format, label_of: Callable) -> None:
+def test_a_third_dataset(nnunet_folders: Path, make: Callable, images: ImageFormat, label_of: Callable) -> None:
     source = nnunet_folders / "in"
     for n in range(10):
         make(source, f"patient_{n}")

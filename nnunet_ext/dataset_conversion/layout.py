@@ -15,8 +15,8 @@ from nnunet_ext.dataset_conversion.splits import Split, make_split
 from nnunet_ext.dataset_conversion.types import (
     Case,
     Checked,
-    Format,
     Found,
+    ImageFormat,
     Layout,
     OutputFile,
     Problem,
@@ -104,7 +104,7 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
 
 
 def _check_all(
-    reader: Reader, format_: Format, cases: Sequence[Case], settings: Settings, track: Track
+    reader: Reader, format_: ImageFormat, cases: Sequence[Case], settings: Settings, track: Track
 ) -> tuple[list[Checked], list[Problem]]:
     """Return the cases without a fault, and the faults of the others; both in the order of ids."""
     good: list[Checked] = []
@@ -121,7 +121,7 @@ def _check_all(
 
 
 def _dataset_json(
-    reader: Reader, format_: Format, settings: Settings, ending: str, training_cases: int
+    reader: Reader, format_: ImageFormat, settings: Settings, ending: str, training_cases: int
 ) -> dict[str, Any]:
     labels = reader.labels()
     regions = any(isinstance(value, list) for value in labels.values())

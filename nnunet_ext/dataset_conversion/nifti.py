@@ -22,7 +22,7 @@ from nnunet_ext.dataset_conversion.nifti_file import (
     label_header,
     read,
 )
-from nnunet_ext.dataset_conversion.types import Case, Checked, Format, OutputFile
+from nnunet_ext.dataset_conversion.types import Case, Checked, ImageFormat, OutputFile
 
 # what gzip level 1 leaves of an uncompressed file, on the safe side
 _GZIPPED_IMAGE, _GZIPPED_LABEL = 0.6, 0.05
@@ -32,7 +32,7 @@ _PLAIN, _GUNZIP, _GZIP = 1e9, 3e8, 1e8
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its remarks on odd headers would drown ours
 
 
-class Volumes(Format):
+class Volumes(ImageFormat):
     """The format of 3-D images with one segmentation each."""
 
     image_io = "SimpleITKIO"  # for .nii too, which nnU-Net would read with nibabel: one notion of space

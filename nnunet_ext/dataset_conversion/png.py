@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.drawn_mask import DrawnMask, draw
 from nnunet_ext.dataset_conversion.same_frame import thumbnail
-from nnunet_ext.dataset_conversion.types import Case, Checked, Format, OutputFile
+from nnunet_ext.dataset_conversion.types import Case, Checked, ImageFormat, OutputFile
 
 MAX_PIXELS = 50_000_000  # fifty times the largest image of BUSI; a bomb claims far more than its bytes could hold
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -30,7 +30,7 @@ _BYTES_PER_PIXEL_OF_IMAGE, _BYTES_PER_PIXEL_OF_LABEL = 1.0, 0.05  # of what is w
 _PIXELS_PER_SECOND = 4e7  # written on one core, for sharing out work
 
 
-class Pictures(Format):
+class Pictures(ImageFormat):
     """The format of grey or colour pictures with one or several masks each, all of the picture's size.
 
     `room` is the memory in bytes for grey images between checking and writing, so that few are decoded twice; threads

@@ -1,8 +1,8 @@
 """What passes between the engine, a dataset's reader and an image format; nothing here knows a dataset or a format.
 
-A reader yields `Case`s by the names of files alone, which `pair` helps with. Its `Format` reads each of them and hands
-back a `Checked` one, which says how its files are written. `layout` turns those into a `Layout`, and `engine` writes
-that. Command lines import this: numpy and what reads images come later.
+A reader yields `Case`s by the names of files alone, which `pair` helps with. Its `ImageFormat` reads each of them and
+hands back a `Checked` one, which says how its files are written. `layout` turns those into a `Layout`, and `engine`
+writes that. Command lines import this: numpy and what reads images come later.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ class Checked(ABC):
         """Return how the label map gets to a place in the dataset; `values` as in `Reader.values`."""
 
 
-class Format(ABC):
+class ImageFormat(ABC):
     """How images of one kind and their masks are read, checked and written."""
 
     image_io: ClassVar[str]  # nnU-Net's class that reads what is written
@@ -268,7 +268,7 @@ class Reader(ABC):
         return {"converter": self.command, **vars(self)}
 
     @abstractmethod
-    def format(self, settings: Settings) -> Format:
+    def format(self, settings: Settings) -> ImageFormat:
         """Return what reads and writes the images of one conversion."""
 
     @abstractmethod

@@ -18,8 +18,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads wo
 pytest.register_assert_rewrite("contract", "training")  # what they assert is explained as in a test
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 MARKERS = {  # of every test that uses the fixture
-    **dict.fromkeys(("shared_data", "samus_oracle"), "shared_data"),
-    **dict.fromkeys(("distributions", "bare", "installed"), "slow"),
+    **dict.fromkeys(("shared_data", "samus_oracle"), ("shared_data", "slow")),
+    **dict.fromkeys(("distributions", "bare", "installed", "kinds"), ("slow",)),
 }
 
 
@@ -28,7 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by what they need."""
     for item in items:
         for fixture in MARKERS.keys() & getattr(item, "fixturenames", ()):
-            item.add_marker(MARKERS[fixture])
+            for marker in MARKERS[fixture]:
+                item.add_marker(marker)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def samus_oracle() -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny datasets, preprocessed: 29 binary, 30 regions, 31 classes, 32 ignore label, 33 two MR channels, 34 PNG."""
+    """Tiny datasets, preprocessed: 29 binary, also in 3D and with stock plans, and 30 with regions."""
     import tiny
 
     root = tmp_path_factory.mktemp("prepared")
@@ -74,15 +75,27 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setenv(name, value)
         tiny.make_raw(29, tiny.BINARY)
         tiny.make_raw(30, tiny.REGIONS)
+        tiny.plan_and_preprocess(29, configurations=("2d", "3d_fullres"))
+        tiny.plan_and_preprocess(29, "ExperimentPlanner")
+        tiny.plan_and_preprocess(30)
+    return root
+
+
+@pytest.fixture(scope="session")
+def kinds(prepared: Path) -> Path:
+    """More datasets among the prepared ones: 31 classes, 32 ignore label, 33 two MR channels, 34 PNG."""
+    import tiny
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in folders(prepared).items():
+            patch.setenv(name, value)
         tiny.make_raw(31, tiny.CLASSES)
         tiny.make_raw(32, tiny.IGNORE)
         tiny.make_raw(33, tiny.BINARY, channels=("T1", "T2"))
         tiny.make_raw(34, tiny.BINARY, channels=("ultrasound",), png=True)
-        tiny.plan_and_preprocess(29, configurations=("2d", "3d_fullres"))
-        tiny.plan_and_preprocess(29, "ExperimentPlanner")
-        for dataset_id in range(30, 35):
+        for dataset_id in range(31, 35):
             tiny.plan_and_preprocess(dataset_id)
-    return root
+    return prepared
 
 
 @pytest.fixture

@@ -75,13 +75,14 @@ class NetworkContract:
         with torch.no_grad():
             together = net(self.image(batch=3))
             alone = torch.cat([net(self.image(batch=3)[i : i + 1]) for i in range(3)])
-        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
 
     def test_autocast_keeps_the_output_finite(self, build: Build) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             out = build()(self.image())
         assert out.isfinite().all()
 
+    @pytest.mark.slow
     def test_export(self, build: Build) -> None:
         net = build().eval()
         exported = torch.export.export(net, (self.image(),))

@@ -101,6 +101,7 @@ def test_needs_come_first_and_what_is_built_on_a_job_that_ran_again_is_made_agai
     assert (tmp_path / "previous_1_evaluate/result").read_text() == first
 
 
+@pytest.mark.slow
 @needs_snakemake
 def test_a_failing_job_takes_only_those_that_need_it(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     jobs = Jobs(tmp_path)
@@ -289,6 +290,7 @@ def test_what_an_attempt_cost_is_written_down(tmp_path: Path) -> None:
     assert 60e6 < attempt.peak_bytes < 600e6
 
 
+@pytest.mark.slow
 @linux
 def test_memory_on_gpus_as_nvidia_smi_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A made-up nvidia-smi: two GPUs, and 100 MiB for every process there is."""

@@ -110,6 +110,7 @@ def test_more_processes_give_the_same_bytes(flat: Path, monkeypatch: pytest.Monk
     assert tree(folder) == one
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_completes_with_the_same_bytes(nnunet_folders: Path) -> None:
     source = codalab(nnunet_folders / "in", 8, test_volumes=1)
     program = (

@@ -186,6 +186,7 @@ def test_estimate_of_a_step_counted_by_hand() -> None:
     assert training_memory(build, (2, 1, 32, 32)) == 4 * (maps * pixels + weights + gradients + moments)
 
 
+@pytest.mark.slow
 def test_a_training_with_it_is_the_same(
     datasets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -67,6 +67,7 @@ def ours(p: np.ndarray, r: np.ndarray, spacing: tuple[float, ...]) -> dict[str, 
     return measure(MaskPair.of(p, r, spacing), Ruler(three, PHYSICAL, TOLERANCE))
 
 
+@pytest.mark.slow
 def test_simpleitk() -> None:
     """1,800 pairs."""
     distance, overlap = sitk.HausdorffDistanceImageFilter(), sitk.LabelOverlapMeasuresImageFilter()
@@ -87,6 +88,7 @@ def test_simpleitk() -> None:
     assert compared > 1700
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:monai:FutureWarning")  # it calls its own deprecated arguments
 def test_monai() -> None:
     """1,200 pairs."""
@@ -118,6 +120,7 @@ def test_monai() -> None:
     assert compared > 1100
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
 def test_surface_distance() -> None:
     """1,000 pairs of non-empty masks: it fails on empty ones under numpy 2."""

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from commands import ONE_ITERATION, command, folders
 
 TRAINER, PLANS = "nnUNetTrainerSAMUSHFTiny", "nnUNetSAMUSPlans"
 
 
+@pytest.mark.slow
 def test_busi_pipeline(tmp_path: Path) -> None:
     environment = {**folders(tmp_path), **ONE_ITERATION}
 

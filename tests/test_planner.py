@@ -83,6 +83,7 @@ def test_a_smaller_target_shrinks_the_batch_with_a_warning(
     assert "NNUNET_EXT_RECOMPUTE=1" in caplog.text
 
 
+@pytest.mark.slow
 def test_recomputation_fits_into_less(
     nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -92,6 +93,7 @@ def test_recomputation_fits_into_less(
     assert not [r for r in caplog.records if "2d" in r.message]
 
 
+@pytest.mark.slow
 def test_a_tiny_target_shrinks_the_patch_too(nnunet_folders: Path) -> None:
     plans = plan(nnunet_folders, (120, 512, 512), gpu_memory_target_in_gb=1)
     two = plans["configurations"]["2d"]
@@ -105,6 +107,7 @@ def test_plans_name_of_the_user(nnunet_folders: Path) -> None:
     assert plan(nnunet_folders, (20, 96, 96), overwrite_plans_name="mine")["plans_name"] == "mine"
 
 
+@pytest.mark.slow
 def test_stock_networks_fit_the_plan(nnunet_folders: Path) -> None:
     """Stock nnUNetTrainer trains on these plans: its network takes patches of the planned size."""
     import torch

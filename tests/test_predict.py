@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import tiny
 import torch
 from commands import ONE_ITERATION, folders
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from training import CPU, train
+from training import CPU, make, train
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
@@ -34,20 +35,22 @@ TINY = "nnUNetTrainerSAMUSHFTiny"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One iteration each: 35 pictures with one class, mixed and click-only; 36 volumes with two classes."""
+    """Models as a training begins with them: 35 pictures with one class, 36 volumes with two classes."""
     root = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**folders(root), **ONE_ITERATION}.items():
+        for name, value in folders(root).items():
             patch.setenv(name, value)
-        patch.setattr("multiprocessing.get_context", tiny.forked)
         tiny.make_raw(35, tiny.BINARY, channels=("ultrasound",), png=True)
         tiny.make_raw(36, tiny.CLASSES, shape=(2, 40, 36))
         for dataset in (35, 36):
             tiny.plan_and_preprocess(dataset, "SAMUSPlanner")
-        patch.setenv("nnUNet_n_proc_DA", "0")  # which planning does not take
-        for dataset in (35, 36):
-            train(TINY, dataset, plans=PLANS)
-        train(f"{TINY}Click", 35, plans=PLANS)
+            trainer = make(TINY, dataset, plans=PLANS)
+            trainer.initialize()
+            for checkpoint in ("best", "final"):
+                trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_{checkpoint}.pth")
+            planned = root / "nnUNet_preprocessed" / f"Dataset{dataset:03d}_Tiny"
+            shutil.copy(planned / "dataset.json", model(root, dataset=dataset))
+            shutil.copy(planned / f"{PLANS}.json", model(root, dataset=dataset) / "plans.json")
     return root
 
 
@@ -135,8 +138,14 @@ def test_several_clicks_classes_and_slices(trained: Path, tmp_path: Path) -> Non
     ]
 
 
-def test_network_trained_with_clicks_only(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.slow
+def test_network_trained_with_clicks_only(
+    trained: Path, tmp_path: Path, fork_pools: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     trainer = f"{TINY}Click"
+    for name, value in {**folders(trained), **ONE_ITERATION, "nnUNet_n_proc_DA": "0"}.items():
+        monkeypatch.setenv(name, value)
+    train(trainer, 35, plans=PLANS)
     assert predict(trained, tmp_path / "out", trainer=trainer) == 2
     assert "--from-reference" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -87,6 +87,7 @@ def test_counts(model: partial, parameters: int, trained: int) -> None:
     assert (count(net), count(net, trained=True)) == (parameters, trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vit", [VIT_L, VIT_H])
 def test_large_and_huge(vit: ViT) -> None:
     """SAM's checkpoints of these sizes load: their keys and shapes, in a network without memory."""

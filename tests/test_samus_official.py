@@ -21,6 +21,8 @@ from torch import nn
 
 from nnunet_ext.architectures.samus.models import SAMUS
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = [  # the outputs of each are computed once
     pytest.param(ReferenceSAMUS, marks=pytest.mark.xdist_group("samus_official_plain"), id="plain"),
     pytest.param(SAMUS, marks=pytest.mark.xdist_group("samus_official_fast"), id="fast"),

@@ -95,12 +95,14 @@ def test_a_channel_may_ask_for_no_normalisation(nnunet_folders: Path) -> None:
     assert schemes == ["RescaleTo01Normalization", "NoNormalization", "RescaleTo01Normalization"]
 
 
+@pytest.mark.slow
 def test_16_bit_pictures_are_rescaled(nnunet_folders: Path) -> None:
     raw = nnunet_folders / "nnUNet_raw" / tiny.make_raw(29, tiny.BINARY, channels=("ultrasound",), png=True)
     Image.fromarray(np.full((40, 36), 4000, np.uint16)).save(raw / "imagesTr" / "case_0_0000.png")
     assert plan(nnunet_folders)["configurations"]["2d"]["normalization_schemes"] == ["RescaleTo01Normalization"]
 
 
+@pytest.mark.slow
 def test_another_size_is_a_subclass(nnunet_folders: Path) -> None:
     class Larger(SAMUSPlanner):
         default_plans_name = "larger"
@@ -118,6 +120,7 @@ def test_plans_name_of_the_user(nnunet_folders: Path) -> None:
     assert plan(nnunet_folders, overwrite_plans_name="mine")["plans_name"] == "mine"
 
 
+@pytest.mark.slow
 def test_stock_networks_fit_the_plan(nnunet_folders: Path) -> None:
     architecture = plan(nnunet_folders)["configurations"]["2d"]["architecture"]
     net = get_network_from_plans(
@@ -144,6 +147,7 @@ def test_pictures_of_any_size_become_256_in_0_to_1(pictures: Path) -> None:
         assert (np.asarray(seg) == 1).any()
 
 
+@pytest.mark.slow
 def test_volumes_keep_their_slices(nnunet_folders: Path) -> None:
     name = tiny.make_raw(33, tiny.BINARY, channels=("T1", "T2"))
     tiny.plan_and_preprocess(33, "SAMUSPlanner")
@@ -182,6 +186,7 @@ def predictor(pictures: Path) -> nnUNetPredictor:
     return out
 
 
+@pytest.mark.slow
 def test_predictions_come_back_at_native_size(predictor: nnUNetPredictor, pictures: Path, tmp_path: Path) -> None:
     """Through nnU-Net's preprocessing, sliding window and export, with probabilities."""
     cases = [f"case_{i}" for i in range(len(SIZES))]
@@ -198,6 +203,7 @@ def test_predictions_come_back_at_native_size(predictor: nnUNetPredictor, pictur
         assert (segmentation != truth).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_stock_trainer_on_these_plans(nnunet_folders: Path, fork_pools: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stock network trains, and validates at native size; 32 pixels keep it short."""
     monkeypatch.setattr(SAMUSPlanner, "image_size", 32)

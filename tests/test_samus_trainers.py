@@ -12,7 +12,18 @@ import torch
 from commands import folders
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import maybe_load_checkpoint, run_training
-from training import CPU, checkpoint, images, make, model_folder, predict, resumed_equals_whole, train, two_processes
+from training import (
+    CPU,
+    checkpoint,
+    images,
+    make,
+    model_folder,
+    one_fast,
+    predict,
+    resumed_equals_whole,
+    train,
+    two_processes,
+)
 
 from nnunet_ext import registry
 from nnunet_ext.architectures.samus.image_encoder import VIT_TINY
@@ -29,16 +40,27 @@ HF = "nnUNetTrainerSAMUSHF"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny PNG datasets with SAMUSPlanner's plans: 35 binary, 36 classes, 37 regions; 35 with stock plans as well."""
+    """A tiny PNG dataset with one class, 35, with SAMUSPlanner's plans."""
     root = tmp_path_factory.mktemp("ultrasound")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in folders(root).items():
             patch.setenv(name, value)
-        for dataset_id, labels in ((35, tiny.BINARY), (36, tiny.CLASSES), (37, tiny.REGIONS)):
+        tiny.make_raw(35, tiny.BINARY, channels=("ultrasound",), png=True)
+        tiny.plan_and_preprocess(35, "SAMUSPlanner")
+    return root
+
+
+@pytest.fixture(scope="module")
+def more(prepared: Path) -> Path:
+    """35 with stock plans as well, and two datasets more: 36 classes, 37 regions."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in folders(prepared).items():
+            patch.setenv(name, value)
+        for dataset_id, labels in ((36, tiny.CLASSES), (37, tiny.REGIONS)):
             tiny.make_raw(dataset_id, labels, channels=("ultrasound",), png=True)
             tiny.plan_and_preprocess(dataset_id, "SAMUSPlanner")
         tiny.plan_and_preprocess(35, "ExperimentPlanner")
-    return root
+    return prepared
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +71,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", "random")
 
 
-@pytest.mark.parametrize("entry", [e for e in TRAINERS if "1024" not in e.name], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", one_fast([e for e in TRAINERS if "1024" not in e.name], HF))
 def test_every_trainer_trains_validates_and_predicts(entry: registry.Entry, datasets: Path, prepared: Path) -> None:
     train(entry.name, BUSI, plans=PLANS)
     folder = model_folder(datasets, entry.name, PLANS, dataset=BUSI)
@@ -64,13 +86,14 @@ def test_every_trainer_trains_validates_and_predicts(entry: registry.Entry, data
         assert predict(folder, case)[0].shape == (1, 40, 36)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "channels"), [(36, 3), (37, 2)], ids=["classes", "regions"])
-def test_classes_and_regions(dataset: int, channels: int, datasets: Path, prepared: Path) -> None:
+def test_classes_and_regions(dataset: int, channels: int, datasets: Path, more: Path) -> None:
     train(HF, dataset, plans=PLANS)
     folder = model_folder(datasets, HF, PLANS, dataset=dataset)
     tokens = checkpoint(folder)["network_weights"]["prompts.seg_layers.tokens"]
     assert tokens.shape == (2, 2, VIT_TINY.out_channels)
-    [segmentation] = predict(folder, images(prepared, dataset)[:1])
+    [segmentation] = predict(folder, images(more, dataset)[:1])
     assert segmentation.shape == (1, 40, 36)
     predictor = nnUNetPredictor(device=CPU, perform_everything_on_device=False)
     predictor.initialize_from_trained_model_folder(str(folder), (0,))
@@ -78,12 +101,13 @@ def test_classes_and_regions(dataset: int, channels: int, datasets: Path, prepar
         assert predictor.network.eval()(torch.rand(1, 1, 256, 256)).shape == (1, channels, 256, 256)
 
 
-def test_stock_plans_rescale_and_say_so(datasets: Path, prepared: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.slow
+def test_stock_plans_rescale_and_say_so(datasets: Path, more: Path, capsys: pytest.CaptureFixture) -> None:
     train(HF, BUSI, plans="nnUNetPlans")
     out = capsys.readouterr().out
     assert "ZScoreNormalization does not give [0, 1]: every sample is rescaled" in out
     assert "-pl SAMUSPlanner" in out
-    assert predict(model_folder(datasets, HF, "nnUNetPlans", dataset=BUSI), images(prepared, BUSI)[:1])
+    assert predict(model_folder(datasets, HF, "nnUNetPlans", dataset=BUSI), images(more, BUSI)[:1])
 
 
 def test_recipe(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +130,7 @@ def initialized(trainer: str, dataset: int = BUSI):
     return trainer
 
 
+@pytest.mark.slow
 def test_only_what_is_trained_has_gradients_and_optimizer_state(datasets: Path) -> None:
     trainer = initialized(HF)
     trainer.on_train_start()
@@ -122,6 +147,7 @@ def test_only_what_is_trained_has_gradients_and_optimizer_state(datasets: Path) 
     trainer.on_train_end()
 
 
+@pytest.mark.slow
 def test_one_seed_pairs_the_ablation(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Common initial weights, data, clicks: and, before anything is learnt, the same loss bit for bit."""
     monkeypatch.setenv("NNUNET_EXT_SEED", "7")
@@ -147,6 +173,7 @@ def test_one_seed_pairs_the_ablation(datasets: Path, monkeypatch: pytest.MonkeyP
         assert all(torch.equal(state[n], t) for n, t in first.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trainer", "slim"),
     [(HF, False), (HF, True), ("nnUNetTrainerSAMUSHFLiteralGate", True)],
@@ -161,6 +188,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert (len(latest["network_weights"]) < len(final["network_weights"])) == slim
 
 
+@pytest.mark.slow
 def test_slim_checkpoint_without_its_other_part(
     datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +202,7 @@ def test_slim_checkpoint_without_its_other_part(
         initialized(HF).load_checkpoint(latest)
 
 
+@pytest.mark.slow
 def test_validation_takes_the_same_samples_in_every_epoch(datasets: Path) -> None:
     trainer = initialized(HF)
     trainer.on_train_start()
@@ -190,6 +219,7 @@ def test_validation_takes_the_same_samples_in_every_epoch(datasets: Path) -> Non
     trainer.on_train_end()
 
 
+@pytest.mark.slow
 def test_best_checkpoint_is_that_of_the_lowest_validation_loss(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNUNET_EXT_EPOCHS", "4")
     losses = iter([0.5, 0.7, 0.3, 0.4])
@@ -205,6 +235,7 @@ def test_best_checkpoint_is_that_of_the_lowest_validation_loss(datasets: Path, m
     assert best["current_epoch"] == 3
 
 
+@pytest.mark.slow
 def test_training_without_sam_is_an_error_that_says_what_to_do(
     datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +245,7 @@ def test_training_without_sam_is_an_error_that_says_what_to_do(
     train("nnUNetTrainerSAMUSHFTiny", BUSI, plans=PLANS)  # needs none
 
 
+@pytest.mark.slow
 def test_random_weights_are_said_in_the_log(datasets: Path, capsys: pytest.CaptureFixture) -> None:
     train("nnUNetTrainerSAMUS", BUSI, plans=PLANS)
     assert "RANDOM image encoder" in capsys.readouterr().out
@@ -240,14 +272,15 @@ def test_larger_transformers_ask_for_their_own_weights(
         train(f"{HF}ViT{name[-1].upper()}", BUSI, plans=PLANS)
 
 
-def test_training_begins_with_sams_weights(datasets: Path, prepared: Path, sam_file: Path) -> None:
+@pytest.mark.slow
+def test_training_begins_with_sams_weights(datasets: Path, more: Path, sam_file: Path) -> None:
     train("nnUNetTrainerSAMUS", BUSI, plans=PLANS)
     folder = model_folder(datasets, "nnUNetTrainerSAMUS", PLANS, dataset=BUSI)
     state, sam = checkpoint(folder)["network_weights"], torch.load(sam_file)
     for name in ("image_encoder.blocks.0.attn.qkv.weight", "mask_decoder.iou_token.weight"):
         assert torch.equal(state[f"model.{name}"], sam[name])
     sam_file.unlink()  # no use for it from here on
-    assert predict(folder, images(prepared, BUSI)[:1])
+    assert predict(folder, images(more, BUSI)[:1])
     run_training(str(BUSI), "2d", 0, "nnUNetTrainerSAMUS", PLANS, device=CPU, only_run_validation=True)
     pretrained = str(folder / "fold_0" / "checkpoint_final.pth")
     train("nnUNetTrainerSAMUS", 36, plans=PLANS, pretrained_weights=pretrained)  # to two classes
@@ -256,7 +289,8 @@ def test_training_begins_with_sams_weights(datasets: Path, prepared: Path, sam_f
     assert torch.equal(other[name], state[name])
 
 
-def test_pretrained_weights_bring_the_prompts_that_belong_to_them(datasets: Path) -> None:
+@pytest.mark.slow
+def test_pretrained_weights_bring_the_prompts_that_belong_to_them(datasets: Path, more: Path) -> None:
     train("nnUNetTrainerSAMUSHFTiny", BUSI, plans=PLANS)
     pretrained = (
         model_folder(datasets, "nnUNetTrainerSAMUSHFTiny", PLANS, dataset=BUSI) / "fold_0" / "checkpoint_final.pth"
@@ -304,11 +338,13 @@ def test_augmentation_is_samus(datasets: Path) -> None:
     assert 5 < unchanged < 30  # a quarter is neither rotated nor enlarged
 
 
+@pytest.mark.slow
 def test_distributed(short_runs: Path) -> None:
     """Both ranks end with the same weights, and no parameter waits for a gradient in vain."""
     two_processes(short_runs, str(BUSI), "nnUNetTrainerSAMUSHFTiny", PLANS, batch_size=2)
 
 
+@pytest.mark.slow
 def test_torch_compile_keeps_the_output(datasets: Path) -> None:
     network = initialized(HF).network.eval()
     compiled = torch.compile(network, backend="eager")

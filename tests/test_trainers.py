@@ -19,6 +19,7 @@ from training import (
     images,
     make,
     model_folder,
+    one_fast,
     predict,
     resumed_equals_whole,
     train,
@@ -31,7 +32,7 @@ from nnunet_ext.common.errors import InputError
 TRAINERS = [e for e in registry.entries("trainer") if e.planner != "SAMUSPlanner"]  # those: test_samus_trainers.py
 
 
-@pytest.mark.parametrize("entry", TRAINERS, ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", one_fast(TRAINERS, "nnUNetTrainerRAUNet"))
 def test_every_trainer_trains_validates_and_predicts(entry: registry.Entry, datasets: Path, prepared: Path) -> None:
     configuration = entry.configuration or "2d"
     train(entry.name, configuration=configuration)
@@ -46,17 +47,18 @@ def test_every_trainer_trains_validates_and_predicts(entry: registry.Entry, data
 
 
 @pytest.mark.parametrize("dataset_id", [30, 31, 32, 33, 34], ids=["regions", "classes", "ignore", "channels", "png"])
-def test_kinds_of_data(dataset_id: int, datasets: Path, prepared: Path) -> None:
+def test_kinds_of_data(dataset_id: int, datasets: Path, kinds: Path) -> None:
     train("nnUNetTrainerRAUNet", dataset_id)
     folder = model_folder(datasets, "nnUNetTrainerRAUNet", dataset=dataset_id)
     heads = checkpoint(folder)["network_weights"]["head.seg_layers.weight"].shape[0]
     assert heads == {30: 2, 31: 3}.get(dataset_id, 1)
-    [segmentation] = predict(folder, images(prepared, dataset_id)[:1])
+    [segmentation] = predict(folder, images(kinds, dataset_id)[:1])
     assert segmentation.shape == ((1, 40, 36) if dataset_id == 34 else (6, 40, 36))
     has_regions = json.loads((folder / "plans.json").read_text()).get("nnunet_ext", {}).get("has_regions", False)
     assert has_regions == (dataset_id == 30)
 
 
+@pytest.mark.slow
 def test_stock_plans_and_note(datasets: Path, capsys: pytest.CaptureFixture) -> None:
     train("nnUNetTrainerRAUNet", plans="nnUNetPlans")
     note = next(line for line in capsys.readouterr().out.splitlines() if "Du & Wang" in line)
@@ -123,6 +125,7 @@ def test_recipe(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert trainer.save_every == 1
 
 
+@pytest.mark.slow
 def test_matched_budget_is_stock_but_for_the_length(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("EPOCHS", "ITERATIONS", "VAL_ITERATIONS"):
         monkeypatch.delenv(f"NNUNET_EXT_{name}")
@@ -193,7 +196,7 @@ def test_horizontal_flip_only(datasets: Path, monkeypatch: pytest.MonkeyPatch) -
         assert seen == {True, False}
 
 
-@pytest.mark.parametrize("entry", [e for e in TRAINERS if e.planner], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", one_fast([e for e in TRAINERS if e.planner], "nnUNetTrainerUNetBN"))
 def test_every_trained_parameter_gets_a_gradient(entry: registry.Entry, datasets: Path) -> None:
     trainer = make(entry.name, configuration=entry.configuration or "2d")
     trainer.on_train_start()
@@ -203,6 +206,7 @@ def test_every_trained_parameter_gets_a_gradient(entry: registry.Entry, datasets
     assert not without
 
 
+@pytest.mark.slow
 def test_a_new_training_sets_the_finished_one_aside(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """nnU-Net's --c would go on with the old checkpoint_final and delete the new checkpoint_latest."""
     first = make("nnUNetTrainerRAUNet")
@@ -221,6 +225,7 @@ def test_a_new_training_sets_the_finished_one_aside(datasets: Path, monkeypatch:
     assert (folder / "checkpoint_latest.pth").is_file()
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_equals_uninterrupted(
     datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +243,7 @@ def test_seed_decides(datasets: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert not torch.equal(first_weights("1"), first_weights("2"))
 
 
+@pytest.mark.slow
 def test_ordered_loaders_follow_seed_and_epoch(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same batches with the same seed, whatever state torch was in; others after a resume at another epoch."""
     from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
@@ -285,6 +291,7 @@ def test_note_names_a_window_without_the_filters(datasets: Path) -> None:
     assert "normalisation LiverWindowNormalization (paper: LiverWindowCLAHENormalization)" in trainer.plan_note()
 
 
+@pytest.mark.slow
 def test_validation_without_foreground_does_not_freeze_the_best_checkpoint(datasets: Path) -> None:
     trainer = make("nnUNetTrainerRAUNet")
     trainer.initialize()
@@ -329,11 +336,13 @@ def test_a_kill_while_saving_leaves_the_previous_checkpoint(datasets: Path, monk
     assert file.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_disabled_checkpointing_writes_none(datasets: Path) -> None:
     train("nnUNetTrainerRAUNet", disable_checkpointing=True)
     assert not list(datasets.rglob("*.pth*"))
 
 
+@pytest.mark.slow
 def test_val_and_npz(datasets: Path) -> None:
     train("nnUNetTrainerRAUNet")
     validation = model_folder(datasets, "nnUNetTrainerRAUNet") / "fold_0" / "validation"
@@ -345,7 +354,7 @@ def test_val_and_npz(datasets: Path) -> None:
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=2e-3)
 
 
-def test_pretrained_weights_to_another_number_of_classes(datasets: Path) -> None:
+def test_pretrained_weights_to_another_number_of_classes(datasets: Path, kinds: Path) -> None:
     train("nnUNetTrainerRAUNet")
     file = model_folder(datasets, "nnUNetTrainerRAUNet") / "fold_0" / "checkpoint_final.pth"
     trainer = make("nnUNetTrainerRAUNet", 31)
@@ -354,6 +363,7 @@ def test_pretrained_weights_to_another_number_of_classes(datasets: Path) -> None
         assert torch.equal(trainer.network.state_dict()[key], tensor) or ".seg_layers." in key
 
 
+@pytest.mark.slow
 def test_best_configuration_and_ensembles(datasets: Path, prepared: Path, tmp_path: Path) -> None:
     from nnunetv2.ensembling.ensemble import ensemble_folders
     from nnunetv2.evaluation.find_best_configuration import find_best_configuration
@@ -382,6 +392,7 @@ def test_best_configuration_and_ensembles(datasets: Path, prepared: Path, tmp_pa
     assert (tmp_path / "ensemble" / "case_2.nii.gz").is_file()
 
 
+@pytest.mark.slow
 def test_zip_export_and_import(datasets: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nnunetv2.model_sharing.model_export import export_pretrained_model
     from nnunetv2.model_sharing.model_import import install_model_from_zip_file
@@ -404,6 +415,7 @@ def test_zip_export_and_import(datasets: Path, prepared: Path, tmp_path: Path, m
     assert np.array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_torch_compile_keeps_the_output(datasets: Path) -> None:
     """With the eager backend: what nnU-Net's default compile on CUDA traces is the same computation."""
     trainer = make("nnUNetTrainerRAUNet")
@@ -416,5 +428,6 @@ def test_torch_compile_keeps_the_output(datasets: Path) -> None:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_two_processes(short_runs: Path) -> None:
     two_processes(short_runs, "29", "nnUNetTrainerRAUNet", PLANS, batch_size=1)

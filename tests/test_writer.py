@@ -110,6 +110,7 @@ def test_stopped_anywhere_a_second_run_completes(tmp_path: Path, stop_at, after:
     assert 12 < step < 99  # all steps there are
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_overwriting_never_leaves_a_mixture(tmp_path: Path, stop_at, after: bool) -> None:
     new = text_dataset(tmp_path / "in", "new")

@@ -10,8 +10,15 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import get_trainer_from_args, run_training
 
+from nnunet_ext import registry
+
 CPU = torch.device("cpu")
 PLANS = "nnUNetRAUNetPlans"
+
+
+def one_fast(entries: list[registry.Entry], fast: str) -> list:
+    """Return trainers as parameters of a test that is slow for all of them but one."""
+    return [pytest.param(e, id=e.name, marks=[pytest.mark.slow] if e.name != fast else []) for e in entries]
 
 
 def make(trainer: str, dataset_id: int = 29, configuration: str = "2d", plans: str = PLANS, fold: int = 0, **kwargs):

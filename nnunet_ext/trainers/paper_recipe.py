@@ -57,16 +57,16 @@ class PaperRecipe(PassTrainer):
     @classmethod
     def _refuse_what_cannot_work(cls, configuration_manager: ConfigurationManager, configuration: str) -> None:
         """Raise InputError before nnU-Net creates its output folder."""
-        dim = len(configuration_manager.patch_size)
+        dim, hint = len(configuration_manager.patch_size), f"Train it on {'2d' if cls.dim == 2 else '3d_fullres'}"
         if dim != cls.dim:
             raise InputError(
                 f"{cls.__name__} is a {cls.dim}D network; configuration {configuration!r} has {dim}D patches.",
-                hint="Train it on 2d." if cls.dim == 2 else "Train it on 3d_fullres.",
+                hint=f"{hint}.",
             )
         if configuration_manager.previous_stage_name is not None:
             raise InputError(
                 f"{cls.__name__} cannot be the second stage of a cascade ({configuration!r}).",
-                hint=f"Train it on {'2d' if cls.dim == 2 else '3d_fullres'}, or the cascade with nnUNetTrainer.",
+                hint=f"{hint}, or the cascade with nnUNetTrainer.",
             )
 
     @classmethod

@@ -28,13 +28,13 @@ CNN_SCALE = 0.5  # of the CNN branch in the final fusion; official code, the pap
 class CNNBranch(nn.Module):
     """Local features at 1/8 of the resolution: one convolution, then three times pooling and convolution.
 
-    Shapes: (B, 1 or in_channels, H, W) and, optionally, a summand of the first convolution's output
+    Shapes: (B, 1 or 3, H, W) and, optionally, a summand of the first convolution's output
     (B, channels[0], H, W) -> (B, channels[-1], H / 8, W / 8), channels last in memory.
     """
 
-    def __init__(self, *, in_channels: int, channels: tuple[int, ...]) -> None:
+    def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.inc = Convolution(in_channels, channels[0])
+        self.inc = Convolution(3, channels[0])
         self.downs = nn.ModuleList(Down(a, b) for a, b in itertools.pairwise(channels))
 
     def forward(self, image: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
@@ -178,7 +178,7 @@ class SAMUSImageEncoder(nn.Module):
         super().__init__()
         dim, grid = vit.embed_dim, image_size // self.stride
         self.pos_embed = position_embedding(vit.position_grid, dim)
-        self.cnn_embed = CNNBranch(in_channels=3, channels=(*vit.stem_channels, dim))
+        self.cnn_embed = CNNBranch((*vit.stem_channels, dim))
         self.patch_embed = PatchEmbed(dim=dim, stride=self.stride)
         self.post_pos_embed = PositionAdapter(dim=dim, factor=vit.position_grid // grid)
         self.blocks = nn.ModuleList(

@@ -101,16 +101,6 @@ def _stretch(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, *, noise: f
     return (x - low) / extent.where(extent > noise, torch.inf)
 
 
-class GreyImage(nn.Module):
-    """The control arm: the image itself where SAMUS-HF sees its high frequencies.
-
-    Shapes: (B, 1, S, S) -> (B, 1, S, S), without gradients.
-    """
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return image.detach().float()
-
-
 class HighFrequencyStem(nn.Sequential):
     """3x3 convolution, layer norm and GELU per stage, with 2x2 max pooling between the stages.
 

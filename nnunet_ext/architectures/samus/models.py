@@ -12,7 +12,6 @@ from nnunet_ext.architectures.samus import checkpoint
 from nnunet_ext.architectures.samus.adapters import SAMUSImageEncoder
 from nnunet_ext.architectures.samus.high_frequency import (
     FourthChannel,
-    GreyImage,
     HighFrequencyGate,
     HighFrequencyImage,
     HighFrequencyStem,
@@ -132,8 +131,9 @@ class SAMUSHFImageEncoder(SAMUSImageEncoder):
         fusion: Literal["gate", "literal_gate", "input"] = "gate",
     ) -> None:
         super().__init__(vit=vit, image_size=image_size)
-        grey = picture == "grey"
-        self.picture = GreyImage() if grey else HighFrequencyImage(wavelet=wavelet, normalization=normalization)
+        self.picture = None
+        if picture == "high_frequency":
+            self.picture = HighFrequencyImage(wavelet=wavelet, normalization=normalization)
         with torch.random.fork_rng(devices=[]):  # one seed gives SAMUS, SAMUS-HF and the control the same common parts
             self.high_frequency = nn.ModuleDict()
             if fusion == "input":
@@ -145,7 +145,9 @@ class SAMUSHFImageEncoder(SAMUSImageEncoder):
 
     def branch(self, image: torch.Tensor) -> torch.Tensor:
         """Return the gated CNN branch: (B, 1 or 3, S, S) -> (B, dim, S / 8, S / 8)."""
-        h = self.picture(image.mean(1, keepdim=True)).to(image.dtype)
+        h = image.mean(1, keepdim=True).detach()
+        if self.picture is not None:
+            h = self.picture(h).to(image.dtype)
         if "channel" in self.high_frequency:
             return self.cnn_embed(image, self.high_frequency["channel"](h))
         return self.high_frequency["gate"](self.cnn_embed(image), self.high_frequency["stem"](h))

@@ -11,11 +11,6 @@ from torch.nn import functional as F  # noqa: N812
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.common.errors import InputError
 
-NO_PROMPT = (
-    "This network was trained with clicks only and needs some: nnunet_ext predict -m MODEL_FOLDER -i IN -o OUT "
-    "--prompts prompts.json (or --from-reference DIR)."
-)
-
 
 class LearnedPrompts(nn.Module):
     """Two tokens per class that stand for "the usual object", so that no click is needed.
@@ -133,7 +128,10 @@ class PromptableSegmenter(nn.Module):
     def learned(self, batch: int) -> torch.Tensor:
         """Return the tokens that stand for no click: (B, classes, 2, dim)."""
         if self.prompts is None:
-            raise InputError(NO_PROMPT)
+            raise InputError(
+                "This network was trained with clicks only and needs some: nnunet_ext predict -m MODEL_FOLDER -i IN "
+                "-o OUT --prompts prompts.json (or --from-reference DIR)."
+            )
         return self.prompts(batch)
 
     def emit(self, z: torch.Tensor, size: Sequence[int] | None) -> torch.Tensor:

@@ -57,12 +57,19 @@
     set("case-metric", "hd95", "change");
     result.hd95 = Object.fromEntries(rows().map(r => [r[0], r[2]]));
   }
-  const dot = document.querySelector("circle[data-c]");
-  if (dot) {
-    dot.dispatchEvent(new PointerEvent("pointerover", { bubbles: true, clientX: 50, clientY: 50 }));
-    result.hot = new Set([...document.querySelectorAll(".hot")].map(e => e.closest("svg"))).size;
-    result.tip = document.getElementById("tip").textContent;
-    result.number = Number(dot.dataset.c);
-  }
+  // point at the centre of every dot, as a pointer does: whatever lies on top gets the event
+  const point = (x, y) => document.elementFromPoint(x, y)?.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, clientX: x, clientY: y }));
+  const tip = document.getElementById("tip");
+  result.dots = [];
+  document.querySelectorAll("svg[data-k]").forEach(figure => {
+    figure.scrollIntoView({ block: "center", behavior: "instant" });
+    figure.querySelectorAll("circle[data-c]").forEach(dot => {
+      const r = dot.getBoundingClientRect();
+      point(0, 0);
+      point(r.left + r.width / 2, r.top + r.height / 2);
+      result.dots.push({ ...figure.dataset, c: Number(dot.dataset.c), m: Number(dot.parentNode.dataset.m), tip: tip.hidden ? "" : tip.textContent });
+      result.hot = Math.max(result.hot || 0, new Set([...document.querySelectorAll(".hot")].map(e => e.closest("svg"))).size);
+    });
+  });
   (parent === window ? x => { document.documentElement.dataset.result = x; } : x => parent.postMessage(x, "*"))(JSON.stringify(result));
 })();

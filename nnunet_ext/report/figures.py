@@ -76,7 +76,7 @@ def _row(data: ReportData, structure: str, metric: Metric, values: pd.Series, sc
         said = f"{number(summary.mean, metric)} {interval(summary.low, summary.high, metric)}"
         marks += [
             svg.text(f"{said}, n {summary.n}", svg.WIDTH, top + 17, "t number", "end"),
-            svg.tag("g", svg.dots(spread), class_="dots"),
+            svg.tag("g", svg.dots(spread), class_="dots", data_m=row),
             _box(scale, np.array([v for _, v in finite]), middle),
             _mean(scale, summary.mean, (summary.low, summary.high), middle),
         ]
@@ -275,7 +275,7 @@ def _size(data: ReportData, structure: str) -> Markup | None:
         order = size[own.index].sort_values(kind="stable").index
         points = [(number_of[c], x(size[c]), y(own[c])) for c in order]
         mark = [
-            svg.tag("g", svg.dots(points, 2.2), class_="dots"),
+            svg.tag("g", svg.dots(points, 2.2), class_="dots", data_m=i),
             svg.tag("path", d=_running_median(size[order], own[order], x, y), class_=f"running r{i % 4}"),
         ]
         marks.append(svg.tag("g", mark, class_=svg.colour(i)))
@@ -289,6 +289,7 @@ def _size(data: ReportData, structure: str) -> Markup | None:
         f"Dice of {structure} against the size of the reference, {int(there.sum())} cases",
         data_s=structure,
         data_k="dice",
+        data_size="",
     )
 
 

@@ -121,7 +121,8 @@ def cases(data: ReportData) -> dict[str, Any]:
                     "found": int((wrong > 0).sum().sum()),
                 }
             )
-    script = {"cases": data.cases, "models": data.names, "structures": values, "unit": data.units.volume}
+    letters = [data.letter(name) for name in data.names]
+    script = {"cases": data.cases, "letters": letters, "structures": values, "unit": data.units.volume}
     return {"data": script, "absent": absent, "unit": data.units.volume}
 
 

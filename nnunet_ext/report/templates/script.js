@@ -4,24 +4,52 @@
   const data = source ? JSON.parse(source.textContent) : null;
   const tip = document.getElementById("tip");
 
-  // one case in every figure
-  let shown = null;
-  const show = (mark, x, y) => {
-    const number = mark ? mark.dataset.c : null;
-    if (number !== shown) {
-      document.querySelectorAll(".hot").forEach(e => e.classList.remove("hot"));
-      if (number !== null) document.querySelectorAll(`[data-c="${number}"]`).forEach(e => e.classList.add("hot"));
-      shown = number;
+  const digits = value => Math.abs(value) >= 1000 || Number.isInteger(value) && Math.abs(value) > 1 ? 0 : Math.abs(value) >= 10 ? 1 : 3;
+  const text = value => value === null ? "n/a" : typeof value === "string" ? value : value.toFixed(digits(value));
+
+  // one case in every figure: that of the mark nearest to the pointer, so that none is out of reach below another one
+  const REACH = 9; // in the figure's units, of which it is 420 wide
+  const places = new WeakMap();
+  const marks = figure => {
+    if (!places.has(figure)) {
+      const dots = [...figure.querySelectorAll("circle[data-c]")].map(e => ({ c: e.dataset.c, m: e.parentNode.dataset.m, x: +e.getAttribute("cx"), y: +e.getAttribute("cy") }));
+      const ends = [...figure.querySelectorAll("path[data-c]")].flatMap(e => [...e.getAttribute("d").matchAll(/[ML](\S+?) ([^ML]+)/g)].map(p => ({ c: e.dataset.c, x: +p[1], y: +p[2] })));
+      places.set(figure, [...dots, ...ends]);
     }
-    tip.hidden = number === null || !data;
-    if (tip.hidden) return;
-    tip.textContent = data.cases[number];
-    tip.style.left = `${Math.max(4, Math.min(x + 12, innerWidth - tip.offsetWidth - 4))}px`;
-    tip.style.top = `${Math.max(4, y - tip.offsetHeight - 10)}px`;
+    return places.get(figure);
   };
-  const over = e => show(e.target.closest ? e.target.closest("[data-c]") : null, e.clientX, e.clientY);
-  document.addEventListener("pointerover", over);
-  document.addEventListener("pointerdown", over);
+  const nearest = (figure, x, y) => {
+    const p = new DOMPoint(x, y).matrixTransform(figure.getScreenCTM().inverse());
+    const away = mark => Math.hypot(mark.x - p.x, mark.y - p.y);
+    const first = marks(figure).reduce((best, mark) => !best || away(mark) < away(best) ? mark : best, null);
+    return first && away(first) < REACH ? marks(figure).filter(mark => mark.x === first.x && mark.y === first.y) : [];
+  };
+  const said = (figure, mark) => {
+    const { s, k, size } = figure.dataset, own = data.structures[s], values = own.metrics[k][mark.c];
+    const models = mark.m === undefined ? values.map((_, m) => m) : [mark.m];
+    const parts = models.map(m => `${values.length > 1 ? `${data.letters[m]} ` : ""}${text(values[m])}`);
+    return `${data.cases[mark.c]}: ${own.labels[k]} ${parts.join(", ")}${size === undefined ? "" : `, ${text(own.size[mark.c])} ${data.unit}`}`;
+  };
+  let shown = "";
+  const show = e => {
+    const figure = e.target.closest && e.target.closest("svg[data-k]");
+    const line = figure && e.target.closest("[data-c]");
+    let found = figure && data ? nearest(figure, e.clientX, e.clientY) : [];
+    if (!found.length && line) found = [{ c: line.dataset.c }];
+    const cases = [...new Set(found.map(mark => mark.c))];
+    if (cases.join() !== shown) {
+      document.querySelectorAll(".hot").forEach(own => own.classList.remove("hot"));
+      cases.forEach(c => document.querySelectorAll(`[data-c="${c}"]`).forEach(own => own.classList.add("hot")));
+      shown = cases.join();
+    }
+    tip.hidden = !found.length;
+    if (tip.hidden) return;
+    tip.textContent = [...new Set(found.map(mark => said(figure, mark)))].join("\n");
+    tip.style.left = `${Math.max(4, Math.min(e.clientX + 12, innerWidth - tip.offsetWidth - 4))}px`;
+    tip.style.top = `${Math.max(4, e.clientY - tip.offsetHeight - 10)}px`;
+  };
+  document.addEventListener("pointermove", show);
+  document.addEventListener("pointerdown", show);
 
   // copy buttons
   document.querySelectorAll(".copy").forEach(button => button.addEventListener("click", () => {
@@ -39,8 +67,6 @@
   if (!data) return;
   const [table, filter, structure, metric] = ["case-table", "case-filter", "case-structure", "case-metric"].map(id => document.getElementById(id));
   let column = 0, direction = 1;
-  const digits = value => Math.abs(value) >= 1000 || Number.isInteger(value) && Math.abs(value) > 1 ? 0 : Math.abs(value) >= 10 ? 1 : 3;
-  const text = value => value === null ? "n/a" : typeof value === "string" ? value : value.toFixed(digits(value));
   const order = (a, b) => {
     const [x, y] = [a[column], b[column]];
     if (x === null || y === null) return (x === null) - (y === null); // undefined last, either way

@@ -280,11 +280,40 @@ def test_a_folder_belongs_to_one_benchmark(nnunet_folders: Path) -> None:
     assert (nnunet_folders / "out" / "matrix.toml").read_text() == (nnunet_folders / "mine.toml").read_text()
     with pytest.raises(InputError, match="holds the benchmark 'mine', not 'yours'"):
         made("yours").claim_folder()
+    other = nnunet_folders / "other"
+    other.mkdir()
+    for name in ("matrix.toml", "benchmark.json"):
+        (other / name).write_text('{"speed": 1}')
+        with pytest.raises(InputError, match=f"{other / name}: not written by nnunet_ext benchmark"):
+            Benchmark.of(nnunet_folders / "mine.toml", other).claim_folder()
+        assert (other / name).read_text() == '{"speed": 1}'
+        (other / name).unlink()
+    (nnunet_folders / "mine.toml").rename(other / "matrix.toml")
+    Benchmark.of(other / "matrix.toml", other).claim_folder()  # the user's own copy, as it is
+    (other / "matrix.toml").rename(nnunet_folders / "mine.toml")
     (nnunet_folders / "file").touch()
     with pytest.raises(InputError, match="file is a file"):
         Benchmark.of(nnunet_folders / "mine.toml", nnunet_folders / "file")
     with pytest.raises(InputError, match="file is not a writable directory"):
         Benchmark.of(nnunet_folders / "mine.toml", nnunet_folders / "file" / "out").claim_folder()
+
+
+def test_a_workflow_replaces_workflows_only(nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    matrix = nnunet_folders / "mine.toml"
+    matrix.write_text(f'name = "m"\n[[datasets]]\nid = 29\nname = "{LITS}"\n[[rows]]\ntrainer = "nnUNetTrainer"\n')
+    file = nnunet_folders / "Snakefile"
+
+    def plan() -> int:
+        return main(["benchmark", "plan", str(matrix), "--snakefile", str(file)])
+
+    assert plan() == plan() == 0
+    for theirs in (file, file.with_name("Snakefile.json")):
+        kept, text = theirs.read_text(), '{"root": "rule all:"}'
+        theirs.write_text(text)
+        assert plan() == 2
+        assert f"{theirs}: not written by nnunet_ext benchmark plan" in capsys.readouterr().err
+        assert theirs.read_text() == text
+        theirs.write_text(kept)
 
 
 def test_sams_weights_are_asked_for_before_anything_runs(

@@ -80,6 +80,7 @@ def test_the_report_gets_the_comparison(monkeypatch: pytest.MonkeyPatch, capsys:
         (["A=a", "B=b", "--out", "a/metrics.csv/below"], ["metrics.csv is not a writable directory"]),
         (["A=a", "B=b", "--report", "a/metrics.csv/report.html"], ["metrics.csv is not a writable directory"]),
         (["A=a", "B=b", "--report", "a"], ["a is a directory"]),
+        (["A=a", "B=b", "--report", "a/metrics.csv"], ["a/metrics.csv: not written by the report of nnunet_ext"]),
         (["A=a", "B=broken.json"], ["broken.json"]),
     ],
 )

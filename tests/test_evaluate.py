@@ -379,6 +379,20 @@ class TestErrors:
         assert {f.name: f.read_text() for f in pred.glob("metrics.*")} == {name: content}
         assert run(pred, ref, "--out", pred / "own") == run(pred, ref, "--out", pred / "own") == 0
 
+    def test_a_report_replaces_reports_only(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+        pred, ref = make()
+        out, report = pred.parent / "out", pred.parent / "report.html"
+        page = pred.parent / "page.html"
+        page.write_text("<!doctype html>\n<title>Mine</title>")
+        for file in (pred / "case_1.nii.gz", ref.parent / "dataset.json", page):
+            before = file.read_bytes()
+            said = refused(capsys, pred, ref, "--out", out, "--report", file)
+            assert f"{file}: not written by the report of nnunet_ext, and not to be overwritten." in said
+            assert file.read_bytes() == before
+        assert run(pred, ref, "--out", out, "--report", report) == 0
+        assert run(pred, ref, "--out", out, "--report", report, "--name", "again") == 0
+        assert "again" in report.read_text()
+
     def test_interrupted(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         def stop(*_: object, **__: object) -> None:
             raise KeyboardInterrupt

@@ -542,6 +542,17 @@ class TestErrors:
         with pytest.raises(InputError, match="no structure in common"):
             build_report({FIRST: models[FIRST], SECOND: [other]}, tmp_path / "r.html")
 
+    def test_of_an_earlier_version_is_replaced_and_nothing_else(
+        self, models: dict[str, list[Evaluation]], tmp_path: Path
+    ) -> None:
+        out = tmp_path / "report.html"
+        out.write_text("<!doctype html>\n<html><dt>Made with</dt><dd>nnunet_ext 0.1.0</dd></html>")
+        build_report({FIRST: models[FIRST]}, out)
+        (tmp_path / "empty").touch()
+        for file in (tmp_path / "empty", Path("/dev/null")):
+            with pytest.raises(InputError, match="not written by the report of nnunet_ext"):
+                build_report({FIRST: models[FIRST]}, file)
+
     def test_no_place(self, models: dict[str, list[Evaluation]], tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(InputError, match="cannot be written"):

@@ -17,7 +17,7 @@ from nnunet_ext.benchmark.status import Line, Watch
 from nnunet_ext.benchmark.store import Store
 from nnunet_ext.common.environment import SAM_CHECKPOINT
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import check_writable, read_json_if_any, write_json, write_text
+from nnunet_ext.common.files import check_replaceable, read_json_if_any, write_json, write_text
 
 if TYPE_CHECKING:
     from typing import Self
@@ -78,17 +78,22 @@ class Benchmark:
             InputError: nothing can be written there, or it is that of a benchmark of another name, whose results would
                 be set aside.
         """
-        mark = self.folders.root / MARK
-        check_writable(mark, "Name another folder with --out.")
-        name = read_json_if_any(mark).get("name", self.matrix.name)
-        if name != self.matrix.name:
+        mark, copy = self.folders.root / MARK, self.folders.root / "matrix.toml"
+        text, name = self.file.read_text(encoding="utf-8"), read_json_if_any(mark).get("name")
+        hint = "Name another folder with --out."
+
+        def ours(path: Path) -> bool:
+            return name is not None or (path == copy and path.read_bytes() == text.encode())
+
+        check_replaceable([mark, copy], ours, "nnunet_ext benchmark", hint)
+        if name not in (None, self.matrix.name):
             raise InputError(
                 f"{self.folders.root} holds the benchmark {name!r}, not {self.matrix.name!r}.",
-                hint="Name another folder with --out.",
+                hint=hint,
             )
         mark.parent.mkdir(parents=True, exist_ok=True)
         write_json(mark, {"name": self.matrix.name})
-        write_text(self.folders.root / "matrix.toml", self.file.read_text(encoding="utf-8"))
+        write_text(copy, text)
 
     def check_data(self) -> None:
         """Check that everything is there that jobs read and no job makes.

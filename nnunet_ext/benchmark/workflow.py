@@ -29,12 +29,30 @@ from nnunet_ext.benchmark.matrix import KINDS, Matrix, Slurm
 from nnunet_ext.benchmark.store import Lock
 from nnunet_ext.common.environment import BENCHMARK_GPUS
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import write_json, write_text
+from nnunet_ext.common.files import check_replaceable, read_json_if_any, write_json, write_text
 from nnunet_ext.common.processes import cpus, is_running
 from nnunet_ext.common.provenance import nvidia_smi
 
 LOCAL = "local"
+HEAD = b"# The jobs of a benchmark as a Snakemake workflow"  # of our Snakefile
 PATIENCE = 60.0  # seconds for Snakemake and its jobs to end
+
+
+def check_file(file: Path) -> None:
+    """Check that `write` may write a workflow to a file of the user's choice.
+
+    Raises:
+        InputError: nothing can be written there, or something would be replaced that is no such workflow.
+    """
+
+    def ours(path: Path) -> bool:
+        if path != file:
+            return {"root", "resources", "jobs"} <= read_json_if_any(path).keys()
+        with path.open("rb") as stream:
+            return stream.read(len(HEAD)) == HEAD
+
+    files = [file, file.with_name(f"{file.name}.json")]
+    check_replaceable(files, ours, "nnunet_ext benchmark plan", "Name another file with --snakefile.")
 
 
 def write(file: Path, jobs: Jobs, matrix: Matrix, executor: str) -> None:

@@ -113,9 +113,8 @@ def run(args: argparse.Namespace) -> int:
 def _plan(benchmark: Benchmark, args: argparse.Namespace) -> int:
     if args.snakefile:
         from nnunet_ext.benchmark import workflow
-        from nnunet_ext.common.files import check_writable
 
-        check_writable(args.snakefile, "Name another file with --snakefile.")
+        workflow.check_file(args.snakefile)
         workflow.write(args.snakefile, benchmark.jobs, benchmark.matrix, "slurm")
         print(f"Its jobs are in {args.snakefile}.json. Run it with: snakemake --snakefile {args.snakefile} --cores N")
         return 0

@@ -40,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from nnunet_ext import comparison
     from nnunet_ext.common.errors import InputError
-    from nnunet_ext.common.files import check_writable
 
     if args.images is not None and not args.images.is_dir():
         raise InputError(
@@ -48,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
         )
     comparison.check_folder(args.out)
     if args.report is not None:
-        check_writable(args.report, "Name another file with --report.")
+        from nnunet_ext.report import check_file
+
+        check_file(args.report)
     models = comparison.read_models(args.models)
     result = comparison.compare(
         models,

@@ -67,7 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from nnunet_ext.common.files import check_writable
     from nnunet_ext.evaluation.evaluation import CSV, JSON, check_folder
     from nnunet_ext.evaluation.evaluator import evaluate_source
     from nnunet_ext.evaluation.source import from_folders, from_model
@@ -77,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or args.pred or args.m / (validation or f"validation_folds_{'_'.join(args.f)}")
     check_folder(out)
     if args.report:
-        check_writable(args.report, "Name another file with --report.")
+        from nnunet_ext.report import check_file
+
+        check_file(args.report)
     if args.name:
         source.info["name"] = args.name
     if args.images:

@@ -136,7 +136,7 @@ def check_replaceable(paths: Iterable[Path], ours: Callable[[Path], bool], by: s
     foreign = []
     for path in paths:
         check_writable(path, hint)
-        if path.exists() and not ours(path):
+        if path.exists() and not (path.is_file() and ours(path)):
             foreign.append(str(path))
     if foreign:
         raise InputError(f"{', '.join(foreign)}: not written by {by}, and not to be overwritten.", hint=hint)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import markupsafe
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import write_text
+from nnunet_ext.common.files import check_replaceable, write_text
 from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.comparison import Comparison, ModelRuns, wording
 from nnunet_ext.evaluation.evaluation import Evaluation
@@ -18,6 +19,10 @@ from nnunet_ext.report import context, costs, figures, pictures, svg, tables
 from nnunet_ext.report.data import Extras, ReportData
 
 TITLE = "Segmentation report"
+
+
+DOCTYPE = b"<!doctype html>"
+GENERATOR = '<meta name="generator" content="nnunet_ext">'
 
 
 class Section(NamedTuple):
@@ -60,7 +65,7 @@ def build_report(
 
     Raises:
         InputError: there are no models, they have nothing in common, runs cannot be one model's, or the file cannot be
-            written.
+            written, or is there already and no report.
 
     >>> import tempfile
     >>> import pandas as pd
@@ -74,6 +79,7 @@ def build_report(
     ...     "<title>Our lesions</title>" in (Path(folder) / "report.html").read_text(encoding="utf-8")
     True
     """
+    check_file(out)
     if not models or not all(models.values()):
         raise InputError("There is nothing to report: a model needs at least one evaluation.")
     pooled = [ModelRuns(name=name, runs=runs) for name, runs in models.items()]
@@ -88,6 +94,23 @@ def build_report(
         write_text(out, page)
     except OSError as e:
         raise InputError(f"{out} cannot be written: {e.strerror or e}.") from e
+
+
+def check_file(out: Path) -> None:
+    """Check that `build_report` may write a file, before the work that goes into it.
+
+    Raises:
+        InputError: nothing can be written there, or something would be replaced that is no report of ours.
+    """
+    check_replaceable([out], _is_report, "the report of nnunet_ext", "Name another file for the report.")
+
+
+def _is_report(file: Path) -> bool:
+    with file.open("rb") as stream:
+        if stream.read(len(DOCTYPE)) != DOCTYPE:
+            return False
+        text = stream.read()
+    return GENERATOR.encode() in text or (b"Made with" in text and b"nnunet_ext" in text)  # as earlier ones say
 
 
 def _sections(track: Track) -> tuple[Section, ...]:
@@ -149,6 +172,7 @@ def _environment() -> jinja2.Environment:
         name: getattr(wording, name)
         for name in ("number", "interval", "shift_interval", "effect", "p_value", "percent")
     }
+    environment.globals["generator"] = markupsafe.Markup(GENERATOR)
     environment.globals["prompts"] = wording.PROMPTS
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # metrics in the order of the tables
     return environment

@@ -11,11 +11,12 @@ import os
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.benchmark import matrix_file
-from nnunet_ext.benchmark.benchmark import Benchmark
+from nnunet_ext.benchmark import matrix_file, workflow
+from nnunet_ext.benchmark.benchmark import Benchmark, RunResult
 from nnunet_ext.benchmark.commands import Folders
 from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.store import Store
@@ -36,6 +37,26 @@ def benchmark(jobs: Jobs, **matrix: Any) -> Benchmark:
 def shell(jobs: Jobs, job_id: str, text: str, **values: Any) -> Job:
     """A job that runs bash; what follows the text (--c) are its arguments."""
     return jobs.add(**{"id": job_id, "kind": "train", "command": ("bash", "-c", text, "bash"), **values})
+
+
+def states(result: RunResult) -> dict[str, str]:
+    """Job -> what has become of it."""
+    return {line.job.id: line.status for line in result.lines}
+
+
+def worker(jobs: Jobs, executor: str = "local", module: str = "worker", **matrix: Any) -> list[str]:
+    """The command by which a workflow's rules run a job, but for its id; the workflow is written."""
+    file = jobs.root / "flow"
+    workflow.write(file, jobs, benchmark(jobs, **matrix).matrix, executor)
+    return [sys.executable, "-m", f"nnunet_ext.benchmark.{module}", f"{file}.json"]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Until it holds; whether in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
 
 
 def make(root: Path, trainings: int = 3, epochs: int = 6) -> Jobs:
@@ -109,8 +130,8 @@ def main(what: str, *arguments: str) -> None:
     else:
         root = Path(what)
         with _ended_like_interrupted():
-            outcome = benchmark(make(root)).run(parallel=2)
-        (root / "outcome.json").write_text(json.dumps({line.job.id: line.status for line in outcome.lines}))
+            result = benchmark(make(root)).run(parallel=2)
+        (root / "states.json").write_text(json.dumps(states(result)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real SLURM of one node, brought up and down by root: ``python tests/slurm_cluster.py FOLDER`` keeps one running.
+"""A real SLURM of one node, brought up and down by root.
 
 Debian's slurm-wlm and munge are enough; keys, sockets, ports, state and logs are all the cluster's own, so that it
 neither needs nor disturbs a configured one. Without cgroups, processes are followed by their parents.
@@ -6,14 +6,14 @@ neither needs nor disturbs a configured one. Without cgroups, processes are foll
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "squeue", "scancel")
@@ -66,11 +66,7 @@ def reason_to_skip() -> str:
 
 
 class Cluster:
-    """Up from `start` to `stop`; also a context manager.
-
-    Args:
-        folder: for everything; short, since sockets lie in it.
-    """
+    """Daemons and commands with a configuration of their own, in a folder with a short path: sockets lie in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,75 +75,64 @@ class Cluster:
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
         self._daemons: list[subprocess.Popen] = []
 
-    def __enter__(self) -> Cluster:
-        self.start()
-        return self
+    def output(self, name: str, *arguments: str) -> str:
+        """What one of SLURM's commands prints."""
+        words = [_find(name), *arguments]
+        environment = {**os.environ, **self.environment}
+        return subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=30).stdout
 
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-
-    def start(self, timeout: float = 30) -> None:
-        """All daemons; returns when the node takes jobs.
+    @contextlib.contextmanager
+    def up(self, timeout: float = 30) -> Iterator[Cluster]:
+        """All daemons, from when the node takes jobs.
 
         Raises:
             RuntimeError: it does not within `timeout` seconds; with the end of every log.
         """
+        host = self._configure()
+        files = {"key-file": self.folder / "munge.key", "socket": self.folder / "munge.socket"}
+        files |= {f"{n}-file": self.folder / f"munge.{n}" for n in ("pid", "log", "seed")}
+        try:
+            self._daemon("munged", "--foreground", "--force", *(f"--{k}={v}" for k, v in files.items()))
+            self._wait((self.folder / "munge.socket").exists, timeout)
+            self._daemon("slurmctld", "-D")
+            self._daemon("slurmd", "-D", "-N", host)
+            self._wait(lambda: self.output("sinfo", "-h", "-o", "%T").strip() == "idle", timeout)
+            yield self
+        finally:
+            self.output("scancel", "--user=root")
+            for daemon in reversed(self._daemons):
+                daemon.terminate()
+            for daemon in reversed(self._daemons):
+                try:
+                    daemon.wait(timeout=3)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
+
+    def _configure(self) -> str:
+        """Write all files; returns the name of the node."""
         for name in ("state", "spool", "bin"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        srun = self.folder / "bin" / "srun"
+        srun, key = self.folder / "bin" / "srun", self.folder / "munge.key"
         srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {_find("srun")} "$@"\n')
         srun.chmod(0o755)
         self.folder.chmod(0o755)
-        key = self.folder / "munge.key"
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
         host = socket.gethostname().split(".")[0]
         text = CONFIGURATION.format(folder=self.folder, host=host, ports=_free_ports(2))
         (self.folder / "slurm.conf").write_text(text)
-        paths = {
-            "key-file": key,
-            **{f"{n}-file": self.folder / f"munge.{n}" for n in ("pid", "log", "seed")},
-            "socket": self.folder / "munge.socket",
-        }
-        self._daemon("munged", "--foreground", "--force", *(f"--{k}={v}" for k, v in paths.items()))
-        self._wait(lambda: (self.folder / "munge.socket").exists(), timeout)
-        self._daemon("slurmctld", "-D")
-        self._daemon("slurmd", "-D", "-N", host)
-        self._wait(lambda: self.output("sinfo", "-h", "-o", "%T").strip() == "idle", timeout)
-
-    def stop(self) -> None:
-        """All jobs, then all daemons."""
-        subprocess.run([_find("scancel"), "--user=root"], env=self._all(), capture_output=True, check=False, timeout=20)
-        for daemon in reversed(self._daemons):
-            daemon.send_signal(signal.SIGTERM)
-        for daemon in reversed(self._daemons):
-            try:
-                daemon.wait(timeout=3)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-        self._daemons.clear()
-
-    def output(self, name: str, *arguments: str) -> str:
-        """What one of SLURM's commands prints."""
-        return subprocess.run(
-            [_find(name), *arguments], env=self._all(), capture_output=True, text=True, check=False, timeout=30
-        ).stdout
+        return host
 
     def _daemon(self, name: str, *arguments: str) -> None:
+        words, environment = [_find(name), *arguments], {**os.environ, **self.environment}
         with (self.folder / f"{name}.out").open("w") as out:
-            self._daemons.append(
-                subprocess.Popen([_find(name), *arguments], env=self._all(), stdout=out, stderr=out, cwd=self.folder)
-            )
+            self._daemons.append(subprocess.Popen(words, env=environment, stdout=out, stderr=out, cwd=self.folder))
 
-    def _all(self) -> dict[str, str]:
-        return {**os.environ, **self.environment}
-
-    def _wait(self, ready: object, timeout: float) -> None:
+    def _wait(self, ready: Callable[[], bool], timeout: float) -> None:
         end = time.monotonic() + timeout
         while not ready():
             if time.monotonic() > end or any(d.poll() is not None for d in self._daemons):
                 tails = [f"{f.name}:\n{f.read_text()[-800:]}" for f in sorted(self.folder.glob("*.[lo][ou][gt]"))]
-                self.stop()
                 raise RuntimeError("SLURM does not come up.\n" + "\n".join(tails))
             time.sleep(0.1)
 
@@ -157,19 +142,8 @@ def _find(name: str) -> str | None:
 
 
 def _free_ports(n: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(n)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-if __name__ == "__main__":
-    if reason := reason_to_skip():
-        sys.exit(reason)
-    with Cluster(Path(sys.argv[1]).resolve()) as cluster:
-        sys.stdout.writelines(f"export {name}={value}\n" for name, value in cluster.environment.items())
-        sys.stdout.flush()
-        signal.sigwait([signal.SIGTERM, signal.SIGINT])
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]

@@ -179,11 +179,19 @@ def test_other_preprocessed_data_repeat_what_was_trained_on_them(nnunet_folders:
     assert {(j.kind, j.facts["row"]) for j in changed} == expected
 
 
+def written(folder: Path, name: str = "m", dataset: str = "", row: dict[str, str] | None = None) -> Path:
+    """A matrix of one dataset and row as a file."""
+    file, row = folder / f"{name}.toml", row or {"trainer": "nnUNetTrainer"}
+    keys = "\n".join(f"{key} = {json.dumps(value)}" for key, value in row.items())
+    file.write_text(
+        f'name = "{name}"\nseeds = [4]\n[[datasets]]\nid = 29\nname = "{LITS}"\n{dataset}\n[[rows]]\n{keys}'
+    )
+    return file
+
+
 def test_preprocessed_data_have_a_split(nnunet_folders: Path) -> None:
     """nnU-Net would make one in the first training, which changes what counts as done."""
-    file = nnunet_folders / "m.toml"
-    rows = f'[[datasets]]\nid = 29\nname = "{LITS}"\npreprocess = false\n[[rows]]\ntrainer = "nnUNetTrainer"\n'
-    file.write_text(f'name = "m"\n{rows}')
+    file = written(nnunet_folders, dataset="preprocess = false")
     for folder, name in (("nnUNet_raw", "dataset"), ("nnUNet_preprocessed", "nnUNetPlans")):
         (nnunet_folders / folder / LITS).mkdir(parents=True)
         (nnunet_folders / folder / LITS / f"{name}.json").write_text("{}")
@@ -240,11 +248,8 @@ def test_order_and_needs(nnunet_folders: Path) -> None:
 
 
 def test_plan_prints_every_command(nnunet_folders: Path, capsys: pytest.CaptureFixture) -> None:
-    file = nnunet_folders / "m.toml"
-    file.write_text(
-        'name = "m"\nseeds = [4]\n[[datasets]]\nid = 29\nname = "Dataset029_LiTS"\ntest = "imagesTs"\n'
-        '[[rows]]\nname = "a row, \'quoted\'"\ntrainer = "nnUNetTrainerRAUNet"\n'
-    )
+    row = {"name": "a row, 'quoted'", "trainer": "nnUNetTrainerRAUNet"}
+    file = written(nnunet_folders, dataset='test = "imagesTs"', row=row)
     assert main(["benchmark", "plan", str(file), "--out", str(nnunet_folders / "out dir")]) == 0
     printed = capsys.readouterr().out
     for job in Benchmark.of(file, nnunet_folders / "out dir").jobs:
@@ -269,11 +274,7 @@ def test_nothing_runs_without_its_data(nnunet_folders: Path, capsys: pytest.Capt
 
 def test_a_folder_belongs_to_one_benchmark(nnunet_folders: Path) -> None:
     def made(name: str) -> Benchmark:
-        file = nnunet_folders / f"{name}.toml"
-        file.write_text(
-            f'name = "{name}"\n[[datasets]]\nid = 29\nname = "{LITS}"\n[[rows]]\ntrainer = "nnUNetTrainer"\n'
-        )
-        return Benchmark.of(file, nnunet_folders / "out")
+        return Benchmark.of(written(nnunet_folders, name), nnunet_folders / "out")
 
     made("mine").claim_folder()
     made("mine").claim_folder()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import BIN, succeed
 
-BIN = Path(sys.executable).parent
 LITS = "Dataset029_LiTS"
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("benchmark")]  # one data set for all
@@ -58,15 +56,7 @@ preprocess = false
 
 
 def nnunet_ext(*arguments: object, **environment: str) -> str:
-    done = subprocess.run(
-        [BIN / "nnunet_ext", *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    return succeed([str(BIN / "nnunet_ext"), *map(str, arguments)], {**os.environ, **environment})
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +68,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = folder / "all.sh"
     script.write_text(nnunet_ext("benchmark", "plan", file, "--out", folder / "out"))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("nnUNet_", "NNUNET_EXT_"))}
-    done = subprocess.run(
-        ["bash", script],
-        env={**environment, "PATH": f"{BIN}:{environment['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    succeed(["bash", str(script)], {**environment, "PATH": f"{BIN}:{environment['PATH']}"})
     return folder / "out"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnunet_ext.benchmark import collect, matrix_file, reporting, status, store, workflow
+from nnunet_ext.benchmark import collect, reporting, status, store, workflow
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.jobs import Job
 from nnunet_ext.benchmark.store import Attempt, Record
@@ -311,14 +311,6 @@ def test_status_and_what_is_left(benchmark: Benchmark, capsys: pytest.CaptureFix
     waiting = sum(li.status == "waiting" for li in lines)
     assert status.seconds_left(lines) == pytest.approx(33 + 30 * waiting)
     assert "about " in status.summary(lines, parallel=2)
-
-
-def test_the_presets_print_what_the_papers_state() -> None:
-    made = matrix_file.load("lits-table1")
-    assert {p.row: p.metrics["dice"] for p in made.published} == {
-        "RA-U-Net": 0.773, "U-Net": 0.648, "U-Net+Attention": 0.481, "U-Net+Res-block": 0.688, "3D U-Net": 0.717,
-    }  # fmt: skip
-    assert made.differences
 
 
 def test_a_folder_that_commit_a5e75ff_made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -12,13 +13,12 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import benchmark_runner
 import pytest
-from benchmark_runner import shell
+from benchmark_runner import shell, states, wait_for
 
 from nnunet_ext.benchmark import worker, workflow
 from nnunet_ext.benchmark.benchmark import RunResult
@@ -27,7 +27,6 @@ from nnunet_ext.benchmark.store import Attempt, Lock, Record, Store, is_held
 from nnunet_ext.benchmark.worker import Worker
 from nnunet_ext.common import environment
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.processes import is_running
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 needs_snakemake = pytest.mark.skipif(
@@ -45,10 +44,6 @@ def work(jobs: Jobs) -> dict[str, int]:
     return {each.id: Worker(each, jobs).run() for each in jobs}
 
 
-def states(outcome: RunResult) -> dict[str, str]:
-    return {line.job.id: line.status for line in outcome.lines}
-
-
 def lines(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
@@ -61,13 +56,6 @@ def begun(root: Path, count: int = 1) -> bool:
     """Whether any training has logged so many epochs and written a checkpoint."""
     return any(len(epochs(root, i)) >= count and (root / f"training_{i}/checkpoint_latest.pth").exists()
                for i in range(3))  # fmt: skip
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def records(root: Path) -> dict[Path, str]:
@@ -280,9 +268,7 @@ def test_what_an_attempt_cost_is_written_down(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
     text = "import time; x = bytearray(60_000_000); t = time.process_time()\nwhile time.process_time() < t + 0.3: pass"
     each = jobs.add(id="job", kind="train", command=(sys.executable, "-c", text))
-    file = tmp_path / "flow"
-    workflow.write(file, jobs, benchmark_runner.benchmark(jobs).matrix, "local")
-    subprocess.run([sys.executable, "-m", "nnunet_ext.benchmark.worker", f"{file}.json", "job"], check=True)
+    subprocess.run([*benchmark_runner.worker(jobs), "job"], check=True)
     (attempt,) = Store(tmp_path).record(each).attempts
     assert attempt.exit == 0
     assert attempt.cpu_seconds >= 0.3
@@ -315,11 +301,9 @@ def test_jobs_with_the_same_lock_never_run_together(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
     for i in range(3):
         shell(jobs, f"job_{i}", f"mkdir {tmp_path}/alone && sleep 0.2 && rmdir {tmp_path}/alone", lock="plan")
-    file = tmp_path / "flow"
-    workflow.write(file, jobs, benchmark_runner.benchmark(jobs).matrix, "local")
-    modules = ("worker", "worker", "job")  # the last by a workflow that an earlier version has written
-    words = ([sys.executable, "-m", f"nnunet_ext.benchmark.{module}", f"{file}.json"] for module in modules)
-    processes = [subprocess.Popen([*command, each.id]) for command, each in zip(words, jobs, strict=True)]
+    modules = ("worker", "worker", "job")  # the last as a workflow runs it that an earlier version has written
+    commands = [benchmark_runner.worker(jobs, module=module) for module in modules]
+    processes = [subprocess.Popen([*command, each.id]) for command, each in zip(commands, jobs, strict=True)]
     assert [process.wait() for process in processes] == [0, 0, 0]
 
 
@@ -345,34 +329,25 @@ def test_what_another_node_has_written_may_show_up_late(
 @linux
 @needs_snakemake
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_ctrl_c_stops_everything_and_the_same_command_continues(tmp_path: Path, number: int) -> None:
-    runner = start(tmp_path, seconds_per_epoch=0.3)
-    wait_for(lambda: begun(tmp_path, 2))
-    runner.send_signal(number)
-    assert runner.wait(timeout=60) != 0
-    assert processes_of(tmp_path) == []
-    found = {file.stem: json.loads(text)["state"] for file, text in records(tmp_path).items()}
-    assert "interrupted" in found.values()
-    assert "running" not in found.values()
-    finish(tmp_path, repeated=1)
-
-
-@linux
-@needs_snakemake
-@pytest.mark.slow
-@pytest.mark.parametrize("which", ["runner", "snakemake", "workers"])
-def test_whoever_is_killed_takes_what_it_started_along(tmp_path: Path, which: str) -> None:
+@pytest.mark.parametrize(
+    ("who", "number"),
+    [
+        *(("runner", n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+        *((who, signal.SIGKILL) for who in ("runner", "snakemake", "workers")),
+    ],
+)
+def test_whoever_ends_takes_what_it_started_along_and_the_same_command_continues(
+    tmp_path: Path, who: str, number: signal.Signals
+) -> None:
     """Commands of killed workers alone live on, until the same command is given again."""
     runner = start(tmp_path, seconds_per_epoch=1)
     wait_for(lambda: begun(tmp_path))
-    kill({"runner": [runner.pid], "snakemake": processes_of(tmp_path, "benchmark.workflow"),
-          "workers": processes_of(tmp_path, "benchmark.worker")}[which])  # fmt: skip
-    runner.wait(timeout=60)
-    if which == "workers":
-        wait_for(lambda: not processes_of(tmp_path, "benchmark.worker"))
-    else:
-        wait_for(lambda: not processes_of(tmp_path))
+    module = {"snakemake": "benchmark.workflow", "workers": "benchmark.worker"}.get(who, "")
+    kill(processes_of(tmp_path, module) if module else [runner.pid], number)
+    assert (runner.wait(timeout=60) != 0) == (who == "runner")
+    wait_for(lambda: not processes_of(tmp_path, module if who == "workers" else ""))
+    found = {json.loads(text)["state"] for text in records(tmp_path).values()}
+    assert number == signal.SIGKILL or ("interrupted" in found and "running" not in found)
     finish(tmp_path, repeated=1)
 
 
@@ -412,15 +387,6 @@ def test_without_snakemake_it_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "nnunet-ext[benchmark]" in e.value.hint
 
 
-@linux
-def test_a_process_that_only_waits_to_be_reaped_is_not_alive() -> None:
-    assert is_running(os.getpid())
-    child = subprocess.Popen(["true"])
-    wait_for(lambda: not is_running(child.pid))
-    child.wait()
-    assert not is_running(child.pid)
-
-
 def start(root: Path, seconds_per_epoch: float = 0.05) -> subprocess.Popen:
     """A runner in a process of its own."""
     return subprocess.Popen(
@@ -439,7 +405,7 @@ def finish(root: Path, repeated: int) -> None:
         repeated: epochs of a training that may be there twice: those whose process was ended before the checkpoint.
     """
     assert start(root).wait(timeout=300) == 0
-    assert set(json.loads((root / "outcome.json").read_text()).values()) == {"done"}
+    assert set(json.loads((root / "states.json").read_text()).values()) == {"done"}
     for i in range(3):
         seen = epochs(root, i)
         assert sorted(set(seen)) == list(range(6))
@@ -448,12 +414,10 @@ def finish(root: Path, repeated: int) -> None:
         assert not (root / f"training_{i}/doubled").exists()
 
 
-def kill(pids: list[int]) -> None:
+def kill(pids: list[int], number: int = signal.SIGKILL) -> None:
     for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def processes_of(root: Path, word: str = "") -> list[int]:

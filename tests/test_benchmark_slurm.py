@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import benchmark_runner
 import pytest
 import slurm_cluster
-from benchmark_runner import shell
+from benchmark_runner import shell, states, wait_for, worker
 
 from nnunet_ext.benchmark import status, workflow
 from nnunet_ext.benchmark.benchmark import RunResult
@@ -34,16 +35,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm_cluster.
     pytest.importorskip("snakemake_executor_plugin_slurm")
     if reason := slurm_cluster.reason_to_skip():
         pytest.skip(reason)
-    cluster = slurm_cluster.Cluster(tmp_path_factory.mktemp("slurm"))
-    try:
-        cluster.start()
-    except RuntimeError as e:
-        pytest.skip(str(e))
-    with pytest.MonkeyPatch.context() as patch:
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(slurm_cluster.Cluster(tmp_path_factory.mktemp("slurm")).up())
+        except RuntimeError as e:
+            pytest.skip(str(e))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in cluster.environment.items():
             patch.setenv(name, value)
         yield cluster
-    cluster.stop()
 
 
 def run(jobs: Jobs, act: Callable[[], None] = lambda: None, **slurm: Any) -> RunResult:
@@ -63,10 +63,6 @@ def run(jobs: Jobs, act: Callable[[], None] = lambda: None, **slurm: Any) -> Run
         thread.join()
 
 
-def states(outcome: RunResult) -> dict[str, str]:
-    return {line.job.id: line.status for line in outcome.lines}
-
-
 def long_training(jobs: Jobs) -> Job:
     """It would take minutes, but for ``--c``."""
     folder = jobs.root / "train"
@@ -74,15 +70,15 @@ def long_training(jobs: Jobs) -> Job:
     return shell(jobs, "train", text, outputs=(f"{folder}/done",), folder=str(folder), resume=("--c",))
 
 
-def once_running(jobs: Jobs, job: Job, *command: str) -> Callable[[], None]:
-    """Run one of SLURM's commands on a job, with its number at the end, as soon as its command is at work."""
+def once_running(jobs: Jobs, made: Path, *command: str) -> Callable[[], None]:
+    """When the training has made a file, run a command of SLURM with its number at the end; without one, be Ctrl-C."""
     acted: list[str] = []
 
     def act() -> None:
-        record = Store(jobs.root).record(job)
-        if not acted and record.state == "running" and Path(job.folder).exists():
+        record = Store(jobs.root).record(jobs["train"])
+        if not acted and record.state == "running" and made.exists():
             acted.append(record.slurm)
-            subprocess.run([*command, record.slurm], check=True)
+            subprocess.run([*command, record.slurm], check=True) if command else signal.raise_signal(signal.SIGINT)
 
     return act
 
@@ -121,7 +117,7 @@ def test_a_matrix_on_a_cluster(cluster: slurm_cluster.Cluster, tmp_path: Path) -
 def test_a_job_that_an_administrator_requeues_continues(cluster: slurm_cluster.Cluster, tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
     job = long_training(jobs)
-    assert states(run(jobs, once_running(jobs, job, "scontrol", "requeue"))) == {"train": "done"}
+    assert states(run(jobs, once_running(jobs, Path(job.folder), "scontrol", "requeue"))) == {"train": "done"}
     record = Store(tmp_path).record(job)
     assert [attempt.continued for attempt in record.attempts] == [False, True]
     assert "Restarts=1" in cluster.output("scontrol", "show", "job", record.slurm)
@@ -143,7 +139,7 @@ def test_a_cancelled_job_takes_what_needs_it_and_goes_on_next_time(
     job = long_training(jobs)
     shell(jobs, "needs", f"touch {tmp_path}/needs", kind="evaluate", needs=(job.id,))
     shell(jobs, "other", f"touch {tmp_path}/other", kind="evaluate", outputs=(f"{tmp_path}/other",))
-    outcome = run(jobs, once_running(jobs, job, "scancel"))
+    outcome = run(jobs, once_running(jobs, Path(job.folder), "scancel"))
     assert states(outcome) == {"train": "interrupted", "needs": "waiting", "other": "done"}
     (failure,) = outcome.failures
     assert "cancelled" in failure.reason
@@ -152,20 +148,27 @@ def test_a_cancelled_job_takes_what_needs_it_and_goes_on_next_time(
     assert Store(tmp_path).record(job).attempts[-1].continued
 
 
+def test_ctrl_c_cancels_what_was_submitted(cluster: slurm_cluster.Cluster, tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    job = long_training(jobs)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(jobs, once_running(jobs, Path(job.folder)))
+    finally:
+        signal.signal(signal.SIGINT, former)
+    wait_for(lambda: not workflow.queue(tmp_path))
+    assert Store(tmp_path).record(job).state == "interrupted"
+
+
 def test_a_killed_runners_jobs_are_seen_and_replaced(cluster: slurm_cluster.Cluster, tmp_path: Path) -> None:
     """They stay in the queue; a second run in the same folder would otherwise train the same model twice."""
     jobs = Jobs(tmp_path)
     job = long_training(jobs)
-    file, store = tmp_path / "flow", Store(tmp_path)
-    matrix = benchmark_runner.benchmark(jobs, slurm=SMALL).matrix
-    workflow.write(file, jobs, matrix, "slurm")
-    name = f"{workflow.jobname(tmp_path)}_1"
-    line = f"{sys.executable} -m nnunet_ext.benchmark.worker {file}.json train"
+    store, name = Store(tmp_path), f"{workflow.jobname(tmp_path)}_1"
+    line = " ".join([*worker(jobs, "slurm", slurm=SMALL), "train"])
     subprocess.run(["sbatch", f"--job-name={name}", f"--output={tmp_path}/left", f"--wrap={line}"], check=True)
-    end = time.monotonic() + 120
-    while store.record(job).state != "running" or not Path(job.folder).exists():
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    wait_for(lambda: store.record(job).state == "running" and Path(job.folder).exists())
     left = store.record(job).slurm
     (seen,) = status.lines(jobs, store, workflow.queue(tmp_path))
     assert seen.status == "running"
@@ -202,20 +205,13 @@ def test_training_by_nnunet(cluster: slurm_cluster.Cluster, short_runs: Path, tm
         manifest=str(fold / "manifest.json"),
         facts={"dataset": "Dataset029_Tiny", "plans": "nnUNetRAUNetPlans", "seed": 0},
     )
-    acted: list[str] = []
-
-    def act() -> None:
-        record = store.record(job)
-        if not acted and record.state == "running" and (fold / "checkpoint_latest.pth").exists():
-            acted.append(record.slurm)
-            subprocess.run(["scontrol", "requeue", record.slurm], check=True)
-
-    assert states(run(jobs, act, mem_gb=1.8)) == {"train": "done"}
+    requeue = once_running(jobs, fold / "checkpoint_latest.pth", "scontrol", "requeue")
+    assert states(run(jobs, requeue, mem_gb=1.8)) == {"train": "done"}
     record = store.record(job)
     log = store.log(job).read_text()
     epochs = [line.split()[-1] for line in log.splitlines() if ": Epoch " in line and line.split()[-2] == "Epoch"]
     assert sorted(set(epochs)) == ["0", "1", "2", "3"]
-    if acted:  # on a fast machine it may have been finished before
+    if len(record.attempts) > 1:  # on a fast machine it may have been finished before
         assert [attempt.continued for attempt in record.attempts] == [False, True]
         assert epochs.count("0") == 1  # it did not begin again
     manifest = json.loads((fold / "manifest.json").read_text())

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import operator
 import os
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.processes import finished
+from nnunet_ext.common.processes import finished, is_running
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -26,3 +29,13 @@ def test_an_error_ends_the_work() -> None:
 def test_a_killed_worker_is_named() -> None:
     with pytest.raises(InputError, match="A worker process was killed, perhaps for lack of memory"):
         list(finished(os._exit, [9], 2))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_a_process_that_only_waits_to_be_reaped_is_not_running() -> None:
+    assert is_running(os.getpid())
+    child = subprocess.Popen(["true"])
+    while is_running(child.pid):
+        time.sleep(0.01)
+    child.wait()
+    assert not is_running(child.pid)

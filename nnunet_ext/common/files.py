@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,27 @@ def write_text(path: Path, text: str, *, sync: bool = False) -> None:
 
 
 def write_json(path: Path, content: Any, *, sync: bool = False) -> None:
-    """Write JSON atomically; numbers that are not finite become null, because JSON has no NaN."""
-    write_text(path, json.dumps(without_nan(content), indent=2) + "\n", sync=sync)
+    """Write `to_json` atomically."""
+    write_text(path, to_json(content), sync=sync)
+
+
+def to_json(content: Any) -> str:
+    """Return the text of a JSON file; numbers that are not finite become null, because JSON has no NaN."""
+    return json.dumps(without_nan(content), indent=2) + "\n"
+
+
+def write_results(files: Mapping[Path, str], hint: str = "") -> None:
+    """Write the files that a user asked for, in order, each atomically; their folders are made.
+
+    Raises:
+        InputError: one cannot be written, since the disk is full for instance.
+    """
+    for path, text in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+        except OSError as e:
+            raise InputError(f"{path} cannot be written: {e.strerror or e}.", hint=hint) from e
 
 
 def read_json(path: Path, kind: type = dict, *, hint: str = "") -> Any:

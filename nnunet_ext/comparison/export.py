@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import check_replaceable, read_json_if_any, without_nan, write_json, write_text
+from nnunet_ext.common import files
 from nnunet_ext.common.text import aligned
 from nnunet_ext.comparison.results import Comparison, ModelSummary, Pair, Ranking, Result
 from nnunet_ext.comparison.wording import PROMPTS, digest, effect, interval, method, number, p_value, shift_interval
@@ -113,7 +112,7 @@ def to_csv(rows: pd.DataFrame) -> str:
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
     """Return everything but the values of cases, ready for JSON; what is undefined is None."""
-    content: dict[str, Any] = without_nan(
+    content: dict[str, Any] = files.without_nan(
         {
             "models": [
                 {
@@ -275,15 +274,10 @@ def save(comparison: Comparison, folder: Path) -> None:
         InputError: see `check_folder`.
     """
     check_folder(folder)
-    texts = [*(to_csv(rows(comparison)) for rows in (model_rows, pair_rows, case_rows)), to_latex(comparison)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # the record comes first: what is written after it is known to be ours, however far this gets
-        write_json(folder / RECORD, {"made_by": MARK, "files": FILES, **to_json(comparison)})
-        for name, text in zip(FILES[1:], texts, strict=True):
-            write_text(folder / name, text)
-    except OSError as e:
-        raise InputError(f"{folder} cannot be written: {e.strerror or e}.", hint=HINT) from e
+    # the record comes first: what is written after it is known to be ours, however far this gets
+    record = files.to_json({"made_by": MARK, "files": FILES, **to_json(comparison)})
+    texts = [record, *(to_csv(rows(comparison)) for rows in (model_rows, pair_rows, case_rows)), to_latex(comparison)]
+    files.write_results({folder / name: text for name, text in zip(FILES, texts, strict=True)}, HINT)
 
 
 def check_folder(folder: Path) -> None:
@@ -293,7 +287,7 @@ def check_folder(folder: Path) -> None:
         InputError: the folder is a file, cannot be written to, or holds files of these names that no comparison has
             written.
     """
-    record = read_json_if_any(folder / RECORD)
+    record = files.read_json_if_any(folder / RECORD)
     ours = record.get("files") if record.get("made_by") == MARK else None
     written = ours if isinstance(ours, list) else []
-    check_replaceable((folder / name for name in FILES), lambda file: file.name in written, MARK, HINT)
+    files.check_replaceable((folder / name for name in FILES), lambda file: file.name in written, MARK, HINT)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import check_replaceable, read_json, write_json, write_text
+from nnunet_ext.common.files import check_replaceable, read_json, to_json, write_results
 from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.aggregate import StructureSummary
 from nnunet_ext.metrics.definitions import BY_KEY, COUNTS, METRICS, Units
@@ -100,12 +100,8 @@ class Evaluation:
             "definitions": {m.key: f"{m.definition}; undefined: {m.undefined or 'never'}" for m in METRICS},
             "aggregates": {name: summary.as_dict() for name, summary in self.summaries.items()},
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / CSV, self.table.to_csv(index=False, lineterminator="\n"))
-            write_json(folder / JSON, {**self._summary(), EXTENSION: record})
-        except OSError as e:
-            raise InputError(f"{folder} cannot be written: {e.strerror or e}.", hint=HINT) from e
+        table = self.table.to_csv(index=False, lineterminator="\n")
+        write_results({folder / CSV: table, folder / JSON: to_json({**self._summary(), EXTENSION: record})}, HINT)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Evaluation:

@@ -11,7 +11,7 @@ import jinja2
 import markupsafe
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import check_replaceable, write_text
+from nnunet_ext.common.files import check_replaceable, write_results
 from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.comparison import Comparison, ModelRuns, wording
 from nnunet_ext.evaluation.evaluation import Evaluation
@@ -88,12 +88,7 @@ def build_report(
     data = ReportData(models=pooled, comparison=comparison, images=images, extras=extras or Extras())
     if not data.structures:
         raise InputError("The models have no structure in common.", hint="Report models of one dataset.")
-    page = _render(data, title, _sections(track))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, page)
-    except OSError as e:
-        raise InputError(f"{out} cannot be written: {e.strerror or e}.") from e
+    write_results({out: _render(data, title, _sections(track))})
 
 
 def check_file(out: Path) -> None:

@@ -42,54 +42,53 @@ def trainings_of(data: ReportData, name: str) -> list[TrainingLog]:
 
 
 def _losses(data: ReportData, name: str, trainings: Sequence[TrainingLog]) -> Markup:
-    last = max(max(t.train) for t in trainings)
-    values = [v for t in trainings for v in (*t.train.values(), *t.val.values())]
-    x, y = svg.Scale((0, float(last)), (48, 404)), svg.Scale(svg.outer(values, zero=False), (206, 40))
-    paths = [
-        svg.tag("path", d=svg.line((x(e), y(v)) for e, v in sorted(own.items())), class_=kind)
-        for t in trainings
-        for kind, own in (("train", t.train), ("val", t.val))
+    colour = svg.colour(data.names.index(name))
+    legend = [
+        svg.tag("path", d="M238 30h22", class_=f"train {colour}"),
+        svg.text("training", 266, 34, "t label"),
+        svg.tag("path", d="M322 30h22", class_=f"val {colour}"),
+        svg.text("validation", 350, 34, "t label"),
     ]
-    return svg.figure(
-        [
-            svg.text(f"{data.letter(name)}  {name}: loss", 0, 14, "t title"),
-            svg.tag("path", d="M238 30h22", class_=f"train {svg.colour(data.names.index(name))}"),
-            svg.text("training", 266, 34, "t label"),
-            svg.tag("path", d="M322 30h22", class_=f"val {svg.colour(data.names.index(name))}"),
-            svg.text("validation", 350, 34, "t label"),
-            svg.x_axis(x, 40, 206, "epoch"),
-            svg.y_axis(y, 48, 404),
-            svg.tag("g", paths, class_=f"curves {svg.colour(data.names.index(name))}"),
-        ],
-        244,
-        f"Training and validation loss of {name}, {len(trainings)} trainings, {last + 1} epochs",
-    )
+    curves = [(own, kind) for t in trainings for own, kind in ((t.train, "train"), (t.val, "val"))]
+    domain = svg.outer((v for own, _ in curves for v in own.values()), zero=False)
+    spoken = f"Training and validation loss of {name}, {len(trainings)} trainings"
+    return _chart(f"{data.letter(name)}  {name}: loss", legend, domain, [(colour, curves)], spoken)
 
 
 def _dice(data: ReportData, trainings: dict[str, list[TrainingLog]]) -> Markup:
-    last = max(max(t.train) for own in trainings.values() for t in own)
-    x, y = svg.Scale((0, float(last)), (40, 404)), svg.Scale((0.0, 1.0), (206, 40))
-    curves, heads = [], []
+    groups, legend = [], []
     for i, (name, own) in enumerate(trainings.items()):
         number = data.names.index(name)
-        paths = [
-            svg.tag("path", d=svg.line((x(e), y(v)) for e, v in sorted(t.dice.items())),
-                    class_=f"running r{number % 4}")
-            for t in own
-        ]  # fmt: skip
+        groups.append((svg.colour(number), [(t.dice, f"running r{number % 4}") for t in own]))
         head = svg.text(data.letter(name), 404 - 18 * (len(trainings) - 1 - i), 14, "t name", "end")
-        heads.append(svg.tag("g", [head], class_=svg.colour(number)))
-        curves.append(svg.tag("g", paths, class_=f"curves {svg.colour(number)}"))
+        legend.append(svg.tag("g", [head], class_=svg.colour(number)))
+    spoken = f"Pseudo Dice during training of {', '.join(trainings)}"
+    return _chart("Pseudo Dice of validation patches, all models", legend, (0.0, 1.0), groups, spoken)
+
+
+def _chart(
+    title: str,
+    legend: Sequence[Markup],
+    domain: tuple[float, float],
+    groups: Sequence[tuple[str, Sequence[tuple[dict[int, float], str]]]],
+    spoken: str,
+) -> Markup:
+    """Draw values by epoch.
+
+    Args:
+        groups: a colour and its curves, each with its class.
+    """
+    last = max(epoch for _, curves in groups for values, _ in curves for epoch in values)
+    x, y = svg.Scale((0, float(last)), (48, 404)), svg.Scale(domain, (206, 40))
+
+    def path(values: dict[int, float], class_: str) -> Markup:
+        return svg.tag("path", d=svg.line((x(e), y(v)) for e, v in sorted(values.items())), class_=class_)
+
+    drawn = [svg.tag("g", [path(*curve) for curve in curves], class_=f"curves {colour}") for colour, curves in groups]
     return svg.figure(
-        [
-            svg.text("Pseudo Dice of validation patches, all models", 0, 14, "t title"),
-            *heads,
-            svg.x_axis(x, 40, 206, "epoch"),
-            svg.y_axis(y, 40, 404),
-            *curves,
-        ],
+        [svg.text(title, 0, 14, "t title"), *legend, svg.x_axis(x, 40, 206, "epoch"), svg.y_axis(y, 48, 404), *drawn],
         244,
-        f"Pseudo Dice during training of {', '.join(trainings)}",
+        f"{spoken}, {last + 1} epochs",
     )
 
 

@@ -88,16 +88,16 @@ def _box(scale: svg.Scale, values: np.ndarray, middle: float) -> Markup:
     quartiles = np.quantile(values, [0.25, 0.5, 0.75])
     reach = 1.5 * (quartiles[2] - quartiles[0])
     inside = values[(values >= quartiles[0] - reach) & (values <= quartiles[2] + reach)]
-    least, low, median, high, most = (svg.short(scale(float(v))) for v in (inside.min(), *quartiles, inside.max()))
+    least, low, median, high, most = (svg.px(scale(v)) for v in (inside.min(), *quartiles, inside.max()))
     top, bottom = middle - 11, middle + 11
     path = f"M{least} {middle}H{low}M{high} {middle}H{most}M{low} {top}H{high}V{bottom}H{low}ZM{median} {top}V{bottom}"
     return svg.tag("path", d=path, class_="box")
 
 
 def _mean(scale: svg.Scale, mean: float, ends: tuple[float, float], middle: float) -> Markup:
-    marks = [svg.tag("path", d=f"M{svg.short(scale(mean))} {middle - 5}l5 5l-5 5l-5 -5z", class_="mean")]
+    marks = [svg.tag("path", d=f"M{svg.px(scale(mean))} {middle - 5}l5 5l-5 5l-5 -5z", class_="mean")]
     if all(map(math.isfinite, ends)):
-        low, high = (svg.short(scale(e)) for e in ends)
+        low, high = (svg.px(scale(e)) for e in ends)
         marks.insert(0, svg.tag("path", d=f"M{low} {middle}H{high}", class_="interval"))
     return svg.tag("g", marks)
 
@@ -193,8 +193,8 @@ def _histogram(
             svg.text(said, svg.WIDTH, 14, "t number", "end"),
             svg.x_axis(x, 30, 128),
             svg.tag("g", bars, class_="bars"),
-            svg.tag("path", d=f"M{svg.short(x(0.0))} 30V128", class_="zero"),
-            svg.tag("path", d=f"M{svg.short(x(mean))} 128l5 -9h-10z", class_="mean"),
+            svg.tag("path", d=f"M{svg.px(x(0.0))} 30V128", class_="zero"),
+            svg.tag("path", d=f"M{svg.px(x(mean))} 128l5 -9h-10z", class_="mean"),
             svg.text(f"← {left} better", 0, 168, "t label"),
             svg.text(f"{right} better →", svg.WIDTH, 168, "t label", "end"),
         ],
@@ -227,8 +227,8 @@ def _operating(data: ReportData, structure: str) -> Markup | None:
         cx, cy = x(recall.mean), y(precision.mean)
         cross = ""
         if math.isfinite(recall.low) and math.isfinite(precision.low):
-            cross = f"M{svg.short(x(recall.low))} {svg.short(cy)}H{svg.short(x(recall.high))}"
-            cross += f"M{svg.short(cx)} {svg.short(y(precision.low))}V{svg.short(y(precision.high))}"
+            cross = f"M{svg.px(x(recall.low))} {svg.px(cy)}H{svg.px(x(recall.high))}"
+            cross += f"M{svg.px(cx)} {svg.px(y(precision.low))}V{svg.px(y(precision.high))}"
         mark = [
             svg.tag("path", d=cross, class_="cross"),
             svg.tag("circle", cx=cx, cy=cy, r=9, class_="point"),

@@ -104,9 +104,8 @@ def chosen_cases(data: ReportData, structure: str) -> list[tuple[str, str]]:
 
 def _row(data: ReportData, structure: str, case: str, why: str, key: str) -> Row | None:
     """Draw one case; None where image or reference cannot be read."""
-    image = read(image_file(data, case))
-    reference = read(mask_file(data, data.names[0], case, "references"))
-    if image is None or reference is None or image.slices.shape != reference.slices.shape:
+    image, reference = _read_case(data, case)
+    if image is None or reference is None:
         return None
     labels = data.structures[structure]
     truth = np.isin(reference.slices, labels)
@@ -132,6 +131,13 @@ def _row(data: ReportData, structure: str, case: str, why: str, key: str) -> Row
     largest = "reference" if truth.any() else "prediction"
     about = f"slice {z + 1} of {len(image.slices)}, the one with the largest {largest}" if len(image.slices) > 1 else ""
     return Row(case, why, about, pictures)
+
+
+def _read_case(data: ReportData, case: str) -> tuple[Volume | None, Volume | None]:
+    """Return image and reference, None for each that cannot be read and for a reference of another shape."""
+    image, reference = read(image_file(data, case)), read(mask_file(data, data.names[0], case, "references"))
+    fits = image is not None and reference is not None and image.slices.shape == reference.slices.shape
+    return image, reference if fits else None
 
 
 def _score(data: ReportData, structure: str, case: str, name: str) -> str:
@@ -307,11 +313,9 @@ def _example(data: ReportData) -> tuple[Volume, int, str] | None:
     """Return image, slice and name of the first structure's median case, or of the next that has an image."""
     for structure, labels in data.structures.items():
         for case, _ in sorted(chosen_cases(data, structure), key=lambda c: c[1] != "median case"):
-            image = read(image_file(data, case))
-            reference = read(mask_file(data, data.names[0], case, "references"))
+            image, reference = _read_case(data, case)
             if image is not None:
-                fits = reference is not None and reference.slices.shape == image.slices.shape
-                truth = np.isin(reference.slices, labels) if reference and fits else np.ones(image.slices.shape, bool)
+                truth = np.isin(reference.slices, labels) if reference else np.ones(image.slices.shape, bool)
                 return image, telling_slice(truth, truth), case
     return None
 

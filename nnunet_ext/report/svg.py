@@ -19,13 +19,14 @@ def tag(name: str, content: Iterable[str] | str = "", /, **attributes: object) -
     """Return an element; ``class_`` is class, _ in names becomes -. Values and content are escaped unless `Markup`."""
     inner = Markup().join([content] if isinstance(content, str) else content)
     pairs = ((k.rstrip("_").replace("_", "-"), v) for k, v in attributes.items() if v is not None)
-    head = "".join(f' {key}="{escape(short(value))}"' for key, value in pairs)
+    shown = ((key, px(value) if isinstance(value, float) else value) for key, value in pairs)
+    head = "".join(f' {key}="{escape(value)}"' for key, value in shown)
     return Markup(f"<{name}{head}>{inner}</{name}>" if inner else f"<{name}{head}/>")
 
 
-def short(value: object) -> object:
-    """Return a coordinate to a tenth of a pixel; anything but a float stays as it is."""
-    return f"{round(float(value), 1):g}" if isinstance(value, float) else value
+def px(value: float) -> str:
+    """Return a coordinate, to a tenth of a pixel."""
+    return f"{round(float(value), 1):g}"
 
 
 def text(content: str, x: float, y: float, class_: str = "t", anchor: str = "start") -> Markup:
@@ -50,7 +51,7 @@ def figure(content: Iterable[str], height: float, title: str, *, width: float = 
     return tag(
         "svg",
         content,
-        viewBox=f"0 0 {short(float(width))} {short(float(height))}",
+        viewBox=f"0 0 {px(width)} {px(height)}",
         role="img",
         aria_label=title,
         class_="figure",
@@ -79,54 +80,43 @@ class Scale:
 
     def ticks(self, count: int = 5) -> list[float]:
         """Return round numbers within the domain, evenly spaced."""
-        from matplotlib.ticker import MaxNLocator
-
-        locator = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
         slack = 1e-9 * abs(self.high - self.low)
-        return [
-            float(t) for t in locator.tick_values(self.low, self.high) if self.low - slack <= t <= self.high + slack
-        ]
+        return [t for t in _round_numbers(self.low, self.high, count) if self.low - slack <= t <= self.high + slack]
 
 
 def outer(values: Iterable[float], *, zero: bool = True) -> tuple[float, float]:
     """Return a domain that holds the finite values, rounded outwards; from zero on if they are positive."""
-    from matplotlib.ticker import MaxNLocator
-
     finite = [float(v) for v in values if math.isfinite(v)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high if high > low else low + 1)
-    return float(ticks[0]), float(ticks[-1])
+    ticks = _round_numbers(low, high if high > low else low + 1, 5)
+    return ticks[0], ticks[-1]
+
+
+def _round_numbers(low: float, high: float, count: int) -> list[float]:
+    """Return about `count` evenly spaced numbers, the first and the last of which enclose the others."""
+    from matplotlib.ticker import MaxNLocator
+
+    return [float(t) for t in MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
 
 
 def x_axis(scale: Scale, top: float, bottom: float, label: str = "", ticks: Sequence[float] | None = None) -> Markup:
     """Return grid lines, numbers below them, and the label below these."""
     marks = scale.ticks() if ticks is None else ticks
-    lines = "".join(f"M{short(scale(t))} {short(float(top))}V{short(float(bottom))}" for t in marks)
+    lines = "".join(f"M{px(scale(t))} {px(top)}V{px(bottom)}" for t in marks)
     numbers = [text(_number(t), scale(t), bottom + 14, anchor="middle") for t in marks]
-    middle = sum(scale.pixels) / 2
-    return Markup().join(
-        [
-            tag("path", d=lines, class_="grid"),
-            *numbers,
-            text(label, middle, bottom + 31, "t label", "middle") if label else "",
-        ]
-    )
+    head = text(label, sum(scale.pixels) / 2, bottom + 31, "t label", "middle") if label else ""
+    return Markup().join([tag("path", d=lines, class_="grid"), *numbers, head])
 
 
 def y_axis(scale: Scale, left: float, right: float, label: str = "", ticks: Sequence[float] | None = None) -> Markup:
     """Return grid lines, numbers to their left, the label above them."""
     marks = scale.ticks() if ticks is None else ticks
-    lines = "".join(f"M{short(float(left))} {short(scale(t))}H{short(float(right))}" for t in marks)
+    lines = "".join(f"M{px(left)} {px(scale(t))}H{px(right)}" for t in marks)
     numbers = [text(_number(t), left - 6, scale(t) + 4, anchor="end") for t in marks]
-    return Markup().join(
-        [
-            tag("path", d=lines, class_="grid"),
-            *numbers,
-            text(label, 2, min(scale.pixels) - 10, "t label") if label else "",
-        ]
-    )
+    head = text(label, 2, min(scale.pixels) - 10, "t label") if label else ""
+    return Markup().join([tag("path", d=lines, class_="grid"), *numbers, head])
 
 
 def line(points: Iterable[tuple[float, float]]) -> str:
@@ -134,7 +124,7 @@ def line(points: Iterable[tuple[float, float]]) -> str:
     path, down = [], False
     for x, y in points:
         if math.isfinite(x) and math.isfinite(y):
-            path.append(f"{'L' if down else 'M'}{short(float(x))} {short(float(y))}")
+            path.append(f"{'L' if down else 'M'}{px(x)} {px(y)}")
             down = True
         else:
             down = False
@@ -144,8 +134,7 @@ def line(points: Iterable[tuple[float, float]]) -> str:
 def dots(points: Iterable[tuple[int, float, float]], radius: float = 2.6) -> Markup:
     """Return a dot per case: (number of the case, x, y)."""
     return Markup("").join(
-        Markup(f'<circle cx="{short(float(x))}" cy="{short(float(y))}" r="{radius}" data-c="{case}"/>')
-        for case, x, y in points
+        Markup(f'<circle cx="{px(x)}" cy="{px(y)}" r="{radius}" data-c="{case}"/>') for case, x, y in points
     )
 
 

@@ -14,7 +14,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.comparison import ModelRuns, read_models
-from nnunet_ext.evaluation.nnunet_summary import is_summary, load_summary
+from nnunet_ext.evaluation.evaluation import is_summary, load_summary
 from nnunet_ext.metrics.definitions import PHYSICAL, PIXELS
 
 RANDOM = np.random.default_rng(0)

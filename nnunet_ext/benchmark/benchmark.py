@@ -33,7 +33,6 @@ class Failure(NamedTuple):
     log: Path
 
     def tail(self, lines: int = 12) -> list[str]:
-        """Return the end of its log."""
         return self.log.read_text(errors="replace").splitlines()[-lines:] if self.log.exists() else []
 
 

@@ -37,7 +37,6 @@ class FinishedRun:
 
     @property
     def row(self) -> str:
-        """Its name."""
         return self.job.facts["row"]
 
     @property

@@ -51,7 +51,6 @@ class Job:
 
     @property
     def missing(self) -> list[str]:
-        """Outputs that are not there."""
         return [path for path in self.outputs if not Path(path).exists()]
 
     def line(self, known: Iterable[str] = ()) -> str:

@@ -155,7 +155,6 @@ class Row:
 
     @property
     def entry(self) -> registry.Entry:
-        """What is known about the trainer."""
         return _entry(self.trainer)
 
 
@@ -300,11 +299,9 @@ class Matrix(Table):
         return [row for table in self.tables for row in table.rows]
 
     def rows_of(self, dataset: Dataset) -> list[Row]:
-        """Return the rows that are made for a dataset."""
         return [row for row in self.rows if not row.datasets or dataset.id in row.datasets]
 
     def published_of(self, dataset: Dataset) -> list[Published]:
-        """Return what papers state on a dataset."""
         return [figures for figures in self.published if figures.dataset in (None, dataset.id)]
 
 

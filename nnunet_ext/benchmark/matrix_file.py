@@ -8,21 +8,11 @@ import sys
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from nnunet_ext.benchmark.matrix import (
-    Arguments,
-    Budget,
-    Dataset,
-    Matrix,
-    Minutes,
-    Row,
-    Rows,
-    Slurm,
-    slug,
-)
+from nnunet_ext.benchmark.matrix import Dataset, Matrix, Row, Rows, slug
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.text import meant, some
 from nnunet_ext.metrics.published import Published
@@ -81,11 +71,7 @@ def parse(content: dict[str, Any], where: str = "matrix") -> Matrix:
 
 def _told(error: Any, where: str) -> Iterator[str]:
     """Put a fault that pydantic found into words, with its table and key."""
-    place, path = where, list(error["loc"])
-    if len(path) > 1 and path[0] in ("datasets", "rows", "published"):
-        place, path = f"[[{path[0]}]] {path[1] + 1}", path[2:]
-    elif len(path) > 1 and path[0] in ("budget", "arguments", "slurm"):
-        place, path = f"[{'.'.join(path[:-1])}]", path[-1:]
+    table, place, path = _table(list(error["loc"]), where)
     key = ", ".join(f"item {part + 1}" if isinstance(part, int) else part for part in path)
     if error["type"] == "value_error":
         faults = str(error["ctx"]["error"]).splitlines()
@@ -93,24 +79,30 @@ def _told(error: Any, where: str) -> Iterator[str]:
     elif error["type"] == "missing":
         yield f"{place}: {key} is missing"
     elif error["type"] == "extra_forbidden":
-        known = _keys([part for part in error["loc"][:-1] if isinstance(part, str)])
+        known = list(_fields(table))
         yield f"{place}: there is no key {key!r}{meant(key, known)}; known are {some(known, None)}"
     else:
         message = re.sub(r"^(Input|String|List) should", "but must", error["msg"])
         yield f"{place}: {key} is {error['input']!r}, {message}"
 
 
-def _keys(path: list[str]) -> list[str]:
-    """Return the keys of the table at a path."""
-    models: dict[str, type[BaseModel]] = {
-        "datasets": Dataset,
-        "rows": Rows,
-        "published": Published,
-        "budget": Budget,
-    }
-    models |= {"arguments": Arguments, "slurm": Slurm, "minutes": Minutes}
-    fields = (models[path[-1]] if path else Matrix).model_fields
-    return [field.alias or name for name, field in fields.items()]
+def _table(path: list[Any], place: str) -> tuple[type[BaseModel], str, list[Any]]:
+    """Return the innermost table on the way to a value, what it is called in the file, and the rest of the way."""
+    table: type[BaseModel] = Matrix
+    names: list[str] = []
+    while len(path) > 1 and (kind := _fields(table).get(path[0])) is not None:
+        inner = (get_args(kind) or (kind,))[0]  # of a list of tables
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        table, names = inner, [*names, path[0]]
+        place = f"[{'.'.join(names)}]" if inner is kind else f"[[{path[0]}]] {path[1] + 1}"
+        path = path[1:] if inner is kind else path[2:]
+    return table, place, path
+
+
+def _fields(table: type[BaseModel]) -> dict[str, Any]:
+    """Return the types of a table's values by their keys in the file."""
+    return {field.alias or name: field.annotation for name, field in table.model_fields.items()}
 
 
 def _wrong_together(content: dict[str, Any]) -> Iterator[str]:

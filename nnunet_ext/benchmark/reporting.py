@@ -84,7 +84,6 @@ def _tables(data: ReportData) -> Iterator[str]:
 
 
 def _notes(benchmark: Benchmark, results: Results) -> list[str]:
-    """Return what a reader must know."""
     notes = list(benchmark.matrix.notes)
     if own := [row for row, runs in results.runs.items() if runs[0].job.facts["budget"] == "own"]:
         notes.append(

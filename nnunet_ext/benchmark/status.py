@@ -130,7 +130,6 @@ class Watch:
         return lines(self.jobs, self.store, queue(self.store.root) if self.slurm else {}, self.since)
 
     def __call__(self) -> None:
-        """Look once more."""
         self.lines, now = self._look(), time.monotonic()
         changed = False
         for line in self.lines:

@@ -68,7 +68,6 @@ class Record:
         return sum(attempt.seconds or 0.0 for attempt in self.attempts)
 
     def last(self, **changes: Any) -> Record:
-        """Return the same with a changed last attempt."""
         return replace(self, attempts=(*self.attempts[:-1], replace(self.attempts[-1], **changes)))
 
 
@@ -93,7 +92,6 @@ class Store:
         return Record(**{**content, "attempts": attempts})
 
     def write(self, job: Job, record: Record) -> None:
-        """Replace a job's record."""
         (self.root / "jobs").mkdir(parents=True, exist_ok=True)
         write_json(self.file(job.id, "json"), asdict(record))
 
@@ -186,7 +184,6 @@ class Lock:
 
 
 def is_held(file: Path) -> bool:
-    """Tell whether any process holds a lock."""
     lock = Lock(file)
     held = file.exists() and not lock.take(note=False)
     lock.release()

@@ -60,7 +60,6 @@ class Worker:
         self.record, self.device = Record(), ""
 
     def stop(self, *_: object) -> None:
-        """Take note of a signal to end."""
         self.ending = True
 
     def run(self) -> int:
@@ -236,7 +235,6 @@ def find(name: str) -> str | None:
 
 
 def _why(code: int) -> str:
-    """Put an exit code into words."""
     if code > 0:
         return f"exit code {code}"
     return f"killed by signal {-code}{', as Linux does when memory runs out' if code == -signal.SIGKILL else ''}"

@@ -175,7 +175,6 @@ _ARROWS = {1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
 
 
 def escape(text: str) -> str:
-    """Return text that LaTeX prints as it is."""
     return re.sub(r"[\\~^<>\[&%$#_{}]", lambda match: _ESCAPES[match[0]], text)
 
 

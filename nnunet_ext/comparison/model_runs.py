@@ -11,8 +11,7 @@ import pandas as pd
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.text import some
-from nnunet_ext.evaluation.evaluation import JSON, Evaluation, structure_key
-from nnunet_ext.evaluation.nnunet_summary import SUMMARY, is_summary, load_summary
+from nnunet_ext.evaluation.evaluation import JSON, SUMMARY, Evaluation, is_summary, load_summary, structure_key
 from nnunet_ext.metrics.definitions import METRICS
 
 Labels = tuple[int, ...]

@@ -174,5 +174,4 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     def of(self, structure: str) -> dict[str, Result]:
-        """Return the results of one structure by metric key."""
         return {metric: result for (name, metric), result in self.results.items() if name == structure}

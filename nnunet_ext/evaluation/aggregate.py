@@ -72,7 +72,6 @@ class StructureSummary:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the content for JSON."""
         return asdict(self)
 
 

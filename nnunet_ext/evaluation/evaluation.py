@@ -1,4 +1,4 @@
-"""The metrics of one set of predictions, as a table and as files."""
+"""The metrics of one set of predictions: as a table, as files of ours, and as nnU-Net's own summary.json."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from typing import Any, Literal
 import pandas as pd
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import check_replaceable, read_json, to_json, write_results
+from nnunet_ext.common.files import check_replaceable, read_json, read_json_if_any, to_json, write_results
+from nnunet_ext.common.nnunet_files import DATASET
 from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.aggregate import StructureSummary
-from nnunet_ext.metrics.definitions import BY_KEY, COUNTS, METRICS, Units
+from nnunet_ext.evaluation.source import origin
+from nnunet_ext.metrics.definitions import BY_KEY, COUNTS, METRICS, PHYSICAL, PIXELS, Units
+from nnunet_ext.metrics.overlap import Overlap
 
 METRICS_FORMAT = 2  # of metrics.json; in 1, lesions were found by touch, and NSD undefined if one mask was empty
-CSV, JSON = "metrics.csv", "metrics.json"
+CSV, JSON, SUMMARY = "metrics.csv", "metrics.json", "summary.json"
 EXTENSION = "nnunet_ext"  # the key in metrics.json of all that nnU-Net's summary.json has no place for
 TO_NNUNET = {"dice": "Dice", "iou": "IoU", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN"}
 DERIVED = ("n_pred", "n_ref")  # nnU-Net's sums of these counts
@@ -27,6 +30,8 @@ TOUCH = ("lesion_precision", "lesion_recall", "lesion_f1")  # which format 1 had
 BY_TOUCH = "an earlier version found lesions by touch, so that its lesion metrics are those called (touch)."
 HINT = "Name another folder with --out."
 EVALUATE = "Make it with nnunet_ext evaluate --pred DIR --ref DIR."
+REPLACE = "Evaluate the predictions with nnunet_ext evaluate, and name its folder."
+PICTURES = (".png", ".bmp", ".tif", ".tiff")  # without a spacing that nnU-Net would read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +192,6 @@ def _ours(file: Path) -> bool:
 
 
 def columns(units: Units) -> list[str]:
-    """Return all columns that a table may have, in order."""
     return ["case", "structure", *COUNTS, *(units.column(key) for key in BY_KEY)]
 
 
@@ -230,3 +234,64 @@ def _of_format_1(row: dict[str, Any]) -> dict[str, Any]:
     if "nsd" in row and (row["tp"] + row["fp"] == 0) != (row["tp"] + row["fn"] == 0):
         row["nsd"] = 0.0
     return row
+
+
+def is_summary(file: Path) -> bool:
+    """Return whether a file is nnU-Net's rather than our metrics.json, which has the same keys and one more."""
+    content = read_json_if_any(file)
+    return "metric_per_case" in content and EXTENSION not in content
+
+
+def load_summary(file: Path) -> Evaluation:
+    """Read a summary.json of nnUNetv2_train, nnUNetv2_evaluate_folder or nnUNetv2_evaluate_simple.
+
+    Names of structures come from the dataset.json next to the predictions or in their trained model's folder; without
+    one they are called by their labels.
+
+    Raises:
+        InputError: the file is not there, or is not such a file.
+    """
+    file = file.absolute()
+    content = read_json(file, hint=REPLACE)
+    try:
+        cases = content["metric_per_case"]
+        first = Path(cases[0]["prediction_file"])
+        predictions = first.parent if first.parent.is_dir() else file.parent  # moved or copied, most likely with it
+        names = _names(predictions)
+        units = PIXELS if first.suffix in PICTURES else PHYSICAL
+        rows = [
+            {"case": _case(case), "structure": names.get(key, key), **_row(metrics)}
+            for case in cases
+            for key, metrics in case["metrics"].items()
+        ]
+        structures = {names.get(key, key): _labels(key) for key in cases[0]["metrics"]}
+        if not structures:
+            raise LookupError("no labels")
+        info = {"predictions": str(predictions), **origin(predictions)}
+        return Evaluation(table=table_of(rows, units), units=units, structures=structures, info=info)
+    except (ValueError, LookupError, TypeError, AttributeError) as e:
+        raise InputError(f"{file} is not a summary.json of nnU-Net ({type(e).__name__}: {e}).", hint=REPLACE) from e
+
+
+def _row(metrics: dict[str, Any]) -> dict[str, float]:
+    overlap = Overlap(**{key: int(metrics[TO_NNUNET[key]]) for key in COUNTS})
+    ratios = {key: float(metrics[TO_NNUNET[key]]) for key in ("dice", "iou")}
+    return {**vars(overlap), **ratios, "precision": overlap.precision, "recall": overlap.recall}
+
+
+def _case(case: dict[str, Any]) -> str:
+    name = Path(case["prediction_file"]).name
+    return name.removesuffix(".gz").rsplit(".", 1)[0]
+
+
+def _labels(key: str) -> tuple[int, ...]:
+    """Return the labels of nnU-Net's key: "1", or "(1, 2)" for a region."""
+    return tuple(int(label) for label in key.strip("()").split(",") if label.strip())
+
+
+def _names(predictions: Path) -> dict[str, str]:
+    """Return names by nnU-Net's keys, from a dataset.json next to the predictions or in the trained model's folder."""
+    for folder in (predictions, *predictions.parents[:2]):
+        if labels := read_json_if_any(folder / DATASET).get("labels"):
+            return {str(v if isinstance(v, int) else tuple(v)): name for name, v in labels.items()}
+    return {}

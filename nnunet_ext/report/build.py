@@ -109,7 +109,6 @@ def _is_report(file: Path) -> bool:
 
 
 def _sections(track: Track) -> tuple[Section, ...]:
-    """Return the sections in the order of the page."""
     return (
         Section("summary", "Summary", tables.summary),
         Section("significance", "Significance and rank stability", tables.significance,

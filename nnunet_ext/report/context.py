@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from nnunet_ext.common.text import some
-from nnunet_ext.comparison.wording import FEW, PROMPTS, digest
+from nnunet_ext.comparison.wording import FEW, PROMPTS, digest, notes
 from nnunet_ext.report.data import ReportData
 from nnunet_ext.version import __version__
 
@@ -73,9 +73,7 @@ def _always(data: ReportData) -> Iterator[str]:
 
 def _uncompared(data: ReportData) -> Iterator[str]:
     """Yield what a comparison would have noted."""
-    yield from (note for model in data.models for run in model.runs for note in run.notes)
-    if len(set(data.prompts.values())) > 1:
-        yield "Prompts differ: models are ranked only among those with the same."
+    yield from notes(data.models, {}, {})
     for structure in data.structures:
         alike: dict[tuple[str, str], list[str]] = {}  # metrics that are undefined for one reason in equally many cases
         for metric in data.metrics(structure):

@@ -101,7 +101,6 @@ class ReportData:
 
     @cached_property
     def units(self) -> Units:
-        """The units of lengths and volumes."""
         return measuring_run(self.models).units
 
     @cached_property
@@ -111,7 +110,6 @@ class ReportData:
 
     @cached_property
     def prompts(self) -> dict[str, str]:
-        """Model -> where its prompts come from."""
         return {model.name: model.prompts for model in self.models}
 
     @property
@@ -120,7 +118,6 @@ class ReportData:
         return self.comparison.primary if self.comparison else PRIMARY
 
     def label(self, metric: Metric) -> str:
-        """Return a metric's name with its unit."""
         return self.units.label(metric)
 
     def metrics(self, structure: str) -> list[Metric]:

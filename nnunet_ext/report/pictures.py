@@ -253,7 +253,6 @@ def _whole(title: str, plane: np.ndarray, window: tuple[float, float], aspect: f
 
 
 def _schemes(data: ReportData, name: str) -> set[str]:
-    """Return the names of normalisations in a model's plans."""
     plans = data.record(name, "plans.json").get("configurations", {})
     wanted = data.info(name, "configuration")
     chosen = [plans[wanted]] if wanted in plans else plans.values()

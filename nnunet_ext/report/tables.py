@@ -132,7 +132,6 @@ def _number(value: float) -> float | None:
 
 
 def definitions(data: ReportData) -> list[tuple[str, Metric]]:
-    """Return every metric that is shown, with its label."""
     shown = dict.fromkeys(metric for structure in data.structures for metric in data.metrics(structure))
     return [(data.label(metric), metric) for metric in shown]
 

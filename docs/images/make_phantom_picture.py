@@ -57,7 +57,7 @@ def palette() -> Image.Image:
     return image
 
 
-def draw_picture(axes: NDArray, *, picture: busi.Picture, colour: str) -> None:
+def draw_picture(axes: NDArray, *, picture: busi.Frame, colour: str) -> None:
     """Draw one column: the ultrasound picture, and the picture with outlines."""
     for ax in axes:
         ax.imshow(picture.rgb, interpolation="antialiased")

@@ -41,7 +41,7 @@ def write_busi(
 ) -> int:
     """Write so many pictures of each class with their masks; return how many pictures were new.
 
-    Without `size`, the longer side in pixels, sizes vary as BUSI's do. Picture N of a class depends on (seed, class, N,
+    Without `size`, the longer side in pixels, sizes vary as BUSI's do. Frame N of a class depends on (seed, class, N,
     size) only; with `near_duplicates` every tenth shows what the one before it shows. Finished pictures are skipped, so
     that the same call continues an interrupted one.
 
@@ -90,14 +90,14 @@ def _description(path: Path) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class Frame:
     """What a machine would store, uint8 (height, width, 3), and what a reader would draw, one mask per lesion."""
 
     rgb: NDArray[np.uint8]
     masks: tuple[NDArray[np.bool_], ...]
 
 
-def render(*, seed: int, kind: str, number: int, size: int | None, patient: int | None = None) -> Picture:
+def render(*, seed: int, kind: str, number: int, size: int | None, patient: int | None = None) -> Frame:
     """Draw one picture.
 
     Args:
@@ -125,7 +125,7 @@ def render(*, seed: int, kind: str, number: int, size: int | None, patient: int 
     framed = slice(top, height), slice(0, width - right)
     grey = probe.acquire(tissue, pixel=pixel, rng=view)[framed]
     masks = tuple(lesion.mask(y, x)[framed] for lesion in lesions)
-    return Picture(rgb=annotate(grey, masks=masks, rng=_stream(seed, kind, number, 3)), masks=masks)
+    return Frame(rgb=annotate(grey, masks=masks, rng=_stream(seed, kind, number, 3)), masks=masks)
 
 
 def lesion_count(*, seed: int, kind: str, patient: int) -> int:

@@ -57,10 +57,11 @@ def write(benchmark: Benchmark, *, track: Track = untracked) -> Iterator[str]:
 
 
 def _metrics(benchmark: Benchmark, results: Results) -> list[str]:
-    """Return the usual metrics and those that papers state, as far as any model has values of them."""
+    """Return the usual metrics and those that papers state: what all runs have measured, and any has a value of."""
     wanted = dict.fromkeys((*DEFAULT_METRICS, *(key for p in benchmark.matrix.published for key in p.metrics)))
     runs = [run for own in results.models.values() for run in own]
-    return [key for key in wanted if any(run.table[run.units.column(key)].notna().any() for run in runs)]
+    measured = [key for key in wanted if not any(run.lacks(key) for run in runs)]
+    return [key for key in measured if any(run.table[run.units.column(key)].notna().any() for run in runs)]
 
 
 def _tables(data: ReportData) -> Iterator[str]:

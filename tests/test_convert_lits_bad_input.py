@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +16,7 @@ from lits_source import AFFINE, DATASET, convert, ct, liver, save, three_cases
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.nifti import Volumes
+from nnunet_ext.dataset_conversion.types import Case
 
 
 def truncate(path: Path, by: int = 200) -> None:
@@ -30,6 +33,21 @@ def break_image(source: Path, value: float) -> str:
     voxels = ct().astype(np.float32)
     voxels[0, 0, 0] = value
     return str(save(source / "volume-0.nii", voxels))
+
+
+def flipped(path: Path) -> Path:
+    """Damage a byte in the middle, which leaves the length as it is."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    return path
+
+
+def write_header(path: Path, place: int, kind: str, value: float) -> Path:
+    data = bytearray(path.read_bytes())
+    struct.pack_into(kind, data, place, value)
+    path.write_bytes(data)
+    return path
 
 
 def remove(path: Path) -> None:
@@ -67,6 +85,15 @@ def case_problem_fractional_label(source: Path) -> list[str]:
     return [break_label(source, 0.5, np.float32), "label 0.5"]
 
 
+def case_problem_label_that_is_nearly_1(source: Path) -> list[str]:
+    """Printed with six digits it would be 1, which is allowed."""
+    return [break_label(source, 1.0000001 + 2e-3, np.float64), "label 1.0020001"]
+
+
+def case_problem_infinite_label(source: Path) -> list[str]:
+    return [break_label(source, np.inf, np.float32), "label inf"]
+
+
 def case_problem_nan_label(source: Path) -> list[str]:
     return [break_label(source, np.nan, np.float32), "label nan"]
 
@@ -100,6 +127,30 @@ def case_problem_damaged_gzip_segmentation(source: Path) -> list[str]:
     data[-8] ^= 0xFF  # the checksum
     path.write_bytes(data)
     return [str(path), "damaged"]
+
+
+def case_problem_flipped_byte_in_floats(source: Path) -> list[str]:
+    """They are read for what is not finite, so that the checksum is compared, too."""
+    remove(source / "volume-0.nii")
+    return [str(flipped(save(source / "volume-0.nii.gz", ct().astype(np.float32)))), "damaged"]
+
+
+def case_problem_voxels_that_begin_nowhere(source: Path) -> list[str]:
+    return [str(write_header(source / "volume-0.nii", 108, "<f", np.inf)), "byte inf"]
+
+
+def case_problem_voxels_that_begin_in_the_header(source: Path) -> list[str]:
+    return [str(write_header(source / "segmentation-0.nii", 108, "<f", 16)), "byte 16"]
+
+
+def case_problem_more_voxels_than_gzip_can_hold(source: Path) -> list[str]:
+    """Whose slices alone would fill the memory."""
+    remove(source / "volume-0.nii")
+    path = save(source / "volume-0.nii.gz", ct())
+    plain = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into("<3h", plain, 42, 32767, 32767, 4)
+    path.write_bytes(gzip.compress(plain))
+    return [str(path), "too short for 8,5"]
 
 
 def case_problem_no_nifti(source: Path) -> list[str]:
@@ -172,6 +223,39 @@ def test_bad_case_is_named_and_nothing_written(nnunet_folders: Path, flat: Path,
     assert len(outcome.skipped) == 1
     assert sorted({file.target[9:17] for file in outcome.layout.files}) == ["lits_001", "lits_002"]
     assert json.loads((outcome.folder / "conversion.json").read_text())["skipped"] == list(outcome.skipped)
+
+
+@pytest.mark.parametrize("name", ["volume-0", "segmentation-0"])
+def test_a_flipped_byte_is_found_with_checksum(nnunet_folders: Path, flat: Path, name: str) -> None:
+    """SimpleITK reads wrong voxels from such a file without an error."""
+    for path in list(flat.glob("*.nii")):
+        Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    flipped(flat / f"{name}.nii.gz")
+    with pytest.raises(InputError, match=rf"{name}\.nii\.gz: is truncated or damaged"):
+        convert(flat, checksum=True, target="liver-tumour")
+    assert len(convert(flat, checksum=True, target="liver-tumour", skip_bad=True).skipped) == 1
+
+
+def test_any_header_is_converted_or_named(nnunet_folders: Path, flat: Path) -> None:
+    random = np.random.RandomState(0)
+    files = [flat / "volume-0.nii", flat / "segmentation-0.nii"]
+    whole = [path.read_bytes() for path in files]
+    case = Case(id="lits_000", image=files[0], masks=(files[1],))
+    named = 0
+    for _ in range(300):
+        for path, content in zip(files, whole, strict=True):
+            data = bytearray(content)
+            for place in random.randint(0, 352, random.randint(1, 6)):
+                data[place] = random.choice([0, 1, 127, 128, 255, random.randint(256)])
+            path.write_bytes(data)
+        checked, faults = Volumes().check(case, {0: 0, 1: 1, 2: 2})
+        assert (checked is None) == bool(faults)
+        named += any(str(path) in fault for fault in faults for path in files)
+        if checked:
+            checked.image_file("a.nii.gz")
+            checked.label_file("b.nii.gz", {0: 0, 1: 1, 2: 2})
+    assert 50 < named < 300
 
 
 def test_all_problems_come_together(nnunet_folders: Path, flat: Path) -> None:

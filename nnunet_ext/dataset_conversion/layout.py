@@ -75,7 +75,8 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
             parts["label"] = checked.label_file(f"{labels}/{case.id}{ending}", reader.values(case))
         record: dict[str, Any] = {"subset": subset}
         cases[case.id] = record
-        record |= {key: value for key, value in (("name", case.name), ("class", case.category)) if value}
+        facts = {"name": case.name, "class": case.category, "doubts": list(checked.doubts)}
+        record |= {key: value for key, value in facts.items() if value}
         for part, file in parts.items():
             sources = [{"source": str(source), **fingerprints[str(source)]} for source in file.sources]
             origin = {"sources": sources} if part == "label" and format_.unites else sources[0]
@@ -99,8 +100,17 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
         problems=tuple(problems),
         summary=tuple(_summary(kept, subsets, files, ending, split, duplicates, settings)),
         repairs=tuple(repair for checked in kept for repair in checked.repairs),
-        notes=(*split.notes, *duplicates.notes(split)),
+        notes=(*split.notes, *duplicates.notes(split), *_doubts(kept)),
     )
+
+
+def _doubts(cases: Sequence[Checked]) -> list[str]:
+    """Return each doubt with all the cases that it is about."""
+    about: dict[str, list[str]] = {}
+    for checked in cases:
+        for doubt in checked.doubts:
+            about.setdefault(doubt, []).append(checked.case.id)
+    return [f"{', '.join(ids)}: {doubt}" for doubt, ids in about.items()]
 
 
 def _check_all(

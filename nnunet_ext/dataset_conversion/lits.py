@@ -66,7 +66,7 @@ class LitsReader(Reader):
     def format(self, settings: Settings) -> Volumes:
         from nnunet_ext.dataset_conversion.nifti import Volumes
 
-        return Volumes()
+        return Volumes(verify=settings.checksum)
 
     def labels(self) -> dict[str, Any]:
         return _LABELS[self.target]

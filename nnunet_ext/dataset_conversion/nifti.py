@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.grids import Reordering
 from nnunet_ext.common.text import some
 from nnunet_ext.dataset_conversion.nifti_file import (
     NII_GZ,
@@ -22,6 +20,7 @@ from nnunet_ext.dataset_conversion.nifti_file import (
     label_header,
     read,
 )
+from nnunet_ext.dataset_conversion.nifti_space import Agreement, Place, locate, reconcile
 from nnunet_ext.dataset_conversion.types import Case, Checked, ImageFormat, OutputFile
 
 # what gzip level 1 leaves of an uncompressed file, on the safe side
@@ -29,71 +28,94 @@ _GZIPPED_IMAGE, _GZIPPED_LABEL = 0.6, 0.05
 # voxel bytes per second on one core, for sharing out work: a plain file, decompression, compression
 _PLAIN, _GUNZIP, _GZIP = 1e9, 3e8, 1e8
 
-sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its remarks on odd headers would drown ours
-
 
 class Volumes(ImageFormat):
-    """The format of 3-D images with one segmentation each."""
+    """The format of 3-D images with one segmentation each; `verify` reads every byte, for the checksum in gzip."""
 
     image_io = "SimpleITKIO"  # for .nii too, which nnU-Net would read with nibabel: one notion of space
     packages = ("nnunetv2", "numpy", "nibabel", "SimpleITK")
     unites = False
 
+    def __init__(self, *, verify: bool = False) -> None:
+        self._verify = verify
+
     def check(self, case: Case, values: Mapping[int, int]) -> tuple[CheckedVolume | None, list[str]]:
         faults: list[str] = []
-        image, label = None, None
+        image, label, found = None, None, None
         try:
-            image = check_image(read(case.image))
+            image = check_image(read(case.image), verify=self._verify)
+            found = Agreement(header=image.place.header, doubts=image.place.all_doubts)
         except InputError as e:
             faults += e.problems
         try:
-            label = check_label(read(case.masks[0]), image, values) if case.masks else None
+            if case.masks:
+                label_file = read(case.masks[0])
+                if image and (found := fit(image, label_file)) is None:
+                    sizes = [" x ".join(map(str, f.shape)) for f in (image.file, label_file)]
+                    faults.append(
+                        f"{image.file.path} is {sizes[0]} voxels, but {label_file.path} is {sizes[1]}; they must agree."
+                    )
+                label = check_label(label_file, values)
         except InputError as e:
             faults += e.problems
-        if not image or faults:
+        if not image or not found or faults:
             return None, faults
-        parts = [image, label] if label else [image]
+        image = replace(image, repairs=(*image.repairs, *found.image_repairs))
+        label = label and replace(label, repairs=(*label.repairs, *found.label_repairs))
+        parts: list[Volume | Segmentation] = [image, label] if label else [image]
         checked = CheckedVolume(
             case=case,
             marked=sum(count for value, count in label.counts.items() if value) if label else 0,
             repairs=tuple(f"{part.file.path}: {repair}" for part in parts for repair in part.repairs),
+            doubts=found.doubts,
             ending=image.file.ending,
             size=image.file.shape,
             image=image,
             label=label,
+            header=found.header,
+            reordering=found.reordering,
         )
         return checked, []
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """A volume or a segmentation that can be used; `repairs` says what writing it anew puts right.
-
-    Attributes:
-        header: what stands in front of a volume's voxels once it is repaired.
-        geometry: where a volume then lies; None for a segmentation, which takes the volume's place.
-        counts: voxels per value of a segmentation.
-    """
+class Volume:
+    """A volume that can be used; `repairs` says what writing it anew puts right."""
 
     file: NiftiFile
     repairs: tuple[str, ...]
-    header: nib.Nifti1Header
-    geometry: Geometry | None = None
-    counts: Mapping[int, int] = field(default_factory=dict)
+    place: Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """A segmentation that can be used; `counts` are its voxels per value."""
+
+    file: NiftiFile
+    repairs: tuple[str, ...]
+    counts: Mapping[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedVolume(Checked):
-    """A case that can be converted; its label is None where it has no segmentation."""
+    """A case that can be converted.
 
-    image: Part
-    label: Part | None
+    Attributes:
+        label: None where it has no segmentation.
+        header: what stands in front of the volume's voxels, once it is repaired, and says where both lie.
+        reordering: brings the segmentation's voxels into the volume's order.
+    """
+
+    image: Volume
+    label: Segmentation | None
+    header: nib.Nifti1Header
+    reordering: Reordering | None
 
     def image_file(self, target: str) -> OutputFile:
         image, record = self.image, {"repairs": list(self.image.repairs)}
         if not image.repairs and target.endswith(image.file.ending):
             return OutputFile.unchanged(image.file.path, target, record=record)
-        recipe = WriteVolume(source=image.file, header=header_bytes(image.header), compress=target.endswith(NII_GZ))
+        recipe = WriteVolume(source=image.file, header=header_bytes(self.header), compress=target.endswith(NII_GZ))
         return _written(recipe, target, record, image.file.size, _GZIPPED_IMAGE)
 
     def label_file(self, target: str, values: Mapping[int, int]) -> OutputFile:
@@ -103,8 +125,13 @@ class CheckedVolume(Checked):
         same_values = not label.file.scaled and all(old == new or not label.counts[old] for old, new in values.items())
         if same_values and not label.repairs and target.endswith(label.file.ending):
             return OutputFile.unchanged(label.file.path, target, share=False, record=record)
-        header = header_bytes(label_header(self.image.header, label.file.shape))
-        recipe = WriteVolume(source=label.file, header=header, compress=target.endswith(NII_GZ), values=values)
+        recipe = WriteVolume(
+            source=label.file,
+            header=header_bytes(label_header(self.header, self.image.file.shape)),
+            compress=target.endswith(NII_GZ),
+            values=values,
+            reordering=self.reordering,
+        )
         return _written(recipe, target, record, label.file.voxels, _GZIPPED_LABEL)
 
 
@@ -121,120 +148,64 @@ def _written(recipe: WriteVolume, target: str, record: dict[str, Any], voxel_byt
     )
 
 
-def check_image(file: NiftiFile) -> Part:
-    """Check length, geometry and, of floats, finiteness; InputError where nothing can be put right."""
-    file.check_length()
-    if file.dtype.kind == "f":
+def check_image(file: NiftiFile, *, verify: bool) -> Volume:
+    """Check length, place in space and, of floats, finiteness; InputError where nothing can be put right."""
+    floats = file.dtype.kind == "f"  # are read below anyway
+    repairs = [*file.repairs(), *file.check_whole(verify=verify and not floats)]
+    if floats:
         bad = sum(slab.size - int(np.count_nonzero(np.isfinite(slab))) for slab in file.stored())
         if bad:
             raise InputError(
                 f"{file.path}: {bad:,} voxels are NaN or infinite; replace them by a HU value such as -1024."
             )
-    repairs, header = file.repairs(), file.header
-    found = geometry(header)
-    if found is None and (repaired := orthonormalised(header)) is not None:
-        header, found = repaired, geometry(repaired)
-        repairs.append("direction cosines were not orthonormal: replaced by the nearest that are")
-    if found is None:
+    place = locate(file.header, file.shape)
+    if place is None:
         raise InputError(f"{file.path}: its header has no usable orientation or spacing; set a valid sform.")
-    return Part(file=file, repairs=tuple(repairs), header=header, geometry=found)
+    return Volume(file=file, repairs=(*repairs, *place.repairs), place=place)
 
 
-def check_label(file: NiftiFile, image: Part | None, allowed: Collection[int]) -> Part:
-    """Check every voxel's value, then shape and geometry against the volume (None: that one was bad)."""
-    problems: list[str] = []
-    counts: dict[int, int] = {}
-    if image is not None and image.file.shape != file.shape:
-        sizes = [" x ".join(map(str, f.shape)) for f in (image.file, file)]
-        problems.append(f"{image.file.path} is {sizes[0]} voxels, but {file.path} is {sizes[1]}; they must agree.")
-    try:
-        counts = _count_labels(file, allowed)
-    except InputError as e:
-        problems += e.problems
-    if problems:
-        raise InputError(*problems)
-    repairs = file.repairs()
-    if image is not None and image.geometry is not None:
-        own = geometry(file.header)
-        parts = ["direction"] if own is None else image.geometry.differences(own)
-        if parts:
-            repairs.append(f"{', '.join(parts)} differed from the volume's: the volume's taken")
-    return Part(file=file, repairs=tuple(repairs), header=file.header, counts=counts)
+def fit(image: Volume, label: NiftiFile) -> Agreement | None:
+    """Return how a segmentation goes with its volume; None where their shapes do not."""
+    place = locate(label.header, label.shape)
+    found = reconcile(image.place, place, label.shape)
+    repairs = place.repairs if place else ()
+    return found and replace(found, label_repairs=(*repairs, *found.label_repairs))
 
 
-def _count_labels(file: NiftiFile, allowed: Collection[int]) -> dict[int, int]:
-    """Return voxels per label; InputError naming values that are not allowed.
+def check_label(file: NiftiFile, allowed: Collection[int]) -> Segmentation:
+    """Check every voxel's value; InputError naming those that are not allowed."""
+    repairs = [*file.repairs(), *file.check_whole()]
+    counts, rounded = _count_labels(file, allowed)
+    if rounded:
+        repairs.append(f"{rounded:,} voxels were not quite whole numbers: rounded")
+    return Segmentation(file=file, repairs=tuple(repairs), counts=counts)
+
+
+def _count_labels(file: NiftiFile, allowed: Collection[int]) -> tuple[dict[int, int], int]:
+    """Return voxels per label and how many had to be rounded; InputError naming values that are not allowed.
 
     Comparing with each allowed value and counting is several times faster than a histogram: numpy does it without
     widening the stored type.
     """
     counts = dict.fromkeys(sorted(allowed), 0)
-    unexpected: set[float] = set()
-    for values in file.labels():
+    unexpected: set[Any] = set()
+    rounded = 0
+    for values, stored in file.labels():
         nonzero = int(np.count_nonzero(values))
         found = {v: int(np.count_nonzero(values == v)) if nonzero else 0 for v in counts if v}
         found[0] = values.size - nonzero
         if sum(found.values()) != values.size:
             strange = np.unique(values[~np.isin(values, list(counts))])
-            unexpected.update(float(v) for v in strange[:5])
+            unexpected.update(strange[:5])
+        rounded += 0 if stored is values else int(np.count_nonzero(values != stored))
         for value, count in found.items():
             counts[value] += count
     if unexpected:
-        shown = some((f"{v:g}" for v in sorted(unexpected)), 5)
+        shown = some(map(_exactly, sorted(unexpected)), 5)
         raise InputError(f"{file.path}: holds label {shown}; only {', '.join(map(str, counts))} are allowed.")
-    return counts
+    return counts, rounded
 
 
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """Spacing in mm, origin in mm and direction cosines (row by row), in ITK's LPS frame."""
-
-    spacing: tuple[float, ...]
-    origin: tuple[float, ...]
-    direction: tuple[float, ...]
-
-    def differences(self, other: Geometry) -> list[str]:
-        """Return which parts differ by more than nnU-Net's integrity check allows."""
-        parts = ("origin", "direction", "spacing")
-        return [part for part in parts if not np.allclose(getattr(self, part), getattr(other, part))]
-
-
-def geometry(header: nib.Nifti1Header) -> Geometry | None:
-    """Return where SimpleITK, nnU-Net's reader, sees a volume in space; None where it refuses the header.
-
-    ITK has its own rules on when the sform and when the qform counts, so it is asked itself, with the header alone.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        probe = Path(folder, "header.nii")
-        probe.write_bytes(header_bytes(header))
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(probe))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:
-            return None
-        found = Geometry(spacing=reader.GetSpacing(), origin=reader.GetOrigin(), direction=reader.GetDirection())
-    numbers = [*found.spacing, *found.origin, *found.direction]
-    return found if np.isfinite(numbers).all() and min(found.spacing) > 0 else None
-
-
-def orthonormalised(header: nib.Nifti1Header) -> nib.Nifti1Header | None:
-    """Return the header with the nearest orthonormal direction cosines in sform and qform; None where there are none.
-
-    Nearest in the least-squares sense: the orthogonal factor of the polar decomposition. Voxel sizes and origin stay.
-    """
-    try:
-        affine = np.array(header.get_best_affine(), dtype=np.float64)
-    except (ValueError, np.linalg.LinAlgError):
-        return None
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or spacing.min() <= 0:
-        return None
-    left, singular_values, right = np.linalg.svd(affine[:3, :3] / spacing)
-    if singular_values.min() < 0.1:  # two axes nearly parallel: any choice would be a guess
-        return None
-    affine[:3, :3] = (left @ right) * spacing
-    repaired = header.copy()
-    repaired.set_qform(affine, code=1)
-    repaired.set_sform(affine, code=1)
-    return repaired
+def _exactly(value: np.number[Any]) -> str:
+    """Return a value so that it does not look like another one: 1.004 and 1.00001 are not 1."""
+    return f"{value:g}" if float(f"{value:g}") == value else str(value)

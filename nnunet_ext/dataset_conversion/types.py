@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nnunet_ext.common.errors import InputError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -42,6 +44,14 @@ class Settings:
         """Return the choices that make a conversion another one."""
         names = ("link", "split", "seed", "file_ending", "checksum", "skip_bad")
         return {"source": str(self.source.absolute()), **{name: getattr(self, name) for name in names}}
+
+
+class SourceError(InputError):
+    """Reports a file of the download that is damaged, which may show only while another one is made from it."""
+
+    def __init__(self, *problems: str, hint: str = "", path: Path | None = None) -> None:
+        super().__init__(*problems, hint=hint)
+        self.path = path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +210,7 @@ class Checked(ABC):
     Attributes:
         marked: the number of pixels or voxels that its masks mark.
         repairs: what writing it puts right, a sentence with the file's name for each.
+        doubts: what could not be proven and people should look at, a sentence that stands for every such case.
         ending: that of the dataset's files with which the image needs least rewriting.
         size: pixels or voxels along each axis.
         thumbnail: what `same_frame.thumbnail` makes of the image, for those formats of which near-duplicates are found.
@@ -211,6 +222,7 @@ class Checked(ABC):
     ending: str
     size: tuple[int, ...]
     thumbnail: np.ndarray | None = None
+    doubts: tuple[str, ...] = ()
 
     @abstractmethod
     def image_file(self, target: str) -> OutputFile:

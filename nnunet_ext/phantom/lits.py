@@ -193,20 +193,16 @@ class Scanner:
         return out
 
     def acquire(self, mean: Array) -> NDArray[np.int16]:
-        """Return one slice (y, x) in HU from the mean attenuation of the slab that it covers."""
+        """Return the next slice (y, x) in HU from the mean attenuation of the slab that it covers."""
         blurred = gaussian_filter(mean, PSF_MM / self._pixel, truncate=3) if PSF_MM / self._pixel > 0.3 else mean
-        out = np.where(blurred < -990, SCANNER_AIR + (blurred + 1000), blurred) + self._sd * self._noise()
+        white = self._rng.standard_normal(self._sd.shape, dtype=np.float32)
+        noise = fft.irfft2(fft.rfft2(white) * self._filter, s=white.shape)
+        if self._last is not None:  # neighbouring slices share some of it
+            noise = self._memory * self._last + np.sqrt(1 - self._memory**2) * noise
+        self._last = noise
+        out = np.where(blurred < -990, SCANNER_AIR + (blurred + 1000), blurred) + self._sd * noise
         out[self._outside] = -1024
         return np.rint(np.clip(out, -1024, 3071)).astype(np.int16)
-
-    def _noise(self) -> Array:
-        """Draw the unit-variance noise of the next slice, correlated with the one before."""
-        white = self._rng.standard_normal(self._sd.shape, dtype=np.float32)
-        fresh = fft.irfft2(fft.rfft2(white) * self._filter, s=white.shape)
-        if self._last is not None:
-            fresh = self._memory * self._last + np.sqrt(1 - self._memory**2) * fresh
-        self._last = fresh
-        return fresh
 
 
 def noise_filter(*, size: int, pixel: float, cutoff: float) -> Array:

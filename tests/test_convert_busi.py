@@ -29,7 +29,7 @@ from PIL import Image
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.dataset_conversion import busi, writer
+from nnunet_ext.dataset_conversion import busi, picture_file, picture_format, writer
 
 
 def record_of(folder: Path) -> dict:
@@ -39,10 +39,10 @@ def record_of(folder: Path) -> dict:
 def test_published_layout(nnunet_folders: Path) -> None:
     source = published(nnunet_folders / "in" / "Dataset_BUSI_with_GT", benign=12, malignant=8, normal=2)
     (source / "README.txt").write_text("hello")
-    save(ultrasound(), source / "benign" / "benign (99).jpg")
+    save(ultrasound(), source / "benign" / "benign (99).gif")
     (source / "benign" / "._benign (1).png").write_bytes(b"AppleDouble")
     outcome = convert(source.parent)
-    assert any("1 image in another format than PNG, left alone: benign (99).jpg" in n for n in outcome.layout.notes)
+    assert any("1 picture left alone, in a format that is not read: benign (99).gif" in n for n in outcome.layout.notes)
     folder = outcome.folder
     assert folder == nnunet_folders / "nnUNet_raw" / DATASET
     assert len(list(folder.glob("imagesTr/*"))) == len(list(folder.glob("labelsTr/*"))) == 16
@@ -298,12 +298,106 @@ def test_images_that_find_no_room_in_memory_are_decoded_again(
     source = published(nnunet_folders / "in")
     folder = convert(source).folder
     expected = tree(folder)
-    for images in (0, 2):
-        monkeypatch.setattr(busi, "_KEPT_BYTES", images * SIZE[0] * SIZE[1])
+    for room, kept in ((0, 0), (1, 1)):
+        monkeypatch.setattr(busi, "_KEPT_BYTES", room)
         layout = convert(source, overwrite=True).layout
         recipes = [file.recipe for file in layout.files if file.target.startswith("images")]
-        assert sum(recipe.pixels is not None for recipe in recipes) == images
+        assert sum(recipe.content is not None for recipe in recipes) == kept
         assert tree(folder) == expected
+
+
+def test_every_file_is_read_once(nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, seen = published(nnunet_folders / "in", normal=1), []
+    monkeypatch.setattr(
+        picture_format, "read", lambda path, **kind: (seen.append(path), picture_file.read(path, **kind))[1]
+    )
+    convert(source, classes=busi.CLASSES)
+    assert sorted(seen) == sorted(source.rglob("*.png"))
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".JPEG", ".bmp", ".tif", ".tiff"])
+def test_images_in_other_formats_become_png(nnunet_folders: Path, ending: str) -> None:
+    source = published(nnunet_folders / "in")
+    for path in [p for p in source.rglob("*.png") if "_mask" not in p.name]:
+        save(Image.open(path), path.with_suffix(ending))
+        path.unlink()
+    folder = convert(source).folder
+    written = image_of(folder, "benign_0001").astype(int)
+    assert np.abs(written - np.asarray(ultrasound(1), int)).max() <= (12 if ending.lower().startswith(".jp") else 0)
+    assert record_of(folder)["cases"]["benign_0001"]["image"]["source"].endswith(ending)
+    verify(folder)
+
+
+@pytest.mark.parametrize("ending", [".bmp", ".tif"])
+def test_masks_in_other_lossless_formats(nnunet_folders: Path, ending: str) -> None:
+    source = published(nnunet_folders / "in")
+    path = source / "benign" / "benign (1)_mask.png"
+    path.unlink()
+    save(mask_image(lesion(left=33)), path.with_suffix(ending))
+    np.testing.assert_array_equal(label_of(convert(source).folder, "benign_0001"), lesion(left=33))
+
+
+def test_names_that_differ_in_case_belong_together(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in")
+    for name, called in (("benign (1).png", "Benign (1).PNG"), ("benign (2)_mask.png", "BENIGN (2)_Mask.Png")):
+        (source / "benign" / name).rename(source / "benign" / called)
+    cases = record_of(convert(source).folder)["cases"]
+    assert (cases["benign_0001"]["name"], cases["benign_0002"]["name"]) == ("Benign (1)", "benign (2)")
+    assert len(cases) == 5
+
+
+def test_normal_images_need_no_mask(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in", normal=3)
+    for n in (1, 2):
+        (source / "normal" / f"normal ({n})_mask.png").unlink()
+    outcome = convert(source, classes=busi.CLASSES)
+    label = label_of(outcome.folder, "normal_0001")
+    assert (label.shape, label.any()) == (SIZE[::-1], False)
+    assert any("2 normal images without a mask, marked nowhere: normal (1).png" in n for n in outcome.layout.notes)
+    verify(outcome.folder)
+
+
+def test_copies_and_stray_pictures_are_left_alone(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in")
+    for place in ("preview.png", "figures/overview.jpg", "benign/montage.png"):
+        save(ultrasound(9), source / place)
+    for name in ("benign (1)_mask - Copy", "benign (1)_mask - Copy (2)", "benign (1) copy", "benign (2)_mask - Kopie"):
+        save(mask_image(lesion(left=45)), source / "benign" / f"{name}.png")
+    outcome = convert(source)
+    assert len(record_of(outcome.folder)["cases"]) == 5
+    np.testing.assert_array_equal(label_of(outcome.folder, "benign_0001"), lesion())
+    notes = " ".join(record_of(outcome.folder)["notes"])
+    assert "4 pictures left alone, named as a copy: benign (1) copy.png" in notes
+    assert (
+        "3 pictures left alone, without a mask and without a class in its name: preview.png, montage.png, overview.jpg"
+        in notes
+    )
+
+
+@pytest.mark.parametrize("pattern", ["drafts", "drafts/*", "draft*", "drafts/*.png"])
+def test_excluded_files(nnunet_folders: Path, pattern: str) -> None:
+    source = published(nnunet_folders / "in")
+    expected = tree(convert(source).folder)
+    save(ultrasound(9), source / "drafts" / "benign (9).png")
+    save(ultrasound(9), source / "drafts" / "benign (10).png")
+    with pytest.raises(InputError, match=r"drafts: is not a class folder of BUSI.*, but holds 2 pictures"):
+        convert(source, overwrite=True)
+    outcome = convert(source, overwrite=True, exclude=(pattern,))
+    assert any(f"2 files left out by --exclude {pattern}: " in note for note in outcome.layout.notes)
+    found = tree(outcome.folder)
+    assert found.pop("conversion.json") != expected.pop("conversion.json")
+    assert found == expected
+
+
+def test_a_limit_takes_some_of_each_class(nnunet_folders: Path) -> None:
+    source = published(nnunet_folders / "in", benign=8, malignant=5)
+    command = ["convert", "busi", "--source", str(source), "--limit", "6"]
+    assert main(command) == 0
+    record = record_of(nnunet_folders / "nnUNet_raw" / DATASET)
+    assert list(record["cases"]) == [f"{kind}_000{n}" for kind in ("benign", "malignant") for n in (1, 2, 3)]
+    assert "--limit 6: 6 of 13 cases taken" in record["notes"]
+    with pytest.raises(InputError, match=r"--limit \(6 then, None now\)"):
+        convert(source)
 
 
 def test_command_line_reports_and_returns(nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:

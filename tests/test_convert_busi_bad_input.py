@@ -15,7 +15,8 @@ from PIL import Image
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.dataset_conversion import png
+from nnunet_ext.dataset_conversion.picture_file import read
+from nnunet_ext.dataset_conversion.picture_format import grey
 
 SOUND = {"benign_0002", "benign_0003", "malignant_0001", "malignant_0002"}
 
@@ -129,17 +130,74 @@ def case_problem_16_bit_colour(source: Path) -> list[str]:
 
 def case_problem_cmyk(source: Path) -> list[str]:
     ultrasound().convert("CMYK").save(image(source), format="JPEG")
-    return [str(image(source)), "not a PNG file but JPEG in mode CMYK"]
+    return [str(image(source)), "is in mode CMYK"]
 
 
 def case_problem_no_picture(source: Path) -> list[str]:
     image(source).write_text("<html>404</html>" * 100)
-    return [str(image(source)), "not a PNG file;"]
+    return [str(image(source)), "is not a PNG, JPEG, BMP or TIFF file;"]
+
+
+def case_problem_another_format(source: Path) -> list[str]:
+    ultrasound().save(image(source), format="GIF")
+    return [str(image(source)), "is not a PNG, JPEG, BMP or TIFF file but GIF;"]
+
+
+def case_problem_jpeg_mask(source: Path) -> list[str]:
+    mask_image(lesion()).save(mask(source), format="JPEG")
+    return [str(mask(source)), "is JPEG, whose losses blur what a mask marks"]
+
+
+def case_problem_two_pages(source: Path) -> list[str]:
+    ultrasound().save(image(source), format="TIFF", save_all=True, append_images=[ultrasound(2)])
+    return [str(image(source)), "holds 2 pictures"]
+
+
+def case_problem_to_be_turned(source: Path) -> list[str]:
+    tags = Image.Exif()
+    tags[274] = 3
+    ultrasound().save(image(source), format="JPEG", exif=tags)
+    return [str(image(source)), "is to be turned or mirrored, says its EXIF data"]
+
+
+def case_problem_16_bit_tiff(source: Path) -> list[str]:
+    Image.fromarray(np.full((48, 64), 1000, np.uint16)).save(image(source), format="TIFF")
+    return [str(image(source)), "16 bits per channel"]
+
+
+def case_problem_truncated_jpeg(source: Path) -> list[str]:
+    ultrasound().save(image(source), format="JPEG")
+    image(source).write_bytes(image(source).read_bytes()[:-200])
+    return [str(image(source)), "truncated or damaged"]
+
+
+def case_problem_truncated_bmp(source: Path) -> list[str]:
+    ultrasound().save(image(source), format="BMP")
+    image(source).write_bytes(image(source).read_bytes()[:-200])
+    return [str(image(source)), "truncated or damaged"]
+
+
+def case_problem_truncated_tiff(source: Path) -> list[str]:
+    ultrasound().save(image(source), format="TIFF")
+    image(source).write_bytes(image(source).read_bytes()[:300])
+    return [str(image(source)), "truncated or damaged"]
+
+
+def case_problem_no_pixel_data(source: Path) -> list[str]:
+    """A PNG of a header and an end."""
+    content = image(source).read_bytes()
+    image(source).write_bytes(content[:33] + content[-12:])
+    return [str(image(source)), "truncated or damaged"]
+
+
+def case_problem_not_named_as_masks_are(source: Path) -> list[str]:
+    path = save(mask_image(lesion()), source / "benign" / "benign (1)_mask_final.png")
+    return [str(path), "is not called as masks are, NAME_mask.png"]
 
 
 def case_problem_empty_file(source: Path) -> list[str]:
     image(source).write_bytes(b"")
-    return [str(image(source)), "not a PNG file;"]
+    return [str(image(source)), "is empty"]
 
 
 def case_problem_truncated(source: Path) -> list[str]:
@@ -149,7 +207,7 @@ def case_problem_truncated(source: Path) -> list[str]:
 
 def case_problem_truncated_header(source: Path) -> list[str]:
     image(source).write_bytes(image(source).read_bytes()[:20])
-    return [str(image(source)), "truncated or damaged (no header)"]
+    return [str(image(source)), "truncated or damaged (no header or no end)"]
 
 
 def case_problem_without_its_end(source: Path) -> list[str]:
@@ -256,6 +314,7 @@ def test_unknown_class_folder(nnunet_folders: Path, source: Path, folder: str) -
 
 def test_unknown_class_of_a_flattened_image(nnunet_folders: Path, source: Path) -> None:
     path = save(ultrasound(9), source / "images" / "benignish (9).png")
+    save(mask_image(lesion()), source / "masks" / "0" / path.name)
     with pytest.raises(InputError, match="neither its name nor its folder says its class") as caught:
         convert(source)
     assert str(path) in str(caught.value)
@@ -300,15 +359,35 @@ def test_no_wrong_byte_goes_unnoticed(tmp_path: Path) -> None:
     path = save(ultrasound(3), tmp_path / "image.png")
     data, expected = path.read_bytes(), np.asarray(ultrasound(3))
     refused = 0
-    positions = range(0, len(data) - 4, 7)  # the last four are the checksum of an end that holds nothing
+    positions = range(0, len(data), 7)
     for position in positions:
         path.write_bytes(data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :])
         try:
-            np.testing.assert_array_equal(np.asarray(png.grey(png.read(path).decode())), expected)
+            np.testing.assert_array_equal(np.asarray(grey(read(path))), expected)
         except InputError as e:
             assert str(path) in str(e)  # noqa: PT017
             refused += 1
         path.write_bytes(data[:position])
         with pytest.raises(InputError, match=r"image\.png"):
-            png.read(path).decode()
+            read(path)
     assert refused > 0.9 * len(positions)
+
+
+def test_what_was_left_alone_is_named_in_errors_too(nnunet_folders: Path, source: Path) -> None:
+    mask(source).unlink()
+    save(ultrasound(9), source / "preview.png")
+    save(ultrasound(9), source / "benign" / "benign (2).gif")
+    with pytest.raises(InputError, match="its mask is missing") as caught:
+        convert(source)
+    for note in ("note: 1 picture left alone, without a mask and without a class in its name: preview.png", "(2).gif"):
+        assert note in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"exclude": ("nothing*",)}, "--exclude nothing*: no file in"), ({"limit": 0}, "--limit 0: is at least 1")],
+)
+def test_impossible_choices_of_files(nnunet_folders: Path, source: Path, settings: dict, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        convert(source, **settings)
+    assert message in str(caught.value)

@@ -17,7 +17,7 @@ from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import READERS, convert, engine
 from nnunet_ext.dataset_conversion.nifti import Volumes
-from nnunet_ext.dataset_conversion.png import Pictures
+from nnunet_ext.dataset_conversion.picture_format import Pictures
 from nnunet_ext.dataset_conversion.types import Case, Found, ImageFormat, Named, Reader, Settings, pair
 
 

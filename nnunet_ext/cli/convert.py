@@ -58,6 +58,14 @@ def _add_common_arguments(parser: argparse.ArgumentParser, reader: type[Reader])
     )
     parser.add_argument("--checksum", action="store_true", help="record SHA-256 of all sources (reads every byte)")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad cases out instead of stopping")
+    parser.add_argument(
+        "--exclude",
+        nargs="+",
+        default=Settings.exclude,
+        metavar="PATTERN",
+        help="leave out files and folders that are called so, for example 'preview*' '*.jpg'",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="convert N cases only, for a first try")
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there already")
     parser.add_argument(
         "--overwrite-preprocessed",

@@ -14,7 +14,7 @@ from nnunet_ext.common.text import count, some
 from nnunet_ext.dataset_conversion.types import Case, Checked, Found, Named, Problem, Reader, Settings, pair
 
 if TYPE_CHECKING:
-    from nnunet_ext.dataset_conversion.png import Pictures
+    from nnunet_ext.dataset_conversion.picture_format import Pictures
 
 PUBLISHED = {"benign": 437, "malignant": 210, "normal": 133}  # images
 CLASSES = tuple(PUBLISHED)
@@ -22,9 +22,11 @@ LESION_CLASSES = CLASSES[:2]
 
 _CLASS = re.compile(rf"({'|'.join(CLASSES)})(?![a-z])", re.I)
 _MASK = re.compile(r"(.+?)_mask(?:_\d+)?", re.I)
-_OTHER_FORMATS = (".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_MASK_LIKE = re.compile(r"(.+?)_mask", re.I)
+_COPY = re.compile(r"( - copy| copy| - kopie)( ?\(?\d+\)?)?$", re.I)  # as file managers name one
+_OTHER_FORMATS = (".gif", ".webp", ".jp2", ".dcm")
 _FOLDERS = {*CLASSES, "images", "masks"}
-_KEPT_BYTES = 1 << 29  # of decoded images, between checking and writing; all of BUSI takes half of that
+_KEPT_BYTES = 1 << 29  # of compressed images, between checking and writing; all of BUSI takes a quarter of that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +34,10 @@ class BusiReader(Reader):
     """BUSI lesions in breast ultrasound, as published or flattened.
 
     Reads benign/benign (1).png with benign (1)_mask.png, _mask_1.png and so on, or images/NAME.png with
-    masks/0/NAME.png (or NAME_mask.png), masks/1/NAME.png and so on, in any sub-folders of DIR. Images become one 8-bit
-    channel at their own size, the masks of an image one label map. BUSI holds images more than once, some under two
-    classes: near-duplicates are found and each group of them is kept on one side of every split.
+    masks/0/NAME.png (or NAME_mask.png), masks/1/NAME.png and so on, in any sub-folders of DIR; JPEG, BMP and TIFF as
+    well, but no JPEG masks. Images become one 8-bit channel at their own size, the masks of an image one label map.
+    BUSI holds images more than once, some under two classes: near-duplicates are found and each group of them is kept
+    on one side of every split.
     """
 
     command, dataset_id, dataset_name = "busi", 30, "BUSI"
@@ -85,7 +88,7 @@ class BusiReader(Reader):
         }
 
     def format(self, settings: Settings) -> Pictures:
-        from nnunet_ext.dataset_conversion.png import Pictures
+        from nnunet_ext.dataset_conversion.picture_format import Pictures
 
         return Pictures(room=0 if settings.dry_run else _KEPT_BYTES)
 
@@ -106,42 +109,68 @@ class BusiReader(Reader):
         return []
 
     def find(self, source: Path, paths: Sequence[Path]) -> Found:
-        files: list[Named] = []
-        problems: list[Problem] = []
-        strange = defaultdict(list)
-        for path in paths:
-            folders = [folder.lower() for folder in path.parent.parts[-2:]]
-            if path.suffix.lower() != ".png":
-                continue
-            if _FOLDERS.isdisjoint(folders):
-                strange[path.parent].append(path)
-                continue
-            file = _named(path, folders)
-            if isinstance(file, Problem):
-                problems.append(file)
-            elif file.category in self.classes:
-                files.append(file)
-        for folder, inside in strange.items():
-            message = (
-                f"{folder}: is not a class folder of BUSI ({', '.join(CLASSES)}), images or masks, but holds "
-                f"{len(inside)} PNG files, {inside[0].name} for example; rename it, or move them out of the source."
-            )
-            problems.append(Problem(message=message))
-        found = pair(files, _missing, one_mask=False)
+        files, problems, notes = _sort(paths)
+        found = pair([file for file in files if file.category in self.classes], _missing, one_mask=False)
+        bad = {problem.case for problem in problems}
+        sound = [case for case in found.cases if case.id not in bad]
+        cases = tuple(replace(case, empty=case.category not in LESION_CLASSES) for case in sound)
         problems += found.problems
-        counts, classes = Counter(case.category for case in found.cases), sorted(set(self.classes))
+        counts, classes = Counter(case.category for case in cases), sorted(set(self.classes))
         if not any(counts[c] for c in LESION_CLASSES):
             message = (
                 f"{source}: no image of a lesion with its mask was found in it or below (benign/benign (1).png with "
                 f"benign (1)_mask.png, or images/ with masks/0/; --classes {' '.join(classes)})."
             )
             problems.append(Problem(message=message))
-        notes = []
-        if others := sorted(path.name for path in paths if path.suffix.lower() in _OTHER_FORMATS):
-            notes.append(f"{count(len(others), 'image')} in another format than PNG, left alone: {some(others)}")
+        if maskless := [case.image.name for case in cases if not case.masks]:
+            notes.append(f"{count(len(maskless), 'normal image')} without a mask, marked nowhere: {some(maskless)}")
         if wrong := [f"{counts[c]} {c} (published: {PUBLISHED[c]})" for c in classes if counts[c] != PUBLISHED[c]]:
             notes.append(f"not as many images as BUSI has: {', '.join(wrong)}")
-        return replace(found, problems=tuple(problems), notes=tuple(notes))
+        return replace(found, cases=cases, problems=tuple(problems), notes=tuple(notes))
+
+
+def _sort(paths: Sequence[Path]) -> tuple[list[Named], list[Problem], list[str]]:
+    """Return the files that count, what is wrong with names and places of others, and notes on what is left alone."""
+    from nnunet_ext.dataset_conversion.picture_file import ENDINGS  # here, because command lines import this file
+
+    files: list[Named] = []
+    problems: list[Problem] = []
+    strange: dict[Path, list[Path]] = defaultdict(list)
+    pictures = [path for path in paths if path.suffix.lower() in ENDINGS]
+    copies = [path for path in pictures if _COPY.search(path.stem)]
+    masked = {_name(path).casefold() for path in pictures if _is_mask(path)}
+    strays = [path for path in pictures if path not in copies and not _is_of_busi(path, masked)]
+    for path in pictures:
+        if path in copies or path in strays:
+            continue
+        if _FOLDERS.isdisjoint(_folders(path)):
+            strange[path.parent].append(path)
+        elif isinstance(file := _named(path), Problem):
+            problems.append(file)
+        else:
+            files.append(file)
+    for folder, inside in strange.items():
+        message = (
+            f"{folder}: is not a class folder of BUSI ({', '.join(CLASSES)}), images or masks, but holds "
+            f"{count(len(inside), 'picture')}, {inside[0].name} for example; rename it, or --exclude it."
+        )
+        problems.append(Problem(message=message))
+    others = [path for path in paths if path.suffix.lower() in _OTHER_FORMATS]
+    notes = [
+        f"{count(len(left), 'picture')} left alone, {why}: {some(path.name for path in left)}"
+        for why, left in (
+            ("named as a copy", copies),
+            ("without a mask and without a class in its name", strays),
+            ("in a format that is not read", others),
+        )
+        if left
+    ]
+    return files, problems, notes
+
+
+def _is_of_busi(path: Path, masked: set[str]) -> bool:
+    """Tell whether a picture is a mask, has one, or has a class in its name, none of which is true of previews."""
+    return _is_mask(path) or _CLASS.match(path.stem) is not None or path.stem.casefold() in masked
 
 
 def case_id(name: str, category: str) -> str:
@@ -150,13 +179,26 @@ def case_id(name: str, category: str) -> str:
     return "_".join(words if words[:1] == [category] else [category, *words])
 
 
-def _named(path: Path, folders: Sequence[str]) -> Named | Problem:
+def _folders(path: Path) -> list[str]:
+    return [folder.lower() for folder in path.parent.parts[-2:]]
+
+
+def _is_mask(path: Path) -> bool:
+    return "masks" in _folders(path) or _MASK_LIKE.match(path.stem) is not None
+
+
+def _name(path: Path) -> str:
+    """Return the name that an image and its masks have in common."""
+    match = _MASK.fullmatch(path.stem)
+    return match[1] if match else path.stem
+
+
+def _named(path: Path) -> Named | Problem:
     """Return what a file is, its class by its name or else by folder; a problem where there is none or they differ."""
-    mask = _MASK.fullmatch(path.stem)
-    name = mask[1] if mask else path.stem
+    name = _name(path)
     match = _CLASS.match(name)
     named = match[1].lower() if match else ""
-    folder = next((f for f in reversed(folders) if f in CLASSES), "")
+    folder = next((f for f in reversed(_folders(path)) if f in CLASSES), "")
     if named and folder not in ("", named):
         message = f"{path}: is {named} by its name but {folder} by its folder; rename or move it."
         return Problem(message=message, case=case_id(name, named))
@@ -164,13 +206,17 @@ def _named(path: Path, folders: Sequence[str]) -> Named | Problem:
     if not category:
         message = f"{path}: neither its name nor its folder says its class, {', '.join(CLASSES)}; rename it."
         return Problem(message=message)
-    is_mask = mask is not None or "masks" in folders
-    return Named(path=path, id=case_id(name, category), is_mask=is_mask, name=name, category=category)
+    if mask := _MASK_LIKE.match(name):
+        message = f"{path}: is not called as masks are, NAME_mask.png, NAME_mask_1.png; rename it, or --exclude it."
+        return Problem(message=message, case=case_id(mask[1], category))
+    return Named(path=path, id=case_id(name, category), is_mask=_is_mask(path), name=name, category=category)
 
 
 def _missing(file: Named) -> str:
     if file.is_mask:
         return f"the image is missing; no {file.name}.png was found."
+    if file.category not in LESION_CLASSES:
+        return ""
     return (
         f"its mask is missing; no {file.name}_mask.png next to it and no masks/0/{file.name}.png was found in the "
         "source or below."

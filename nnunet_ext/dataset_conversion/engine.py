@@ -16,7 +16,7 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import files_below, read_json_if_any, sha256
 from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.common.provenance import versions
-from nnunet_ext.common.text import some
+from nnunet_ext.common.text import count, some
 from nnunet_ext.dataset_conversion import raw_folder
 from nnunet_ext.dataset_conversion.layout import lay_out
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, size_of
@@ -37,7 +37,7 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     name = raw_folder.dataset_name(settings.dataset_id, settings.name)
     blocking = raw_folder.environment_problems(name)
     folder = RawFolder(final=(raw_folder.nnunet_root("nnUNet_raw") or Path("nnUNet_raw")) / name)
-    found = find(reader, settings.source)
+    found = find(reader, settings)
     if not blocking:
         folder.check_apart(settings.source, found.files)
         if not settings.dry_run:
@@ -62,11 +62,11 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
             "nnU-Net would silently keep using; --overwrite-preprocessed removes them."
         )
     if blocking:
-        _raise(blocking, found.problems, found.cases, settings)
+        _raise(blocking, found.problems, found, settings)
     layout = lay_out(reader, found, settings, fingerprints, track)
     problems = [*found.problems, *layout.problems]
     space = space_problem(layout, folder, settings.link)
-    _raise([space] if space else [], problems, found.cases, settings)
+    _raise([space] if space else [], problems, found, settings)
     skipped = tuple(p.message for p in problems if p.case is not None)
     notes = [*found.notes, *layout.notes]
     if not same_data and raw_folder.nnunet_root("nnUNet_preprocessed") is None:
@@ -98,14 +98,49 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     )
 
 
-def find(reader: Reader, source: Path) -> Found:
+def find(reader: Reader, settings: Settings) -> Found:
     """Return the cases in a folder, by the names of files alone; a folder that cannot be read is a problem."""
+    source, unreadable = settings.source, list[OSError]()
     if not source.is_dir():
         return Found(problems=(Problem(message=f"--source {source}: is not a directory."),))
-    unreadable: list[OSError] = []
-    found = reader.find(source, list(files_below(source, unreadable.append)))
-    problems = [Problem(message=f"{e.filename}: this folder cannot be read ({e.strerror}).") for e in unreadable]
-    return replace(found, problems=(*problems, *found.problems))
+    paths = list(files_below(source, unreadable.append))
+    problems = [f"{e.filename}: this folder cannot be read ({e.strerror})." for e in unreadable]
+    notes = []
+    for pattern in settings.exclude or ():
+        excluded = [path for path in paths if _matches(path.relative_to(source), pattern)]
+        paths = [path for path in paths if path not in excluded]
+        notes += (
+            [f"{count(len(excluded), 'file')} left out by --exclude {pattern}: {some(excluded)}"] if excluded else []
+        )
+        problems += [] if excluded else [f"--exclude {pattern}: no file in {source} is called so."]
+    found = reader.find(source, paths)
+    cases = found.cases
+    if settings.limit is not None:
+        cases = _few(cases, settings.limit)
+        notes.append(f"--limit {settings.limit}: {len(cases)} of {count(len(found.cases), 'case')} taken")
+        problems += [] if settings.limit > 0 else [f"--limit {settings.limit}: is at least 1."]
+    return replace(
+        found,
+        cases=cases,
+        problems=(*(Problem(message=problem) for problem in problems), *found.problems),
+        notes=(*notes, *found.notes),
+    )
+
+
+def _matches(path: Path, pattern: str) -> bool:
+    """Tell whether a path or one of the folders that it is in has a name like *.jpg, or a path like extra/*.jpg."""
+    return any(part.match(pattern) for part in (path, *path.parents[:-1]))
+
+
+def _few(cases: Sequence[Case], limit: int) -> tuple[Case, ...]:
+    """Return so many cases at most, the first of each category in turn."""
+    seen: Counter[str] = Counter()
+    order = {}
+    for case in cases:
+        order[case.id] = seen[case.category]
+        seen[case.category] += 1
+    taken = {case.id for case in sorted(cases, key=lambda case: order[case.id])[:limit]}
+    return tuple(case for case in cases if case.id in taken)
 
 
 def fingerprint(path: Path, *, checksum: bool) -> dict[str, Any]:
@@ -172,11 +207,15 @@ def _difference(record: Mapping[str, Any], request: Mapping[str, Any]) -> str:
     return f"with other {', '.join(options)}" if options else "from another version of this command"
 
 
-def _raise(blocking: Sequence[str], problems: Sequence[Problem], cases: Sequence[Case], settings: Settings) -> None:
+def _raise(blocking: Sequence[str], problems: Sequence[Problem], found: Found, settings: Settings) -> None:
     fatal = [*blocking, *(p.message for p in problems if p.case is None or not settings.skip_bad)]
     if not fatal:
         return
     bad = {p.case for p in problems if p.case is not None}
-    skipping_helps = bad and not settings.skip_bad and all(p.case for p in problems) and {c.id for c in cases} - bad
-    hint = f"--skip-bad converts the rest without {', '.join(sorted(bad))}." if skipping_helps else ""
-    raise InputError(*fatal, hint=hint)
+    skipping_helps = (
+        bad and not settings.skip_bad and all(p.case for p in problems) and {c.id for c in found.cases} - bad
+    )
+    hints = [f"--skip-bad converts the rest without {', '.join(sorted(bad))}."] if skipping_helps else []
+    if problems:  # what was left alone may be what is missing
+        hints += [f"note: {note}" for note in found.notes]
+    raise InputError(*fatal, hint="\n".join(hints))

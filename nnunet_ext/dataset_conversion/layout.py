@@ -49,7 +49,7 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
     duplicates = find_duplicates(good, reader.duplicates, track) if reader.duplicates else Duplicates(policy="")
     dropped = duplicates.dropped()
     kept = [checked for checked in good if checked.case.id not in dropped]
-    categories = {checked.case.id: checked.case.category for checked in kept if checked.case.masks}
+    categories = {checked.case.id: checked.case.category for checked in kept if checked.case.labelled}
     units = duplicates.units(list(categories))
     split = make_split(
         units,
@@ -68,7 +68,7 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
     cases: dict[str, Any] = {}
     for checked in kept:
         case = checked.case
-        subset = "unlabelled" if not case.masks else "test" if case.id in split.test else "train"
+        subset = "unlabelled" if not case.labelled else "test" if case.id in split.test else "train"
         images, labels = _FOLDERS[subset]
         parts = {"image": checked.image_file(f"{images}/{case.id}_0000{ending}")}
         if labels:

@@ -34,6 +34,8 @@ class Settings:
     file_ending: str | None = None
     checksum: bool = False
     skip_bad: bool = False
+    exclude: Sequence[str] | None = None
+    limit: int | None = None
     # how
     overwrite: bool = False
     overwrite_preprocessed: bool = False
@@ -42,7 +44,7 @@ class Settings:
 
     def options(self) -> dict[str, Any]:
         """Return the choices that make a conversion another one."""
-        names = ("link", "split", "seed", "file_ending", "checksum", "skip_bad")
+        names = ("link", "split", "seed", "file_ending", "checksum", "skip_bad", "exclude", "limit")
         return {"source": str(self.source.absolute()), **{name: getattr(self, name) for name in names}}
 
 
@@ -69,9 +71,10 @@ class Case:
     Attributes:
         id: nnU-Net's name of the case.
         image: the file of the image.
-        masks: the files of its masks; an image without any goes to imagesTs_unlabelled.
+        masks: the files of its masks; an image without any goes to imagesTs_unlabelled, unless it is `empty`.
         name: what the download calls it, where the id does not say that.
         category: its class, of which every side of a split holds its share.
+        empty: whether nothing is to be marked in it, so that no mask is needed.
     """
 
     id: str
@@ -79,6 +82,12 @@ class Case:
     masks: tuple[Path, ...]
     name: str = ""
     category: str = ""
+    empty: bool = False
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it has a label map."""
+        return bool(self.masks) or self.empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +112,7 @@ class Named:
 
 
 def pair(files: Sequence[Named], missing: Callable[[Named], str], *, one_mask: bool) -> Found:
-    """Pair images with the masks of the same id and name; what does not pair up is a problem of that case.
+    """Pair images with the masks of the same id and name, whatever its case; what does not pair up is a problem.
 
     Args:
         files: images and masks in any order.
@@ -113,7 +122,7 @@ def pair(files: Sequence[Named], missing: Callable[[Named], str], *, one_mask: b
     """
     by_id: dict[str, dict[str, list[Named]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
-        by_id[file.id][file.name].append(file)
+        by_id[file.id][file.name.casefold()].append(file)
     cases, problems = [], []
     for id_, by_name in sorted(by_id.items()):
         faults = list(_faults(id_, by_name, missing, one_mask))

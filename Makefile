@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# a file is one process's, so that what its tests share (a cluster, a trained model) is made once; the order is that of
+# the names, in which the files that take longest come early
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo check lint fast test coverage benchmarks clean
 

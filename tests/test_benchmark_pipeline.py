@@ -12,7 +12,7 @@ from commands import BIN, succeed
 
 LITS = "Dataset029_LiTS"
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("benchmark")]  # one data set for all
+pytestmark = pytest.mark.slow
 
 COMMON = """
 name = "tiny"

@@ -24,7 +24,7 @@ from nnunet_ext.benchmark.jobs import Job, Jobs
 from nnunet_ext.benchmark.store import Store
 from nnunet_ext.common.errors import InputError
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # one cluster for all
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 SMALL = {"cpus": 1, "minutes": {"train": 10}, "mem_gb": 0.2}
 SOON = ["--slurm-init-seconds-before-status-checks", "3", "--seconds-between-status-checks", "1"]
 

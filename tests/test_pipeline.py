@@ -12,7 +12,7 @@ from commands import ONE_ITERATION, command, folders
 
 SMALL = ("--cases", "10", "--size", "32", "--slices", "8", "--epochs", "1", "--iterations", "2")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]  # one demo for all
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

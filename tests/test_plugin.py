@@ -18,8 +18,6 @@ PLUGIN = Path(__file__).resolve().parent / "plugin"
 MODULE = "example_plugin.classes"
 NAMES = {"nnUNetTrainerExample", "ExamplePlanner", "ExampleNormalization", "example_resize"}
 
-pytestmark = pytest.mark.xdist_group("plugin")
-
 
 @pytest.fixture(scope="module")
 def environment(distributions: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:

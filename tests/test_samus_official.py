@@ -24,8 +24,8 @@ from nnunet_ext.architectures.samus.models import SAMUS
 pytestmark = pytest.mark.slow
 
 NETWORKS = [  # the outputs of each are computed once
-    pytest.param(ReferenceSAMUS, marks=pytest.mark.xdist_group("samus_official_plain"), id="plain"),
-    pytest.param(SAMUS, marks=pytest.mark.xdist_group("samus_official_fast"), id="fast"),
+    pytest.param(ReferenceSAMUS, id="plain"),
+    pytest.param(SAMUS, id="fast"),
 ]
 LOGITS, GRADIENTS = 0.02, 0.1  # what is known of logits and gradient norms on the oracle's weights
 Outputs = dict[str, torch.Tensor]

@@ -42,6 +42,13 @@ def evaluation(
     return Evaluation(table=table, units=units, structures={structure: labels}, info=info)
 
 
+def joined(*parts: Evaluation) -> Evaluation:
+    """One evaluation of all structures of several, which have the same cases."""
+    table = pd.concat([part.table for part in parts], ignore_index=True)
+    labels = {name: own for part in parts for name, own in part.structures.items()}
+    return Evaluation(table=table, units=parts[0].units, structures=labels, info=parts[0].info)
+
+
 def boxes(seed: int, highest: int = 1, shape: tuple[int, ...] = (6, 20, 22)) -> np.ndarray:
     """A segmentation: boxes of random labels in random places."""
     rng = np.random.default_rng(seed)

@@ -41,6 +41,11 @@
     return contrast(over(ink, below), below) < 4.5;
   }).map(name);
 
+  // what is seen below each heading, up to the next one
+  const seen = [...document.querySelectorAll("main h1, main h2, main h3, main h4, main p, main td, main li, main svg, main pre, main dd")].filter(e => e.getClientRects().length);
+  const heading = e => /^H[1-4]$/.test(e.tagName);
+  result.headings = seen.flatMap((e, i) => heading(e) ? [[name(e), i + 1 < seen.length && (!heading(seen[i + 1]) || seen[i + 1].tagName > e.tagName)]] : []);
+
   const table = document.getElementById("case-table");
   if (table) {
     const rows = () => [...table.tBodies[0].rows].map(r => [...r.cells].map(c => c.textContent));

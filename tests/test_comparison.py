@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluations import evaluation
+from evaluations import evaluation, joined
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -457,14 +457,8 @@ class TestPrimary:
     @staticmethod
     def two_structures() -> list[Model]:
         tables = {}
-        for name, first, second in (("A", A, A), ("B", B, B + 0.04), ("C", C, C + 0.08)):
-            parts = [
-                evaluation(first, structure="liver", labels=(1,)),
-                evaluation(second, structure="tumour", labels=(2,)),
-            ]
-            table = pd.concat([part.table for part in parts], ignore_index=True)
-            labels = {name: own for part in parts for name, own in part.structures.items()}
-            tables[name] = [replace(parts[0], table=table, structures=labels)]
+        for name, liver, tumour in (("A", A, A), ("B", B, B + 0.04), ("C", C, C + 0.08)):
+            tables[name] = [joined(evaluation(liver, structure="liver"), evaluation(tumour, labels=(2,)))]
         return list(tables.items())
 
     def test_is_corrected_over_all_structures(self) -> None:

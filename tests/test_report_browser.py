@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import report_data
-from evaluations import evaluation
+from evaluations import evaluation, joined
 
 from nnunet_ext.comparison import compare
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.report import Extras, Published, build_report
+from nnunet_ext.report import Cost, Extras, Published, build_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = [
@@ -141,6 +141,40 @@ def test_many_models(models: dict[str, list[Evaluation]], tmp_path: Path) -> Non
     build_report(many, tmp_path / "many.html", comparison=compare(many))
     for width in (PHONE, DESKTOP):
         sound(probe(tmp_path / "many.html", tmp_path, width))
+
+
+def test_long_names(tmp_path: Path) -> None:
+    """Of models, cases, structures and folders, without a place to break them."""
+    rng = np.random.default_rng(0)
+    cases = [f"{'case' * 30}_{i}" for i in range(12)]
+    cases[0] = "x" * 250
+    models = {}
+    for i in range(9):
+        dice = [np.clip(rng.normal(0.8, 0.1, 12), 0, 1) for _ in range(2)]
+        sizes = {"volume_reference": np.arange(1, 13), "hd95": 40 * (1 - dice[0])}
+        parts = [
+            evaluation(d, cases=cases, structure=f"{'structure' * 9}{k}", labels=(k,), others=sizes, dataset="d" * 99)
+            for k, d in enumerate(dice, 1)
+        ]
+        models[f"{'model' * 30}{i}"] = [joined(*parts)]
+    extras = Extras(costs={name: Cost(parameters=1) for name in models})
+    build_report(models, tmp_path / "long.html", comparison=compare(models), extras=extras)
+    for width in (PHONE, DESKTOP):
+        sound(probe(tmp_path / "long.html", tmp_path, width))
+    printed = probe(tmp_path / "long.html", tmp_path, PAPER, paper=True)
+    assert (printed["errors"], printed["overflow"]) == ([], 0)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_no_heading_is_printed_without_content(tmp_path: Path, empty: bool) -> None:
+    dice = np.linspace(0.5, 0.9, 8)
+    run = evaluation(dice, others={"volume_prediction": dice})
+    if empty:
+        run.table.loc[:1, ["tp", "fp", "fn"]] = 0
+    build_report({"A": [run]}, tmp_path / "report.html")
+    result = probe(tmp_path / "report.html", tmp_path, PAPER, paper=True)
+    assert len(result["headings"]) > 4
+    assert [name for name, content in result["headings"] if not content] == []
 
 
 @pytest.fixture(scope="module")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluations import evaluation
+from evaluations import evaluation, joined
 
 from nnunet_ext.comparison import ModelRuns, compare
 from nnunet_ext.evaluation.evaluation import Evaluation
+from nnunet_ext.report import build_report
 from nnunet_ext.report.context import headlines
 from nnunet_ext.report.data import ReportData
 from nnunet_ext.report.figures import paired
+from nnunet_ext.report.overview import mean_ranks, not_told_apart, overview
 from nnunet_ext.report.pictures import chosen_cases
+from nnunet_ext.report.tables import summary
 
 RANDOM = np.random.default_rng(0)
 BASE = RANDOM.uniform(0.5, 0.9, 16)
@@ -82,3 +87,73 @@ class TestPrimary:
         assert "m1" in re.search(r'<g class="bars">(.*?)</g>', histogram)[1]
         assert "m0" not in re.search(r'<g class="bars">(.*?)</g>', histogram)[1]
         assert math.isfinite(data.summary("tumour", primary, "A").mean)
+
+
+class TestOverview:
+    def test_bars_join_what_is_not_told_apart(self, many: dict[str, list[Evaluation]]) -> None:
+        data = data_of(many)
+        result = data.result("tumour", "dice")
+        ranks = mean_ranks(result, data.names)
+        order = list(ranks.index)
+        assert order[:2] == ["best", "good"]
+        assert ranks["best"] == 1
+        apart = {frozenset((pair.a, pair.b)) for pair in result.pairs if pair.differ}
+        runs = not_told_apart(order, result.pairs)
+        for i, j in runs:
+            assert not any(frozenset(two) in apart for two in itertools.combinations(order[i : j + 1], 2))
+        together = {frozenset(two) for i, j in runs for two in itertools.combinations(order[i : j + 1], 2)}
+        neighbours = {frozenset(two) for two in itertools.pairwise(order)} - apart
+        assert neighbours <= together
+
+    def test_by_hand(self) -> None:
+        # A and B, and B and C, are not told apart; A and C are
+        base = np.linspace(0.5, 0.8, 6)
+        models = {name: [evaluation(base + gain)] for name, gain in (("A", 0.2), ("B", 0.1), ("C", 0.0))}
+        models["B"] = [evaluation(base + np.array([0.25, 0.21, 0.1, 0.05, -0.05, -0.03]))]
+        result = compare(models, alpha=0.1).results["tumour", "dice"]
+        assert {(p.a, p.b) for p in result.pairs if p.differ} == {("A", "C")}
+        assert not_told_apart(["A", "B", "C"], result.pairs) == [(0, 1), (1, 2)]
+        assert mean_ranks(result, ["A", "B", "C"]).tolist() == [
+            (1 * 4 + 2 * 2) / 6,
+            (2 * 2 + 1 * 2 + 3 * 2) / 6,
+            (3 * 4 + 2 * 2) / 6,
+        ]
+
+    def test_smaller_is_better(self, many: dict[str, list[Evaluation]]) -> None:
+        data = data_of(many)
+        assert next(iter(mean_ranks(data.result("tumour", "hd95"), data.names).index)) == "best"
+
+    def test_is_left_out_where_not_all_were_compared(self, many: dict[str, list[Evaluation]]) -> None:
+        for models, options in ((many, {"baseline": "best"}), (dict(list(many.items())[-2:]), {})):
+            data = data_of(models, **options)
+            result = data.result("tumour", "dice")
+            assert overview(data, result, result.rankings[0]) is None
+
+    def test_is_on_the_page(self, many: dict[str, list[Evaluation]], tmp_path: Path) -> None:
+        build_report(many, tmp_path / "report.html", comparison=compare(many))
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert 'aria-label="Mean ranks by Dice: best 1.0, good 2.' in text
+
+
+def test_landmarks_have_names_of_their_own(tmp_path: Path) -> None:
+    """As axe's rule landmark-unique asks for: structures and prompts are told apart."""
+    models = {
+        name: [joined(evaluation(BASE + gain, structure="liver", prompts=source), evaluation(BASE - gain, labels=(2,)))]
+        for name, gain, source in (("A", 0, "none"), ("B", 0.1, "none"), ("C", 0, "reference"), ("D", 0.1, "reference"))
+    }
+    for runs in models.values():
+        runs[0].table.loc[[0, 20], ["tp", "fp", "fn"]] = 0
+    build_report(models, tmp_path / "report.html", comparison=compare(models))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    names = re.findall(r'role="region" aria-label="([^"]*)"', text) + re.findall(r'<h2 id="[^"]*">([^<]*)</h2>', text)
+    assert len(names) > 20
+    assert [name for name in names if names.count(name) > 1] == []
+
+
+def test_means_of_slices_are_left_out_in_images() -> None:
+    """A slice's mean is the slice's own; in volumes it says something else."""
+    slices = {"dice_slices": BASE, "hd_rows": np.arange(BASE.size)}
+    image = data_of({"A": [evaluation(BASE, others=slices)]})
+    volume = data_of({"A": [evaluation(BASE, others={"dice_slices": BASE})]})
+    labels = [[row["label"] for row in summary(data)[0]["described"]] for data in (image, volume)]
+    assert ["Dice, mean of slices" in own for own in labels] == [False, True]

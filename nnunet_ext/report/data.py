@@ -121,8 +121,13 @@ class ReportData:
         return self.units.label(metric)
 
     def metrics(self, structure: str) -> list[Metric]:
-        """Return the metrics that any model has a value of."""
-        return [m for m in METRICS if self.values(structure, m.key).notna().any(axis=None)]
+        """Return the metrics that any model has a value of; in 2D images, means of slices are the slice's own."""
+        images = self.values(structure, "hd_rows").notna().all().any()  # undefined in volumes
+        return [
+            m
+            for m in METRICS
+            if self.values(structure, m.key).notna().any(axis=None) and not (images and m.shown == "volume")
+        ]
 
     @cached_property
     def _tables(self) -> dict[tuple[str, str], list[pd.DataFrame]]:

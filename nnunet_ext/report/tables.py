@@ -17,6 +17,7 @@ from nnunet_ext.evaluation.intervals import coverage
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.metrics.published import Published
 from nnunet_ext.report.data import ReportData
+from nnunet_ext.report.overview import overview
 
 SYMBOLS = {
     "better": "▲",
@@ -71,6 +72,7 @@ def _significance(data: ReportData, comparison: Comparison, result: Result) -> d
         "result": result,
         "matrix": _matrix(data, result),
         "verdicts": list(digest(result.pairs, MOST, comparison.alpha)),
+        "orders": [(ranking, overview(data, result, ranking)) for ranking in result.rankings],
     }
 
 

@@ -51,6 +51,12 @@
   document.addEventListener("pointermove", show);
   document.addEventListener("pointerdown", show);
 
+  // what is wider than its place says so
+  const widths = () => document.querySelectorAll(".scroll").forEach(e => e.classList.toggle("wide", e.scrollWidth > e.clientWidth + 1));
+  addEventListener("resize", widths);
+  document.addEventListener("toggle", widths, true);
+  widths();
+
   // copy buttons
   document.querySelectorAll(".copy").forEach(button => button.addEventListener("click", () => {
     const code = button.parentElement.querySelector("code");

@@ -18,6 +18,7 @@ from nnunet_ext.benchmark.store import Store
 from nnunet_ext.common.environment import SAM_CHECKPOINT
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import check_replaceable, read_json_if_any, write_json, write_text
+from nnunet_ext.common.nnunet_files import DATASET, SPLITS
 
 if TYPE_CHECKING:
     from typing import Self
@@ -103,11 +104,11 @@ class Benchmark:
         problems, hints = [], []
         for dataset in self.matrix.datasets:
             name = self.folders.dataset_name(dataset)
-            needed = [] if dataset.prepare else [self.folders.raw / name / "dataset.json"]
+            needed = [] if dataset.prepare else [self.folders.raw / name / DATASET]
             if not dataset.preprocess:
                 plans = {row.plans for row in self.matrix.rows_of(dataset)}
                 needed += [self.folders.preprocessed / name / f"{p}.json" for p in sorted(plans)]
-                needed += [splits := self.folders.preprocessed / name / "splits_final.json"]
+                needed += [splits := self.folders.preprocessed / name / SPLITS]
                 if not splits.exists():
                     hints.append(
                         "Put a splits_final.json there: nnU-Net would make one in the first training, and then all "

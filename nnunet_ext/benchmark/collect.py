@@ -15,9 +15,8 @@ from nnunet_ext.benchmark.matrix import Dataset
 from nnunet_ext.benchmark.status import lines
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json
+from nnunet_ext.common.nnunet_files import SPLITS
 from nnunet_ext.evaluation.evaluation import Evaluation
-
-SPLITS, HELD_OUT = "splits_final.json", "labelsTs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ def collect(benchmark: Benchmark, dataset: Dataset) -> Results:
 
 def differences(runs: Sequence[FinishedRun]) -> Iterator[str]:
     """Yield why runs cannot be compared, a sentence each; nothing if they can."""
-    for what, key in (("splits (splits_final.json)", SPLITS), ("held-out cases (labelsTs)", HELD_OUT)):
+    for what, key in (("splits (splits_final.json)", SPLITS), ("held-out cases (labelsTs)", "labelsTs")):
         yield from _differing(what, runs, [run.manifest["sha256"].get(key) for run in runs])
     bound = [run for run in runs if run.manifest["budget"] != "own"]
     yield from _differing("budgets", bound, [_budget(run.manifest["budget"]) for run in bound])

@@ -14,6 +14,7 @@ from nnunet_ext.benchmark.matrix import BEST, Dataset, Matrix, Row, default_plan
 from nnunet_ext.common.environment import SAM_CHECKPOINT, SEED
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import sha256
+from nnunet_ext.common.nnunet_files import DATASET, SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ class _Builder:
                     cell = _Cell(dataset=dataset, name=name, row=row, seed=seed, fold=fold, test=test)
                     data, folder = "", self.folders.preprocessed / name
                     if row.plans not in plans:  # no job makes the split and the plans
-                        data = _checksums(folder / "splits_final.json", folder / f"{row.plans}.json")
+                        data = _checksums(folder / SPLITS, folder / f"{row.plans}.json")
                     train = self._train(cell, (plans[row.plans],) if row.plans in plans else prepared, data)
                     self._evaluate(cell, train, self._predict(cell, train) if test == "imagesTs" else None)
 
@@ -134,7 +135,7 @@ class _Builder:
         """Add a job per command; returns the id of the last."""
         last: tuple[str, ...] = ()
         for i, command in enumerate(dataset.prepare, 1):
-            made = (str(self.folders.raw / name / "dataset.json"),) if i == len(dataset.prepare) else ()
+            made = (str(self.folders.raw / name / DATASET),) if i == len(dataset.prepare) else ()
             words = tuple(word.replace("{root}", str(self.folders.root)) for word in shlex.split(command))
             job = self._add(
                 "prepare", words, id=f"d{dataset.id:03d}_prepare_{i}", needs=last, outputs=made, resume=(),
@@ -148,7 +149,7 @@ class _Builder:
         if not dataset.preprocess:
             return {}
         raw = self.folders.raw / name
-        data = "" if needs else _checksums(raw / "dataset.json", raw / "splits_final.json")
+        data = "" if needs else _checksums(raw / DATASET, raw / SPLITS)
         made: dict[str, str] = {}
         for row in self.matrix.rows_of(dataset):
             if row.plans in made:
@@ -230,7 +231,7 @@ class _Builder:
         where: tuple[str, ...] = ("-m", str(self._model(cell)), "-f", str(cell.fold))  # nnU-Net's own validation
         if predict is not None:
             where = ("--pred", predict.folder, "--ref", str(raw / "labelsTs"))
-            where += ("--dataset-json", str(raw / "dataset.json"))
+            where += ("--dataset-json", str(raw / DATASET))
         return self._add(
             "evaluate",
             ("nnunet_ext", "evaluate", *where, "--out", str(out), "--name", row.name),

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from nnunet_ext.benchmark.jobs import Job
 from nnunet_ext.common.files import read_json_if_any, sha256, write_json
+from nnunet_ext.common.nnunet_files import DATASET, SPLITS
 from nnunet_ext.common.processes import is_running
 from nnunet_ext.common.provenance import commit, machine, versions
 
@@ -201,7 +202,7 @@ def write_manifest(job: Job, record: Record, needed: Sequence[Job], store: Store
         Path(job.environment.get(name, "")) / str(job.facts.get("dataset", ""))
         for name in ("nnUNet_raw", "nnUNet_preprocessed")
     )
-    read = ("splits_final.json", f"{job.facts.get('plans')}.json")  # by a training, besides the cases
+    read = (SPLITS, f"{job.facts.get('plans')}.json")  # by a training, besides the cases
     trained = [j for j in needed if j.kind == "train" and Path(j.manifest).is_file()]
     written = read_json_if_any(Path(trained[0].manifest)).get("sha256", {}) if trained else {}  # others by now
     sums = {name: written[name] if name in written else _sha256(preprocessed / name) for name in read}
@@ -214,7 +215,7 @@ def write_manifest(job: Job, record: Record, needed: Sequence[Job], store: Store
             "commit": commit(),
             "versions": versions(),
             "machine": machine(),
-            "sha256": {**sums, "dataset.json": _sha256(raw / "dataset.json"), "labelsTs": _names(raw / "labelsTs")},
+            "sha256": {**sums, DATASET: _sha256(raw / DATASET), "labelsTs": _names(raw / "labelsTs")},
             "hash": job.hash,
             "steps": steps,
         },

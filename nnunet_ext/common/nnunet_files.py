@@ -10,7 +10,7 @@ from typing import Any
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json_if_any
 
-DATASET, PLANS = "dataset.json", "plans.json"
+DATASET, PLANS, SPLITS = "dataset.json", "plans.json", "splits_final.json"
 PROMPTS = "prompts_used.json"  # of nnunet_ext predict: the model, and where each click came from
 
 
@@ -31,7 +31,7 @@ class Structures:
     known: frozenset[int]
 
     @classmethod
-    def of(cls, dataset: Mapping[str, Any], source: str = "dataset.json") -> Structures:
+    def of(cls, dataset: Mapping[str, Any], source: str = DATASET) -> Structures:
         """Read the content of a dataset.json.
 
         >>> Structures.of({"labels": {"background": 0, "tumour": 2, "liver": 1}}).labels

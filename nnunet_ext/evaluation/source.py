@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from nnunet_ext import registry
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json, read_json_if_any
-from nnunet_ext.common.nnunet_files import DATASET, PLANS, PROMPTS, Structures, check_trained, fold_folders
+from nnunet_ext.common.nnunet_files import DATASET, PLANS, PROMPTS, SPLITS, Structures, check_trained, fold_folders
 from nnunet_ext.common.text import some
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")  # that nnU-Net reads
@@ -216,7 +216,7 @@ def _references(dataset: str) -> Path:
 
 def _validation_cases(dataset: str, fold: str) -> list[str]:
     """Return the cases that the splits name for a fold; none where that is not known."""
-    splits = read_json_if_any(Path(os.environ.get("nnUNet_preprocessed", "")) / dataset / "splits_final.json", list)
+    splits = read_json_if_any(Path(os.environ.get("nnUNet_preprocessed", "")) / dataset / SPLITS, list)
     try:
         return list(splits[int(fold)]["val"])
     except (ValueError, LookupError, TypeError):

@@ -17,6 +17,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nnunet_ext import registry
+from nnunet_ext.common.nnunet_files import DATASET, PLANS
 from nnunet_ext.common.processes import Track
 from nnunet_ext.comparison.wording import number
 from nnunet_ext.evaluation.source import image_folders
@@ -167,7 +168,7 @@ def _is_ct(data: ReportData, image: np.ndarray) -> bool:
     channels = [
         str(channel).lower()
         for name in data.names
-        for channel in data.record(name, "dataset.json").get("channel_names", {}).values()
+        for channel in data.record(name, DATASET).get("channel_names", {}).values()
     ]
     return "ct" in channels[:1] or float(image.min()) < AIR
 
@@ -253,7 +254,7 @@ def _whole(title: str, plane: np.ndarray, window: tuple[float, float], aspect: f
 
 
 def _schemes(data: ReportData, name: str) -> set[str]:
-    plans = data.record(name, "plans.json").get("configurations", {})
+    plans = data.record(name, PLANS).get("configurations", {})
     wanted = data.info(name, "configuration")
     chosen = [plans[wanted]] if wanted in plans else plans.values()
     return {scheme for c in chosen for scheme in c.get("normalization_schemes", ())}

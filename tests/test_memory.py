@@ -88,6 +88,14 @@ def test_compiled(member: str, backend: str) -> None:
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_the_eager_backend_refuses_batch_norm() -> None:
+    """It would count the statistics twice; docs/environment.md says so, and is to be corrected when this fails."""
+    _, net = pair("U-Net BN")
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outcome(net, torch.compile(net, backend="eager"))
+
+
 @pytest.fixture
 def process_group() -> Iterator[None]:
     """A distributed training of one process."""

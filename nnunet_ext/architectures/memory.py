@@ -29,7 +29,8 @@ def recomputed(block: Callable[..., torch.Tensor], *inputs: Any, enabled: bool) 
     """Run a module or a method of one; if `enabled`, keep the inputs alone and run it again in the backward pass.
 
     The second run has the autocast and the random numbers of the first, and changes no running statistics. Compiled
-    graphs have no side effects to take back; torch's ``eager`` backend, which keeps them, refuses batch norm.
+    graphs have no side effects to take back. torch's debugging backend ``eager`` does: it takes batch norm's counter
+    for an input of the block, finds it changed in the backward pass and raises RuntimeError.
     """
     if not (enabled and torch.is_grad_enabled()):
         return block(*inputs)

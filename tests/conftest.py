@@ -66,7 +66,7 @@ def samus_oracle() -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny datasets, preprocessed: 29 binary, also in 3D and with stock plans, and 30 with regions."""
+    """Tiny datasets, preprocessed: 29 binary, also in 3D, and 30 with regions."""
     import tiny
 
     root = tmp_path_factory.mktemp("prepared")
@@ -76,19 +76,19 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny.make_raw(29, tiny.BINARY)
         tiny.make_raw(30, tiny.REGIONS)
         tiny.plan_and_preprocess(29, configurations=("2d", "3d_fullres"))
-        tiny.plan_and_preprocess(29, "ExperimentPlanner")
         tiny.plan_and_preprocess(30)
     return root
 
 
 @pytest.fixture(scope="session")
 def kinds(prepared: Path) -> Path:
-    """More datasets among the prepared ones: 31 classes, 32 ignore label, 33 two MR channels, 34 PNG."""
+    """More among the prepared datasets: stock plans of 29, 31 classes, 32 ignore label, 33 two MR channels, 34 PNG."""
     import tiny
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in folders(prepared).items():
             patch.setenv(name, value)
+        tiny.plan_and_preprocess(29, "ExperimentPlanner")
         tiny.make_raw(31, tiny.CLASSES)
         tiny.make_raw(32, tiny.IGNORE)
         tiny.make_raw(33, tiny.BINARY, channels=("T1", "T2"))

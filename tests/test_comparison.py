@@ -122,6 +122,7 @@ class TestNumbers:
         assert only(comparison, "hd95").rankings[0].ranks == {"near": 1, "far": 2}
         assert only(comparison, "hd95").best == {"near"}
 
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=10)
     @given(st.permutations(range(12)), st.permutations(["A", "B", "C"]))
     def test_no_order_matters(self, cases: list[int], names: list[str]) -> None:

@@ -61,6 +61,7 @@ def test_the_most_pairs_are_matched_by_a_dense_assignment(pair: tuple[np.ndarray
     assert np.sum(lesions.by_size, axis=0).tolist() == [r.max(), lesions.matched]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(any_masks)
 def test_both_libraries_agree(masks: np.ndarray) -> None:

@@ -105,6 +105,7 @@ def test_clicks_from_the_reference_are_on_the_lesion(trained: Path, tmp_path: Pa
         assert read(raw(trained, "labelsTr") / f"{case}.png")[y, x] == 1
 
 
+@pytest.mark.slow
 def test_clicks_from_a_file_equal_the_same_clicks_from_the_reference(trained: Path, tmp_path: Path) -> None:
     predict(trained, tmp_path / "reference", "--from-reference", raw(trained, "labelsTr"), "--npz")
     used = record(tmp_path / "reference")["cases"]
@@ -158,6 +159,7 @@ def test_network_trained_with_clicks_only(
         assert json.loads((folder / "prompts_used.json").read_text())["source"] == "reference"
 
 
+@pytest.mark.slow
 def test_continues_and_refuses_to_mix(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     predict(trained, tmp_path / "out")
     (tmp_path / "out" / "case_1.png").unlink()

@@ -54,6 +54,7 @@ def numbers(distances: SurfaceDistances, tolerance: float = 1.001) -> np.ndarray
     return np.array([distances.hd, distances.hd95, distances.assd, distances.nsd(tolerance)])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(pairs)
 def test_equal_to_the_definitions(masks: tuple[np.ndarray, np.ndarray, list[float]]) -> None:

@@ -59,7 +59,7 @@ def test_kinds_of_data(dataset_id: int, datasets: Path, kinds: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stock_plans_and_note(datasets: Path, capsys: pytest.CaptureFixture) -> None:
+def test_stock_plans_and_note(datasets: Path, kinds: Path, capsys: pytest.CaptureFixture) -> None:
     train("nnUNetTrainerRAUNet", plans="nnUNetPlans")
     note = next(line for line in capsys.readouterr().out.splitlines() if "Du & Wang" in line)
     for part in (
@@ -126,7 +126,9 @@ def test_recipe(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_matched_budget_is_stock_but_for_the_length(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matched_budget_is_stock_but_for_the_length(
+    datasets: Path, kinds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("EPOCHS", "ITERATIONS", "VAL_ITERATIONS"):
         monkeypatch.delenv(f"NNUNET_EXT_{name}")
     ours, stock = make("nnUNetTrainerMatchedBudget", plans="nnUNetPlans"), make("nnUNetTrainer", plans="nnUNetPlans")
@@ -364,7 +366,7 @@ def test_pretrained_weights_to_another_number_of_classes(datasets: Path, kinds: 
 
 
 @pytest.mark.slow
-def test_best_configuration_and_ensembles(datasets: Path, prepared: Path, tmp_path: Path) -> None:
+def test_best_configuration_and_ensembles(datasets: Path, kinds: Path, tmp_path: Path) -> None:
     from nnunetv2.ensembling.ensemble import ensemble_folders
     from nnunetv2.evaluation.find_best_configuration import find_best_configuration
 
@@ -381,7 +383,7 @@ def test_best_configuration_and_ensembles(datasets: Path, prepared: Path, tmp_pa
         str(model_folder(datasets, t, p) / "fold_0" / "validation")
         for t, p in ((pair[0], PLANS), (pair[1], "nnUNetPlans"))
     ]
-    preprocessed = prepared / "nnUNet_preprocessed" / "Dataset029_Tiny"
+    preprocessed = kinds / "nnUNet_preprocessed" / "Dataset029_Tiny"
     ensemble_folders(
         folders,
         str(tmp_path / "ensemble"),

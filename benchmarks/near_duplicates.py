@@ -10,7 +10,6 @@ which should not; and the seconds for about as many images as BUSI has, made by 
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 import math
@@ -24,6 +23,7 @@ from PIL import Image, ImageDraw, ImageOps
 from nnunet_ext.dataset_conversion import same_frame
 from nnunet_ext.dataset_conversion.busi import PUBLISHED
 from nnunet_ext.dataset_conversion.duplicates import connected
+from nnunet_ext.dataset_conversion.group_list import read_groups
 from nnunet_ext.dataset_conversion.same_frame import pairs, thumbnail
 
 AUDIT = Path(same_frame.__file__).with_name("curation") / "audit_groups.csv"
@@ -38,16 +38,15 @@ ORIENTATIONS = (
 
 
 def listed_pairs(path: Path, names: Sequence[str]) -> set[frozenset[str]]:
-    """Return every two of `names` that a group;images list puts together."""
-    with path.open(newline="") as stream:
-        groups = [row["images"].split("&") for row in csv.DictReader(stream, delimiter=";")]
-    together = {frozenset(two) for group in groups for two in itertools.combinations(group, 2)}
+    """Return every two of `names` that a list puts together."""
+    together = {frozenset(two) for group in read_groups(path) for two in itertools.combinations(group, 2)}
     return {two for two in together if two.issubset(names)}
 
 
 def found_pairs(images: Sequence[Image.Image], names: Sequence[str]) -> set[frozenset[str]]:
     """Return every two that end up in one group."""
-    groups = connected(pairs([thumbnail(image) for image in images]), len(images))
+    links = {(pair.one, pair.other): pair.similarity for pair in pairs([thumbnail(image) for image in images])}
+    groups = connected(links, len(images))
     return {frozenset(names[i] for i in two) for group, _ in groups for two in itertools.combinations(group, 2)}
 
 

@@ -87,7 +87,8 @@ def convert(
 ) -> Outcome:
     """With the command's defaults, but one process."""
     settings = {"dataset_id": 30, "name": "BUSI", **settings}
-    reader = BusiReader(classes=classes, target=target, duplicates=duplicates)
+    own = {name: settings.pop(name) for name in ("cohort", "drop") if name in settings}
+    reader = BusiReader(classes=classes, target=target, duplicates=duplicates, **own)
     return engine.run(reader, Settings(source=source, **settings))
 
 

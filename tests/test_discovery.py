@@ -71,6 +71,8 @@ def test_wheel_from_sdist_equals_wheel_from_source(
         "nnunet_ext/py.typed",
         "nnunet_ext/ext_trainer/nnunet_ext_trainers.py",
         "nnunet_ext/benchmark/presets/smoke.toml",
+        "nnunet_ext/dataset_conversion/curation/README.md",
+        "nnunet_ext/dataset_conversion/curation/audit_groups.csv",
         "nnunet_ext/report/deviations.md",
         "nnunet_ext/report/templates/report.html.j2",
     }

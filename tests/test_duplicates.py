@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from nnunet_ext.dataset_conversion import same_frame
 from nnunet_ext.dataset_conversion.duplicates import Duplicates, connected, find_duplicates
-from nnunet_ext.dataset_conversion.same_frame import SIDE, Pair, pairs, thumbnail
+from nnunet_ext.dataset_conversion.same_frame import SIDE, pairs, thumbnail
 from nnunet_ext.dataset_conversion.types import Case
 from nnunet_ext.phantom.busi import render
 
@@ -97,7 +97,8 @@ def real(shared_data: Path) -> dict[str, Image.Image]:
 def test_real_groups_are_those_seen_by_eye(real: dict[str, Image.Image]) -> None:
     names = list(real)
     found = pairs([thumbnail(image) for image in real.values()])
-    groups = [{names[i] for i in group} for group, _ in connected(found, len(names))]
+    links = {(pair.one, pair.other): pair.similarity for pair in found}
+    groups = [{names[i] for i in group} for group, _ in connected(links, len(names))]
     assert sorted(map(sorted, groups)) == sorted(map(sorted, REAL_GROUPS))
     assert min(pair.similarity for pair in found) > 0.7
 
@@ -139,14 +140,10 @@ def test_order_and_number_do_not_matter() -> None:
 
 
 def test_groups_are_connected_components() -> None:
-    """0 is like 3 and 3 like 5, though 0 is not like 5."""
-    found = [
-        Pair(one=0, other=3, similarity=0.9),
-        Pair(one=1, other=2, similarity=0.8),
-        Pair(one=3, other=5, similarity=0.7),
-    ]
-    assert connected(found, 6) == [((0, 3, 5), 0.7), ((1, 2), 0.8)]
-    assert connected([], 6) == []
+    """0 is like 3 and 3 like 5, though 0 is not like 5; nobody knows how much 6 is like 7."""
+    links = {(0, 3): 0.9, (1, 2): 0.8, (3, 5): 0.7, (6, 7): None, (2, 1): None}
+    assert connected(links, 8) == [((0, 3, 5), 0.7), ((1, 2), 0.8), ((6, 7), None)]
+    assert connected({}, 6) == []
 
 
 def test_even_images_and_none() -> None:
@@ -186,10 +183,14 @@ def test_the_largest_is_kept_and_conflicts_are_seen() -> None:
     assert (one.ids, one.kept, one.conflict) == (("benign_1", "benign_2", "normal_1"), "benign_2", True)
     assert (other.ids, other.kept, other.conflict) == (("malignant_1", "malignant_2"), "malignant_1", False)
     assert found.dropped() == {"benign_1", "normal_1", "malignant_2"}
-    ids = [shot.case.id for shot in shots]
-    assert Duplicates(policy="group", groups=found.groups).units(ids) == {
-        "benign_1": ["benign_1", "benign_2", "normal_1"],
-        "benign_3": ["benign_3"],
-        "malignant_1": ["malignant_1", "malignant_2"],
-    }
-    assert Duplicates(policy="ignore", groups=found.groups).units(ids) == {id_: [id_] for id_ in ids}
+    assert Duplicates(policy="group", groups=found.groups).inseparable() == [one.ids, other.ids]
+    assert Duplicates(policy="ignore", groups=found.groups).inseparable() == found.inseparable() == []
+
+
+def test_known_groups_join_those_that_are_found() -> None:
+    shots = [Shot("benign_1", 1), Shot("benign_2", 1), Shot("benign_3", 5), Shot("benign_4", 7), Shot("benign_5", 8)]
+    known = [["benign_2", "benign_3"], ["benign_4", "benign_5"], ["benign_4", "elsewhere"]]
+    one, other = find_duplicates(shots, "group", known=known).groups
+    assert one.ids == ("benign_1", "benign_2", "benign_3")
+    assert one.similarity == pytest.approx(1, abs=1e-3)
+    assert (other.ids, other.similarity) == (("benign_4", "benign_5"), None)

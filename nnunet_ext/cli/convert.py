@@ -59,6 +59,12 @@ def _add_common_arguments(parser: argparse.ArgumentParser, reader: type[Reader])
     parser.add_argument("--checksum", action="store_true", help="record SHA-256 of all sources (reads every byte)")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad cases out instead of stopping")
     parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="CSV of what no split may part: a column for images and one for groups or patients (docs/busi.md)",
+    )
+    parser.add_argument(
         "--exclude",
         nargs="+",
         default=Settings.exclude,

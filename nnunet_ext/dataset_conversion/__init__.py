@@ -56,6 +56,8 @@ def convert_busi(
     classes: Sequence[str] = BusiReader.classes,
     target: str = BusiReader.target,
     duplicates: str = BusiReader.duplicates,
+    cohort: str = BusiReader.cohort,
+    drop: Sequence[str] = BusiReader.drop,
     **settings: Any,
 ) -> Outcome:
     """Convert BUSI, as published or flattened, into ``$nnUNet_raw``.
@@ -75,9 +77,13 @@ def convert_busi(
         target: "lesion", or "class" for a label of its own for benign and malignant.
         duplicates: "group" keeps near-duplicates on one side of every split, "drop" keeps one image of each group,
             "ignore" splits image by image.
+        cohort: "all"; "curated" for the 450 images of Curated BUSI v1; "audited" for all, with the groups of an outside
+            audit as near-duplicates.
+        drop: some of "axilla", "needle" and "multiclass", images to which the audit objects.
         settings: as in `convert_lits`.
 
     Raises:
         InputError: before anything is written, everything that is wrong with the download and with nnU-Net's folders.
     """
-    return convert(BusiReader(classes=classes, target=target, duplicates=duplicates), source, **settings)
+    reader = BusiReader(classes=classes, target=target, duplicates=duplicates, cohort=cohort, drop=drop)
+    return convert(reader, source, **settings)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.common.text import count, some
+from nnunet_ext.dataset_conversion.group_list import read_groups, read_table
 from nnunet_ext.dataset_conversion.types import Case, Checked, Found, Named, Problem, Reader, Settings, pair
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ PUBLISHED = {"benign": 437, "malignant": 210, "normal": 133}  # images
 CLASSES = tuple(PUBLISHED)
 LESION_CLASSES = CLASSES[:2]
 
+COHORTS = ("all", "curated", "audited")
+OBJECTIONS = ("axilla", "needle", "multiclass")
+
+_LISTS = Path(__file__).with_name("curation")  # its README.md says whose they are
 _CLASS = re.compile(rf"({'|'.join(CLASSES)})(?![a-z])", re.I)
 _MASK = re.compile(r"(.+?)_mask(?:_\d+)?", re.I)
 _MASK_LIKE = re.compile(r"(.+?)_mask", re.I)
@@ -52,6 +57,8 @@ class BusiReader(Reader):
     classes: Sequence[str] = LESION_CLASSES
     target: str = "lesion"
     duplicates: str = "group"
+    cohort: str = "all"
+    drop: Sequence[str] = ()
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -69,6 +76,21 @@ class BusiReader(Reader):
             default=cls.target,
             help="lesion: lesion against all else (default); class: benign 1, malignant 2",
         )
+        parser.add_argument(
+            "--cohort",
+            choices=COHORTS,
+            default=cls.cohort,
+            help="all (default); curated: the 450 images of Curated BUSI v1, none of which shows what another one "
+            "shows; audited: all, and the groups that an outside audit found count as near-duplicates too",
+        )
+        parser.add_argument(
+            "--drop",
+            nargs="+",
+            choices=OBJECTIONS,
+            default=cls.drop,
+            metavar="WHAT",
+            help=f"leave out images to which the audit objects, of {', '.join(OBJECTIONS)} (of more than one class)",
+        )
         parser.set_defaults(duplicates=cls.duplicates)
         duplicates = parser.add_mutually_exclusive_group()
         for policy, text in (
@@ -85,6 +107,8 @@ class BusiReader(Reader):
             "target": self.target,
             "drop_duplicates": self.duplicates == "drop",
             "ignore_duplicates": self.duplicates == "ignore",
+            "cohort": self.cohort,
+            "drop": sorted(set(self.drop)),
         }
 
     def format(self, settings: Settings) -> Pictures:
@@ -126,7 +150,30 @@ class BusiReader(Reader):
             notes.append(f"{count(len(maskless), 'normal image')} without a mask, marked nowhere: {some(maskless)}")
         if wrong := [f"{counts[c]} {c} (published: {PUBLISHED[c]})" for c in classes if counts[c] != PUBLISHED[c]]:
             notes.append(f"not as many images as BUSI has: {', '.join(wrong)}")
-        return replace(found, cases=cases, problems=tuple(problems), notes=tuple(notes))
+        out = self._left_out()
+        notes += [
+            f"{why}: {count(sum(case.id in ids for case in cases), 'image')} left out" for why, ids in out.items()
+        ]
+        gone = set().union(*out.values())
+        return replace(
+            found,
+            cases=tuple(case for case in cases if case.id not in gone),
+            problems=tuple(problem for problem in problems if problem.case not in gone),
+            notes=tuple(notes),
+            same=tuple(map(_ids, read_groups(_LISTS / "audit_groups.csv"))) if self.cohort == "audited" else (),
+        )
+
+    def _left_out(self) -> dict[str, set[str]]:
+        """Return the cases that the cohort and what is to be dropped leave out, by the option that says so."""
+        out = {}
+        if self.cohort == "curated":
+            curated = {f"{line['class']} ({line['id']})" for line in read_table(_LISTS / "curated_busi_v1.csv")}
+            published = {f"{kind} ({n + 1})" for kind, images in PUBLISHED.items() for n in range(images)}
+            out["--cohort curated"] = set(_ids(published - curated))
+        for line in read_table(_LISTS / "audit_objections.csv"):
+            if line["objection"] in self.drop:
+                out[f"--drop {line['objection']}"] = set(_ids(line["images"].split("&")))
+        return out
 
 
 def _sort(paths: Sequence[Path]) -> tuple[list[Named], list[Problem], list[str]]:
@@ -171,6 +218,10 @@ def _sort(paths: Sequence[Path]) -> tuple[list[Named], list[Problem], list[str]]
 def _is_of_busi(path: Path, masked: set[str]) -> bool:
     """Tell whether a picture is a mask, has one, or has a class in its name, none of which is true of previews."""
     return _is_mask(path) or _CLASS.match(path.stem) is not None or path.stem.casefold() in masked
+
+
+def _ids(names: Iterable[str]) -> list[str]:
+    return [case_id(name, name.split()[0]) for name in names]
 
 
 def case_id(name: str, category: str) -> str:

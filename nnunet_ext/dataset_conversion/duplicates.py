@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nnunet_ext.common.processes import Track, untracked
-from nnunet_ext.dataset_conversion.same_frame import SAME, Pair, pairs
+from nnunet_ext.dataset_conversion.same_frame import SAME, pairs
 from nnunet_ext.dataset_conversion.splits import Split
 from nnunet_ext.dataset_conversion.types import Checked
 
@@ -25,12 +25,12 @@ POLICIES = {
 class Group:
     """Case ids of one frame and those all but like it, their classes, and which one stays when the others go.
 
-    `similarity` is that of the weakest pair that links them.
+    `similarity` is that of the weakest pair that links them; None where only a list does.
     """
 
     ids: tuple[str, ...]
     categories: tuple[str, ...]
-    similarity: float
+    similarity: float | None
     kept: str
 
     @property
@@ -52,16 +52,18 @@ class Duplicates:
             return set()
         return {id_ for group in self.groups for id_ in group.ids if id_ != group.kept}
 
-    def units(self, ids: Sequence[str]) -> dict[str, list[str]]:
-        """Return what no split may tear apart, by its first case id."""
-        units = {group.ids[0]: list(group.ids) for group in self.groups} if self.policy == "group" else {}
-        together = {id_ for unit in units.values() for id_ in unit}
-        return {**{id_: [id_] for id_ in ids if id_ not in together}, **units}
+    def inseparable(self) -> list[Sequence[str]]:
+        """Return the ids of cases that no split may part."""
+        return [group.ids for group in self.groups] if self.policy == "group" else []
 
     def record(self) -> dict[str, Any]:
         """Return all about near-duplicates that conversion.json keeps."""
         groups = [
-            {"cases": list(group.ids), "similarity": round(group.similarity, 3), "label_conflict": group.conflict}
+            {
+                "cases": list(group.ids),
+                "similarity": None if group.similarity is None else round(group.similarity, 3),
+                "label_conflict": group.conflict,
+            }
             | ({"kept": group.kept} if self.policy == "drop" else {})
             for group in self.groups
         ]
@@ -93,11 +95,22 @@ class Duplicates:
             )
 
 
-def find_duplicates(pictures: Sequence[Checked], policy: str, track: Track = untracked) -> Duplicates:
-    """Return the groups among some images. The one of most pixels stays, of equal ones the first by id."""
-    groups = []
+def find_duplicates(
+    pictures: Sequence[Checked], policy: str, *, known: Iterable[Sequence[str]] = (), track: Track = untracked
+) -> Duplicates:
+    """Return the groups among some images, those that are known (by ids) and those that are found.
+
+    The image of most pixels stays, of equal ones the first by id.
+    """
+    numbers = {picture.case.id: number for number, picture in enumerate(pictures)}
+    links: dict[tuple[int, int], float | None] = {}
+    for group in known:
+        first, *others = [numbers[id_] for id_ in group if id_ in numbers] or [0]
+        links |= {(first, other): None for other in others}
     thumbnails = [picture.thumbnail for picture in pictures if picture.thumbnail is not None]
-    for members, similarity in connected(pairs(thumbnails, track), len(pictures)):
+    links |= {(pair.one, pair.other): pair.similarity for pair in pairs(thumbnails, track)}
+    groups = []
+    for members, similarity in connected(links, len(pictures)):
         together = sorted((pictures[i] for i in members), key=lambda picture: picture.case.id)
         groups.append(
             Group(
@@ -110,17 +123,19 @@ def find_duplicates(pictures: Sequence[Checked], policy: str, track: Track = unt
     return Duplicates(policy=policy, groups=tuple(groups))
 
 
-def connected(found: Sequence[Pair], count: int) -> list[tuple[tuple[int, ...], float]]:
-    """Return the groups among `count` images that pairs link: their numbers, and the weakest similarity among them."""
+def connected(links: Mapping[tuple[int, int], float | None], count: int) -> list[tuple[tuple[int, ...], float | None]]:
+    """Return the groups among `count` images that links make: their numbers, and the weakest known similarity."""
     from scipy.sparse import coo_array  # here, because most datasets do without
     from scipy.sparse.csgraph import connected_components
 
-    if not found:
+    if not links:
         return []
-    ends = ([pair.one for pair in found], [pair.other for pair in found])
-    _, component = connected_components(coo_array((np.ones(len(found)), ends), shape=(count, count)), directed=False)
-    weakest: dict[int, float] = {}
-    for pair in found:
-        group = int(component[pair.one])
-        weakest[group] = min(pair.similarity, weakest.get(group, pair.similarity))
-    return [(tuple(np.flatnonzero(component == group).tolist()), weakest[group]) for group in weakest]
+    ends = np.array(list(links)).T
+    _, component = connected_components(coo_array((np.ones(len(links)), ends), shape=(count, count)), directed=False)
+    similarities: dict[int, list[float]] = {int(component[one]): [] for one, _ in links}
+    for (one, _), similarity in links.items():
+        similarities[int(component[one])] += [] if similarity is None else [similarity]
+    return [
+        (tuple(np.flatnonzero(component == group).tolist()), min(known, default=None))
+        for group, known in similarities.items()
+    ]

@@ -18,6 +18,7 @@ from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import count, some
 from nnunet_ext.dataset_conversion import raw_folder
+from nnunet_ext.dataset_conversion.group_list import as_cases, read_groups
 from nnunet_ext.dataset_conversion.layout import lay_out
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, size_of
 from nnunet_ext.dataset_conversion.types import Case, Found, Outcome, Problem, Reader, Settings
@@ -119,11 +120,20 @@ def find(reader: Reader, settings: Settings) -> Found:
         cases = _few(cases, settings.limit)
         notes.append(f"--limit {settings.limit}: {len(cases)} of {count(len(found.cases), 'case')} taken")
         problems += [] if settings.limit > 0 else [f"--limit {settings.limit}: is at least 1."]
+    together = found.together
+    if settings.groups is not None:
+        try:
+            groups, remarks = as_cases(read_groups(settings.groups), cases, settings.groups)
+            together, notes = (*together, *groups), [*notes, *remarks]
+        except InputError as e:
+            problems += [f"--groups {problem}" for problem in e.problems]
     return replace(
         found,
+        files=(*found.files, *([settings.groups] if settings.groups else [])),
         cases=cases,
         problems=(*(Problem(message=problem) for problem in problems), *found.problems),
         notes=(*notes, *found.notes),
+        together=together,
     )
 
 
@@ -198,9 +208,9 @@ def _difference(record: Mapping[str, Any], request: Mapping[str, Any]) -> str:
         return "and was not made by this command"
     old = record["request"].get("options", {})
     options = [
-        f"--{key.replace('_', '-')} ({old.get(key)} then, {value} now)"
+        f"--{key.replace('_', '-')} ({old[key]} then, {value} now)"
         for key, value in request["options"].items()
-        if old.get(key) != value
+        if key in old and old[key] != value  # what the former version did not know cannot be compared
     ]
     if not _same_sources(record["request"], request):
         options.append("source files")

@@ -11,7 +11,7 @@ from typing import Any
 from nnunet_ext.common.processes import Track
 from nnunet_ext.dataset_conversion.duplicates import Duplicates, find_duplicates
 from nnunet_ext.dataset_conversion.raw_folder import RECORD
-from nnunet_ext.dataset_conversion.splits import Split, make_split
+from nnunet_ext.dataset_conversion.splits import Split, joined, make_split
 from nnunet_ext.dataset_conversion.types import (
     Case,
     Checked,
@@ -46,11 +46,13 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
         if found.cases or all(p.case for p in found.problems):  # else the reader has said it
             problems.append(Problem(message=f"{settings.source}: {fault}"))
         return Layout(documents={RECORD: {}}, problems=tuple(problems))
-    duplicates = find_duplicates(good, reader.duplicates, track) if reader.duplicates else Duplicates(policy="")
+    duplicates = Duplicates(policy="")
+    if reader.duplicates:
+        duplicates = find_duplicates(good, reader.duplicates, known=found.same, track=track)
     dropped = duplicates.dropped()
     kept = [checked for checked in good if checked.case.id not in dropped]
     categories = {checked.case.id: checked.case.category for checked in kept if checked.case.labelled}
-    units = duplicates.units(list(categories))
+    units = joined(categories, [*found.together, *duplicates.inseparable()])
     split = make_split(
         units,
         kind=settings.split,
@@ -90,6 +92,7 @@ def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapp
         "splits_final.json": folds,
         RECORD: {
             "split": {"kind": settings.split, "seed": settings.seed, "test": list(split.test), "folds": folds},
+            **({"kept_together": list(map(list, found.together))} if found.together else {}),
             **({"near_duplicates": duplicates.record()} if duplicates.policy else {}),
             "cases": cases,
         },

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,15 @@ class Split:
     def splits_final(self) -> list[dict[str, Any]]:
         """Return the content of nnU-Net's splits_final.json."""
         return [{"train": list(train), "val": list(val)} for train, val in self.folds]
+
+
+def joined(ids: Iterable[str], groups: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+    """Return what no split may tear apart, by the first of it: each id with all that groups link it to, however far."""
+    units = {id_: [id_] for id_ in ids}
+    for group in groups:
+        unit = sorted({id_ for member in group for id_ in units.get(member, ())})
+        units |= dict.fromkeys(unit, unit)
+    return {unit[0]: unit for unit in units.values()}
 
 
 def make_split(

@@ -35,6 +35,7 @@ class Settings:
     checksum: bool = False
     skip_bad: bool = False
     exclude: Sequence[str] | None = None
+    groups: Path | None = None
     limit: int | None = None
     # how
     overwrite: bool = False
@@ -45,7 +46,8 @@ class Settings:
     def options(self) -> dict[str, Any]:
         """Return the choices that make a conversion another one."""
         names = ("link", "split", "seed", "file_ending", "checksum", "skip_bad", "exclude", "limit")
-        return {"source": str(self.source.absolute()), **{name: getattr(self, name) for name in names}}
+        places = {"source": str(self.source.absolute()), "groups": str(self.groups.absolute()) if self.groups else None}
+        return places | {name: getattr(self, name) for name in names}
 
 
 class SourceError(InputError):
@@ -92,12 +94,19 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a source folder holds: every file that counts, the cases, and what is wrong at first sight."""
+    """What a source folder holds: every file that counts, the cases, and what is wrong at first sight.
+
+    Attributes:
+        together: ids of cases that no split may part, for each patient for example.
+        same: ids of cases that are known to show the same, as near-duplicates do.
+    """
 
     files: tuple[Path, ...] = ()
     cases: tuple[Case, ...] = ()
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    together: tuple[Sequence[str], ...] = ()
+    same: tuple[Sequence[str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

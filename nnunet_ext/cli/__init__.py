@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.processes import single_interrupt
 from nnunet_ext.version import __version__
 
 VERBS = {
@@ -53,14 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     try:
-        code = args.run(args)
-        sys.stdout.flush()
-        return code
+        with single_interrupt():
+            code = args.run(args)
+            sys.stdout.flush()
+            return code
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
+    except KeyboardInterrupt as e:
+        print("; ".join(["interrupted", *e.args]), file=sys.stderr)
         return 130
     except BrokenPipeError:
         if not _reader_has_left():

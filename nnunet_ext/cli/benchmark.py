@@ -62,7 +62,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.processes import progress_bar
+from nnunet_ext.common.processes import continuing, progress_bar
 
 if TYPE_CHECKING:
     from nnunet_ext.benchmark.benchmark import Benchmark, RunResult
@@ -133,7 +133,7 @@ def _run(benchmark: Benchmark, args: argparse.Namespace) -> int:
         return _run_in_background(benchmark, args)
     profile = ["--profile", args.profile] if args.profile else []
     executor = args.executor or ("" if profile else "local")
-    with _ended_like_interrupted():
+    with continuing(), _ended_like_interrupted():
         result = benchmark.run(executor=executor, parallel=args.jobs, passed=[*profile, *args.passed])
     return _tell(benchmark, result, args)
 

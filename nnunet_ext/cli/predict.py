@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_ext.common.processes import progress_bar
+from nnunet_ext.common.processes import continuing, progress_bar
 
 HELP = "predict with clicks (SAM, SAMUS, SAMUS-HF)"
 
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         device=args.device,
     )
-    done = predict(request, track=progress_bar)
+    with continuing():
+        done = predict(request, track=progress_bar)
     print(f"{args.o}: {count(done, 'case')} predicted")
     return 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -36,10 +39,11 @@ def is_running(process: int) -> bool:
         return True
 
 
-def finished(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+def finished(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Generator[Result, None, None]:
     """Yield the result of every item as soon as it is there; fewer than two workers means this process, in order.
 
-    Whatever ends the iteration early (an error, Ctrl-C) cancels the items that have not begun.
+    Whatever ends the iteration early cancels the items that have not begun. Ctrl-C does not wait for the others either:
+    their processes are ended, and what they were writing stays under its temporary name.
 
     Raises:
         InputError: a worker process was killed.
@@ -50,18 +54,106 @@ def finished(work: Callable[[Item], Result], items: Sequence[Item], workers: int
     import multiprocessing  # here, because command lines ask for `cpus` at their start
     from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 
+    others = set(multiprocessing.active_children())
     # spawned, never forked: the same on every system, and safe with threads and torch
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker) as pool:
         try:
-            for future in as_completed([pool.submit(work, item) for item in items]):
+            with _interrupt_held_back():
+                futures = [pool.submit(work, item) for item in items]
+            for future in as_completed(futures):
                 yield future.result()
         except BrokenExecutor as e:
             raise InputError(
                 "A worker process was killed, perhaps for lack of memory.",
                 hint="Use fewer processes.",
             ) from e
+        except (KeyboardInterrupt, GeneratorExit):  # here, or where the results are used
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Generator[Result, None, None]:
+    """Yield the result of every item as soon as it is there, from threads; one is used at least.
+
+    Whatever ends the iteration early cancels the items that have not begun, and waits for the others a second at most:
+    an executor's threads would keep the process alive until they are done.
+    """
+    from concurrent.futures import Future
+
+    waiting, stop = iter(items), threading.Event()
+    results: queue.SimpleQueue[Future[Result]] = queue.SimpleQueue()
+
+    def run() -> None:
+        for item in waiting:  # each goes to one of the threads
+            if stop.is_set():
+                return
+            future: Future[Result] = Future()
+            try:
+                future.set_result(work(item))
+            except Exception as e:  # noqa: BLE001  (goes to whoever uses the result)
+                future.set_exception(e)
+            results.put(future)
+
+    workers = [threading.Thread(target=run, daemon=True) for _ in range(max(1, threads))]
+    for worker in workers:
+        worker.start()
+    try:
+        for _ in items:
+            yield results.get().result()
+    finally:
+        stop.set()
+        until = time.monotonic() + 1
+        for worker in workers:
+            worker.join(max(0, until - time.monotonic()))
+
+
+@contextlib.contextmanager
+def continuing() -> Iterator[None]:
+    """Let Ctrl-C say that the same command continues, around work that keeps what is finished."""
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        raise KeyboardInterrupt("the same command continues") from e
+
+
+@contextlib.contextmanager
+def single_interrupt() -> Iterator[None]:
+    """Let the first Ctrl-C end the block, and no further one disturb the tidying up, which takes no time."""
+    if threading.current_thread() is not threading.main_thread():  # signals come to that one alone
+        yield
+        return
+    former = signal.getsignal(signal.SIGINT)
+    if former is not signal.default_int_handler:  # ignored, or somebody else's
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, former)
+
+
+@contextlib.contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Block Ctrl-C while processes are started, for they would print it before they can leave it to this one."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # goes on to children
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _start_worker() -> None:

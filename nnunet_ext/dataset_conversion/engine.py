@@ -7,14 +7,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import files_below, read_json_if_any, sha256
-from nnunet_ext.common.processes import Track, untracked
+from nnunet_ext.common.processes import Track, in_threads, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import count, some
 from nnunet_ext.dataset_conversion import raw_folder
@@ -43,9 +42,14 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
         folder.check_apart(settings.source, found.files)
         if not settings.dry_run:
             folder.recover()
-    with ThreadPoolExecutor(max(1, settings.num_processes)) as pool:  # hashing and reading let go of the GIL
-        read = pool.map(lambda file: fingerprint(file, checksum=settings.checksum), found.files)
-        fingerprints = dict(zip(map(str, found.files), read, strict=True))
+
+    def read(file: Path) -> tuple[str, dict[str, Any]]:
+        return str(file), fingerprint(file, checksum=settings.checksum)
+
+    found_by_path = dict(in_threads(read, found.files, settings.num_processes))  # hashing and reading let go of the GIL
+    fingerprints = {
+        str(file): found_by_path[str(file)] for file in found.files
+    }  # in the order of names, in the record too
     sources = {Path(os.path.relpath(path, settings.source)).as_posix(): found for path, found in fingerprints.items()}
     request = {"format": REVISION, "options": {**settings.options(), **reader.options()}, "sources": sources}
     request = json.loads(json.dumps(request))  # as it will be read back

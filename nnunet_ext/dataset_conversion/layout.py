@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any
 
-from nnunet_ext.common.processes import Track
+from nnunet_ext.common.processes import Track, in_threads
 from nnunet_ext.dataset_conversion.duplicates import Duplicates, find_duplicates
 from nnunet_ext.dataset_conversion.raw_folder import RECORD
 from nnunet_ext.dataset_conversion.splits import Split, joined, make_split
@@ -122,14 +121,17 @@ def _check_all(
     """Return the cases without a fault, and the faults of the others; both in the order of ids."""
     good: list[Checked] = []
     problems: list[Problem] = []
-    with ThreadPoolExecutor(max(1, settings.num_processes)) as pool:
-        futures: dict[Future, Case] = {pool.submit(format_.check, case, reader.values(case)): case for case in cases}
-        for future in track(as_completed(futures), total=len(futures), what="checking"):
-            checked, faults = future.result()
-            if checked and not faults:
-                faults = reader.faults(checked)
-            problems += [Problem(message=fault, case=futures[future].id) for fault in faults]
-            good += [checked] if checked and not faults else []
+
+    def check(case: Case) -> tuple[Case, Checked | None, list[str]]:
+        return case, *format_.check(case, reader.values(case))
+
+    for case, checked, faults in track(
+        in_threads(check, cases, settings.num_processes), total=len(cases), what="checking"
+    ):
+        if checked and not faults:
+            faults = reader.faults(checked)
+        problems += [Problem(message=fault, case=case.id) for fault in faults]
+        good += [checked] if checked and not faults else []
     return sorted(good, key=lambda checked: checked.case.id), sorted(problems, key=lambda problem: problem.case or "")
 
 

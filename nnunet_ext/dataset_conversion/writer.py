@@ -12,12 +12,12 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json_if_any, sync_file, sync_folder, write_json
-from nnunet_ext.common.processes import Track, finished, untracked
+from nnunet_ext.common.processes import Track, continuing, finished, untracked
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, size_of
 from nnunet_ext.dataset_conversion.types import Layout, OutputFile
 
@@ -47,9 +47,10 @@ def write(
         left = unfinished(layout, folder)
         done: Counter[str] = Counter(kept=len(layout.files) - len(left))
         try:
-            _prepare(layout.files, left, folder)
-            _make_files(left, folder, mode, num_processes, track, done)
-            _write_documents(layout, folder)
+            with continuing():
+                _prepare(layout.files, left, folder)
+                _make_files(left, folder, mode, num_processes, track, done)
+                _write_documents(layout, folder)
             with around_swap or nullcontext():
                 folder.swap()
         except OSError as e:
@@ -121,11 +122,12 @@ def _make_files(
             done[method] += 1
     workers = min(num_processes, len(rest), int(sum(file.seconds for file in rest.values()) / _SECONDS_PER_WORKER))
     jobs = [(temporary, file.sources[0], file.recipe) for temporary, file in rest.items()]
-    for temporary in track(finished(_make, jobs, workers), total=len(jobs), what="writing"):
-        # only this process gives a file its name: a worker that outlives it cannot touch a later run's work
-        file = rest[temporary]
-        temporary.replace(folder.new / file.target)
-        done["written" if file.recipe else "copy"] += 1
+    with closing(finished(_make, jobs, workers)) as made:
+        for temporary in track(made, total=len(jobs), what="writing"):
+            # only this process gives a file its name: a worker that outlives it cannot touch a later run's work
+            file = rest[temporary]
+            temporary.replace(folder.new / file.target)
+            done["written" if file.recipe else "copy"] += 1
 
 
 def _make(job: tuple[Path, Path, Callable[[Path], None] | None]) -> Path:

@@ -8,12 +8,13 @@ data stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import check_writable, remove_leftovers, write_bytes
-from nnunet_ext.common.processes import Track, finished
+from nnunet_ext.common.processes import Track, continuing, finished
 
 MARK = "nnunet_ext phantom"  # begins the description in the header of every file
 
@@ -68,12 +69,20 @@ def write_all(drawings: Sequence[Drawing], *, num_processes: int, track: Track) 
     for folder in {path.parent for path in files}:
         check_writable(folder / "file", hint="Choose another folder with --out.")
         folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder, of={path.name for path in files})
+    _remove_leftovers(files)
     waiting = [drawing for drawing in drawings if not drawing.done()]
-    written = finished(Drawing.write, waiting, min(num_processes, len(waiting)))
-    for _ in track(written, total=len(waiting), what="phantom", unit="case"):
-        pass
+    try:
+        with continuing(), closing(finished(Drawing.write, waiting, min(num_processes, len(waiting)))) as written:
+            for _ in track(written, total=len(waiting), what="phantom", unit="case"):
+                pass
+    finally:
+        _remove_leftovers(files)
     return len(waiting)
+
+
+def _remove_leftovers(files: Iterable[Path]) -> None:
+    for folder in {path.parent for path in files}:
+        remove_leftovers(folder, of={path.name for path in files})
 
 
 def check_ranges(ranges: Mapping[str, tuple[int | None, int, int | None]], *others: str) -> None:

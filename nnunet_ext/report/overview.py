@@ -39,7 +39,7 @@ def not_told_apart(order: Sequence[str], pairs: Sequence[Pair]) -> list[tuple[in
 
 
 def overview(data: ReportData, result: Result, ranking: Ranking) -> Markup | None:
-    """Draw the mean ranks of models, best first, and bars that join what is not told apart; None for fewer than three.
+    """Draw the mean ranks of models, best first, bars over those that no test sets apart; None for fewer than three.
 
     None as well where models were compared with a baseline only: nobody has tested the others.
     """
@@ -69,7 +69,7 @@ def overview(data: ReportData, result: Result, ranking: Ranking) -> Markup | Non
     groups = "; ".join(", ".join(order[i : j + 1]) for i, j in runs) or "none"
     return svg.figure(
         [
-            svg.text("Mean ranks; bars join what is not told apart", 0, 14, "t title"),
+            svg.text("Mean ranks; bars join those that no test sets apart", 0, 14, "t title"),
             svg.x_axis(scale, TOP - 12, bottom),
             *bars,
             *rows,
@@ -77,7 +77,7 @@ def overview(data: ReportData, result: Result, ranking: Ranking) -> Markup | Non
         bottom + 22,
         f"Mean ranks by {result.metric.label}: "
         + ", ".join(f"{name} {rank:.1f}" for name, rank in zip(order, ranks, strict=True))
-        + f". Not told apart: {groups}",
+        + f". Set apart by no test: {groups}",
     )
 
 

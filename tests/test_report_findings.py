@@ -17,7 +17,7 @@ from nnunet_ext.report import build_report
 from nnunet_ext.report.context import headlines
 from nnunet_ext.report.data import ReportData
 from nnunet_ext.report.figures import paired
-from nnunet_ext.report.overview import mean_ranks, not_told_apart, overview
+from nnunet_ext.report.overview import mean_ranks, overview, undecided
 from nnunet_ext.report.pictures import chosen_cases
 from nnunet_ext.report.tables import summary
 
@@ -90,7 +90,7 @@ class TestPrimary:
 
 
 class TestOverview:
-    def test_bars_join_what_is_not_told_apart(self, many: dict[str, list[Evaluation]]) -> None:
+    def test_bars_join_what_is_undecided(self, many: dict[str, list[Evaluation]]) -> None:
         data = data_of(many)
         result = data.result("tumour", "dice")
         ranks = mean_ranks(result, data.names)
@@ -98,7 +98,7 @@ class TestOverview:
         assert order[:2] == ["best", "good"]
         assert ranks["best"] == 1
         apart = {frozenset((pair.a, pair.b)) for pair in result.pairs if pair.differ}
-        runs = not_told_apart(order, result.pairs)
+        runs = undecided(order, result.pairs)
         for i, j in runs:
             assert not any(frozenset(two) in apart for two in itertools.combinations(order[i : j + 1], 2))
         together = {frozenset(two) for i, j in runs for two in itertools.combinations(order[i : j + 1], 2)}
@@ -112,7 +112,7 @@ class TestOverview:
         models["B"] = [evaluation(base + np.array([0.25, 0.21, 0.1, 0.05, -0.05, -0.03]))]
         result = compare(models, alpha=0.1).results["tumour", "dice"]
         assert {(p.a, p.b) for p in result.pairs if p.differ} == {("A", "C")}
-        assert not_told_apart(["A", "B", "C"], result.pairs) == [(0, 1), (1, 2)]
+        assert undecided(["A", "B", "C"], result.pairs) == [(0, 1), (1, 2)]
         assert mean_ranks(result, ["A", "B", "C"]).tolist() == [
             (1 * 4 + 2 * 2) / 6,
             (2 * 2 + 1 * 2 + 3 * 2) / 6,

@@ -15,7 +15,7 @@ from nnunet_ext.common.files import check_replaceable, write_results
 from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.comparison import Comparison, ModelRuns, wording
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.report import context, costs, figures, pictures, svg, tables
+from nnunet_ext.report import agreement, context, costs, figures, pictures, svg, tables
 from nnunet_ext.report.data import Extras, ReportData
 
 TITLE = "Segmentation report"
@@ -117,6 +117,8 @@ def _sections(track: Track) -> tuple[Section, ...]:
         Section("paired", "Case by case", figures.paired, "Two or more models over the same cases."),
         Section("profiles", "Precision, recall, size", figures.profiles,
                 "Evaluations by nnunet_ext evaluate; nnU-Net's summary.json has neither precision nor volumes."),
+        Section("agreement", "Agreement of volumes", agreement.volumes,
+                "Evaluations by nnunet_ext evaluate; nnU-Net's summary.json has no volumes."),
         Section("qualitative", "Pictures", partial(pictures.qualitative, track=track),
                 "Image, reference and prediction files where the evaluations say; --images DIR names the images."),
         Section("preprocessing", "Before and after preprocessing", pictures.preprocessing,

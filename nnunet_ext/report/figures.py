@@ -281,7 +281,7 @@ def _size(data: ReportData, structure: str) -> Markup | None:
         marks.append(svg.tag("g", mark, class_=svg.colour(i)))
     return svg.figure(
         [
-            svg.x_axis(x, 32, 344, f"reference volume ({data.units.volume}), log scale", _log_ticks(x)),
+            svg.x_axis(x, 32, 344, f"reference volume ({data.units.volume}), log scale"),
             svg.y_axis(y, 40, 404, "Dice"),
             *marks,
         ],
@@ -291,15 +291,6 @@ def _size(data: ReportData, structure: str) -> Markup | None:
         data_k="dice",
         data_size="",
     )
-
-
-def _log_ticks(scale: svg.Scale) -> list[float]:
-    """Return powers of ten; where these are few also twos and fives, or else round numbers."""
-    inside = [p for e in range(-6, 12) for m in (1, 2, 5) if scale.low <= (p := m * 10.0**e) <= scale.high]
-    tens = [p for p in inside if math.isclose(math.log10(p), round(math.log10(p)), abs_tol=1e-9)]
-    if len(tens) > 2:
-        return tens
-    return inside if len(inside) > 2 else svg.Scale((scale.low, scale.high), scale.pixels).ticks(4)
 
 
 def _running_median(size: pd.Series, dice: pd.Series, x: svg.Scale, y: svg.Scale) -> str:

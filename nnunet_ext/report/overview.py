@@ -1,4 +1,4 @@
-"""Many models at a glance: their mean ranks, and which of them the tests do not tell apart.
+"""Many models at a glance: their mean ranks, and which of them the tests do not separate.
 
 After the critical difference diagrams of Demšar 2006, with pairwise signed-rank tests and Holm's correction as Benavoli
 et al. 2016 recommend, and turned by 90 degrees, so that names have room.
@@ -27,7 +27,7 @@ def mean_ranks(result: Result, models: Sequence[str]) -> pd.Series:
     return ranks.sort_values(kind="stable")
 
 
-def not_told_apart(order: Sequence[str], pairs: Sequence[Pair]) -> list[tuple[int, int]]:
+def undecided(order: Sequence[str], pairs: Sequence[Pair]) -> list[tuple[int, int]]:
     """Return the longest runs of models, by the places of their first and last, of which no two differ."""
     apart = {frozenset((pair.a, pair.b)) for pair in pairs if pair.differ}
     alike = [
@@ -39,7 +39,7 @@ def not_told_apart(order: Sequence[str], pairs: Sequence[Pair]) -> list[tuple[in
 
 
 def overview(data: ReportData, result: Result, ranking: Ranking) -> Markup | None:
-    """Draw the mean ranks of models, best first, bars over those that no test sets apart; None for fewer than three.
+    """Draw mean ranks, best first, and bars that join models not shown to differ; None for fewer than three models.
 
     None as well where models were compared with a baseline only: nobody has tested the others.
     """
@@ -49,7 +49,7 @@ def overview(data: ReportData, result: Result, ranking: Ranking) -> Markup | Non
     order = [str(name) for name in ranks.index]
     scale = svg.Scale((1.0, float(len(order))), RANKS)
     bottom = TOP + ROW * len(order)
-    runs = not_told_apart(order, result.pairs)
+    runs = undecided(order, result.pairs)
     step = min(8.0, (BARS[1] - BARS[0]) / max(len(runs), 1))
     bars = [
         svg.tag("path", d=f"M{svg.px(BARS[0] + step * k)} {_middle(i) - 6}V{_middle(j) + 6}", class_="alike")
@@ -69,7 +69,7 @@ def overview(data: ReportData, result: Result, ranking: Ranking) -> Markup | Non
     groups = "; ".join(", ".join(order[i : j + 1]) for i, j in runs) or "none"
     return svg.figure(
         [
-            svg.text("Mean ranks; bars join those that no test sets apart", 0, 14, "t title"),
+            svg.text("Mean ranks; bars join what is not shown to differ", 0, 14, "t title"),
             svg.x_axis(scale, TOP - 12, bottom),
             *bars,
             *rows,
@@ -77,7 +77,7 @@ def overview(data: ReportData, result: Result, ranking: Ranking) -> Markup | Non
         bottom + 22,
         f"Mean ranks by {result.metric.label}: "
         + ", ".join(f"{name} {rank:.1f}" for name, rank in zip(order, ranks, strict=True))
-        + f". Set apart by no test: {groups}",
+        + f". Not shown to differ: {groups}",
     )
 
 

@@ -79,7 +79,15 @@ class Scale:
         return start + (end - start) * (value - low) / (high - low)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Return round numbers within the domain, evenly spaced."""
+        """Return round numbers within the domain, evenly spaced.
+
+        On a logarithmic axis, powers of ten; where these are few also twos and fives.
+        """
+        if self.log:
+            inside = [p for e in range(-6, 12) for m in (1, 2, 5) if self.low <= (p := m * 10.0**e) <= self.high]
+            tens = [p for p in inside if math.isclose(math.log10(p), round(math.log10(p)), abs_tol=1e-9)]
+            if found := next((own for own in (tens, inside) if len(own) > 2), None):
+                return found
         slack = 1e-9 * abs(self.high - self.low)
         return [t for t in _round_numbers(self.low, self.high, count) if self.low - slack <= t <= self.high + slack]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,14 @@ import tiny
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.nnunet_files import Structures
+from nnunet_ext.common.nnunet_files import (
+    Structures,
+    fold_folders,
+    plan_names,
+    read_splits,
+    used_prompts,
+)
+from nnunet_ext.evaluation.source import origin
 
 
 @pytest.mark.parametrize(
@@ -46,9 +55,54 @@ def test_as_nnunets_label_manager(labels: dict[str, Any], order: list[int] | Non
         ({"labels": {"background": 0, "tumour": 1, "ignore": 1}}, "ignore label must be the highest"),
         ({"labels": {"background": 0, "all": [0, 1]}, "regions_class_order": [1]}, "all holds the background"),
         ({"labels": tiny.REGIONS}, "regions_class_order"),
+        ({"labels": tiny.REGIONS, "regions_class_order": 2}, "regions_class_order"),
+        ({"labels": {"background": 0, "tumour": 1 << 16}}, "no labels as nnU-Net wants them"),
     ],
 )
 def test_what_nnunet_would_not_take(dataset: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         Structures.of(dataset, "/data/dataset.json")
     assert "/data/dataset.json" in str(error.value)
+
+
+USED = {"source": "file", "model": "/models/T__P__2d", "checkpoints": [{"file": "fold_0/checkpoint_best.pth"}]}
+
+
+def test_where_clicks_came_from(tmp_path: Path) -> None:
+    assert used_prompts(tmp_path) is None
+    (tmp_path / "prompts_used.json").write_text(json.dumps(USED))
+    assert fold_folders(tmp_path) == [Path("/models/T__P__2d/fold_0")]
+    assert origin(tmp_path)["prompts"] == "file"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not valid JSON"),
+        ("[]", "holds a list"),
+        (json.dumps({**USED, "source": None}), "source: Input should be 'none', 'file' or 'reference'"),
+        (json.dumps({**USED, "source": ["file"]}), "source: Input should be"),
+        (json.dumps({**USED, "model": 5}), "model: Input should be a valid string"),
+        (json.dumps({**USED, "checkpoints": [None]}), "checkpoints, item 1: Input should be"),
+        (json.dumps({**USED, "checkpoints": {"a": 1}}), "checkpoints: Input should be a valid list"),
+        (json.dumps({**USED, "cases": {"a": 1}}), "cases, a: Input should be a valid list"),
+    ],
+)
+def test_a_broken_record_of_clicks_is_not_no_clicks(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "prompts_used.json").write_text(text)
+    for read in (used_prompts, fold_folders, origin):
+        with pytest.raises(InputError, match=message):
+            read(tmp_path)
+
+
+def test_broken_plans_and_splits_are_not_missing_ones(tmp_path: Path) -> None:
+    assert plan_names(tmp_path).plans_name is None
+    assert read_splits(tmp_path) == []
+    (tmp_path / "plans.json").write_text('{"plans_name": 5}')
+    (tmp_path / "splits_final.json").write_text('[{"train": ["a"], "val": ["b"]}, {"train": [1]}]')
+    with pytest.raises(InputError, match="plans_name: Input should be a valid string"):
+        plan_names(tmp_path)
+    with pytest.raises(InputError) as error:
+        read_splits(tmp_path)
+    assert len(error.value.problems) == 2
+    assert "splits_final.json: fold 1: train, item 1: Input should be a valid string" in str(error.value)

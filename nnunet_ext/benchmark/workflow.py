@@ -29,7 +29,7 @@ from nnunet_ext.benchmark.matrix import KINDS, Matrix, Slurm
 from nnunet_ext.benchmark.store import Lock
 from nnunet_ext.common.environment import BENCHMARK_GPUS
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import check_replaceable, read_json_if_any, write_json, write_text
+from nnunet_ext.common.files import check_replaceable, read_json_if_sound, write_json, write_text
 from nnunet_ext.common.processes import cpus, is_running
 from nnunet_ext.common.provenance import nvidia_smi
 
@@ -47,7 +47,7 @@ def check_file(file: Path) -> None:
 
     def ours(path: Path) -> bool:
         if path != file:
-            return {"root", "resources", "jobs"} <= read_json_if_any(path).keys()
+            return {"root", "resources", "jobs"} <= read_json_if_sound(path).keys()
         with path.open("rb") as stream:
             return stream.read(len(HEAD)) == HEAD
 

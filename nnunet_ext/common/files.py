@@ -1,4 +1,4 @@
-"""Files that appear only when they are whole, checksums, and JSON that is read and written in one way."""
+"""Files that appear only when they are whole, checksums, and the one reader of JSON and TOML."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ import hashlib
 import json
 import math
 import os
+import stat
+import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.processes import is_running
+from nnunet_ext.common.text import size
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PARTIAL = ".partial"  # ends the name of a file that is being written
+LARGEST = 1 << 29  # bytes of a JSON or TOML file
+DEEPEST = 50  # levels of one
 
 
 @contextlib.contextmanager
@@ -87,28 +97,92 @@ def write_results(files: Mapping[Path, str], hint: str = "") -> None:
 
 
 def read_json(path: Path, kind: type = dict, *, hint: str = "") -> Any:
-    """Read JSON whose outermost value is a `kind` (a dict, or a list).
+    """Read JSON whose outermost value is a `kind` (a dict, or a list); `common.shapes` checks what is in it.
 
     Raises:
-        InputError: the file cannot be read, is not JSON, is nested too deeply, or holds something else.
+        InputError: there is no such file, it is larger or deeper than any of these files is, is not JSON, names a key
+            twice, holds text that no file could be called, or is something else than a `kind`.
     """
+    text = _text(path, hint)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror}.", hint=hint) from e
+        content = json.loads(text, object_pairs_hook=_unique)
+        _check_plain(content)
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{path} is not valid JSON: {e}.", hint=hint) from e
+        raise _invalid(path, "JSON", e, hint) from e
     if not isinstance(content, kind):
         raise InputError(f"{path} holds a {type(content).__name__}, not a {kind.__name__}.", hint=hint)
     return content
 
 
-def read_json_if_any(path: Path, kind: type = dict) -> Any:
-    """Read JSON that may be missing or broken; an empty `kind` stands for such a file."""
+def read_json_if_any(path: Path, kind: type = dict, *, hint: str = "") -> Any:
+    """Read JSON that may be missing, for which an empty `kind` stands; raises as `read_json` where it is broken."""
+    return read_json(path, kind, hint=hint) if os.path.exists(path) else kind()
+
+
+def read_json_if_sound(path: Path, kind: type = dict) -> Any:
+    """Read JSON of which nothing is known, or that can be made again: an empty `kind` stands for what is no such file.
+
+    Where a decision depends on the content, `read_json_if_any` is right: a broken file is not a missing one.
+    """
     try:
         return read_json(path, kind)
     except InputError:
         return kind()
+
+
+def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
+    """Read TOML; raises as `read_json` does."""
+    text = _text(path, hint)
+    try:
+        content: dict[str, Any] = tomllib.loads(text)
+        _check_plain(content)
+    except (ValueError, RecursionError) as e:
+        raise _invalid(path, "TOML", e, hint) from e
+    return content
+
+
+def _text(path: Path, hint: str) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe might never end
+            raise InputError(f"{path} is not a file.", hint=hint)
+        if status.st_size > LARGEST:
+            raise InputError(f"{path} has {size(status.st_size)}, far more than such a file.", hint=hint)
+        return path.read_text(encoding="utf-8-sig")  # some editors begin with a mark
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror}.", hint=hint) from e
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path} is not text in UTF-8: {e.reason} at byte {e.start:,}.", hint=hint) from e
+
+
+def _invalid(path: Path, format_: str, error: Exception, hint: str) -> InputError:
+    reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).rstrip(".")
+    return InputError(f"{path} is not valid {format_}: {reason}.", hint=hint)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict; of two values under one key, one would be dropped without a word."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return made
+
+
+def _check_plain(content: Any) -> None:
+    """Check that content is no deeper than `DEEPEST`, and that each text in it could be the name of a file."""
+    level, depth = [content], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise RecursionError
+        texts = [text for c in level for text in (c if isinstance(c, dict) else [c]) if isinstance(text, str)]
+        for text in texts:
+            if not text.isascii():
+                os.fsencode(text)  # refuses half of a surrogate pair
+            if "\0" in text:
+                raise ValueError(f"{text!r:.40} holds a null character")
+        level = [v for c in level if isinstance(c, dict | list) for v in (c.values() if isinstance(c, dict) else c)]
 
 
 def without_nan(content: Any) -> Any:

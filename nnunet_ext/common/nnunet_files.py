@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json_if_any
+from nnunet_ext.common.files import read_json
+from nnunet_ext.common.shapes import Shape, Text, checked, read_as
 
 DATASET, PLANS, SPLITS = "dataset.json", "plans.json", "splits_final.json"
+HIGHEST = (1 << 16) - 1  # label in a file that nnU-Net writes
 PROMPTS = "prompts_used.json"  # of nnunet_ext predict: the model, and where each click came from
 
 
@@ -64,7 +69,8 @@ class Structures:
         problems += [
             f"{source}: {n} holds the background, label 0." for n, v in foreground.items() if 0 in v or min(v) < 0
         ]
-        if has_regions and len(dataset.get("regions_class_order") or ()) != len(foreground):
+        order = dataset.get("regions_class_order")
+        if has_regions and not (isinstance(order, list | tuple) and len(order) == len(foreground)):
             problems.append(f"{source} has regions, and needs a regions_class_order with as many entries.")
         if problems:
             raise InputError(*problems, hint="Correct the file, or name another one with --dataset-json.")
@@ -75,7 +81,42 @@ class Structures:
 
 def _is_label_or_region(value: Any) -> bool:
     values = value if isinstance(value, list) else [value]
-    return bool(values) and all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+    return bool(values) and all(isinstance(v, int) and not isinstance(v, bool) and v <= HIGHEST for v in values)
+
+
+class PlanNames(Shape):
+    """What plans.json calls itself and its dataset."""
+
+    dataset_name: Text | None = None
+    plans_name: Text | None = None
+
+
+def plan_names(folder: Path) -> PlanNames:
+    """Read the names in plans.json of a trained model or of predictions; both are None where there is none.
+
+    Raises:
+        InputError: the file is there, but broken.
+    """
+    file = folder / PLANS
+    return read_as(PlanNames, file) if os.path.exists(file) else PlanNames()
+
+
+class Fold(Shape):
+    """One fold of splits_final.json."""
+
+    train: list[Text]
+    val: list[Text]
+
+
+def read_splits(preprocessed: Path) -> list[Fold]:
+    """Read splits_final.json of a preprocessed dataset; no folds where there is none.
+
+    Raises:
+        InputError: the file is there, but broken.
+    """
+    file = preprocessed / SPLITS
+    folds = read_json(file, list) if os.path.exists(file) else []
+    return [checked(Fold, fold, f"{file}: fold {i}") for i, fold in enumerate(folds)]
 
 
 def check_trained(model: Path) -> None:
@@ -91,6 +132,38 @@ def check_trained(model: Path) -> None:
         )
 
 
+class UsedCheckpoint(Shape):
+    """A checkpoint in prompts_used.json; `file` is below the model's folder."""
+
+    file: Text
+
+
+class UsedPrompts(Shape):
+    """What prompts_used.json says: where the clicks of a folder of predictions came from, and where they were.
+
+    Args:
+        model: the trained model's folder; empty where it is not said.
+        cases: the clicks of each case as a file for --prompts has them.
+    """
+
+    source: Literal["none", "file", "reference"]
+    model: Text = ""
+    checkpoints: list[UsedCheckpoint] = Field(default_factory=list)
+    cases: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+
+
+def used_prompts(predictions: Path) -> UsedPrompts | None:
+    """Read prompts_used.json of a folder of predictions; None where there is none.
+
+    Raises:
+        InputError: the file is there, but broken: that predictions have no record is not what it says.
+    """
+    file = predictions / PROMPTS
+    if not os.path.exists(file):
+        return None
+    return read_as(UsedPrompts, file, hint="Put it right, or predict again into an empty folder.")
+
+
 def fold_folders(predictions: Path) -> list[Path]:
     """Return the trained folds that predictions come from, as far as their place or `nnunet_ext predict` tells.
 
@@ -99,6 +172,6 @@ def fold_folders(predictions: Path) -> list[Path]:
     """
     if predictions.name == "validation" and predictions.parent.name.startswith("fold_"):
         return [predictions.parent]
-    record = read_json_if_any(predictions / PROMPTS)
-    named = [Path(record["model"], c["file"]).parent for c in record.get("checkpoints", ()) if "model" in record]
+    used = used_prompts(predictions)
+    named = [Path(used.model, c.file).parent for c in used.checkpoints] if used and used.model else []
     return named or [validation.parent for validation in sorted(predictions.glob("fold_*/validation"))]

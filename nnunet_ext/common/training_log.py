@@ -8,7 +8,7 @@ import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunet_ext.common.files import read_json_if_any
+from nnunet_ext.common.files import read_json_if_sound
 
 _NUMBER = r"(-?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf))"
 _EPOCH = re.compile(r": +Epoch (\d+)\s*$")
@@ -66,7 +66,7 @@ def read_training_log(folder: Path) -> TrainingLog:
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             _read_line(log, line)
     if log.epochs is None:
-        epochs = str(read_json_if_any(folder / "debug.json").get("num_epochs", ""))
+        epochs = str(read_json_if_sound(folder / "debug.json").get("num_epochs", ""))
         log.epochs = int(epochs) if epochs.isdigit() else None
     return log
 

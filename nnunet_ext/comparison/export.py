@@ -286,7 +286,7 @@ def check_folder(folder: Path) -> None:
         InputError: the folder is a file, cannot be written to, or holds files of these names that no comparison has
             written.
     """
-    record = files.read_json_if_any(folder / RECORD)
+    record = files.read_json_if_sound(folder / RECORD)
     ours = record.get("files") if record.get("made_by") == MARK else None
     written = ours if isinstance(ours, list) else []
     files.check_replaceable((folder / name for name in FILES), lambda file: file.name in written, MARK, HINT)

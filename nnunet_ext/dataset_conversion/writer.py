@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json_if_any, sync_file, sync_folder, write_json
+from nnunet_ext.common.files import read_json_if_sound, sync_file, sync_folder, write_json
 from nnunet_ext.common.processes import Track, continuing, finished, untracked
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, size_of
 from nnunet_ext.dataset_conversion.types import Layout, OutputFile
@@ -68,7 +68,7 @@ def write(
 
 def unfinished(layout: Layout, folder: RawFolder) -> list[OutputFile]:
     """Return the files that an interrupted run did not get to, or made from something else."""
-    keys = read_json_if_any(folder.keys)
+    keys = read_json_if_sound(folder.keys)
 
     def whole(file: OutputFile) -> bool:
         # a file appears under its name when it is finished and on disk; the size is against other damage

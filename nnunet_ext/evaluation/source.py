@@ -10,8 +10,16 @@ from typing import Any, NamedTuple
 
 from nnunet_ext import registry
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json, read_json_if_any
-from nnunet_ext.common.nnunet_files import DATASET, PLANS, PROMPTS, SPLITS, Structures, check_trained, fold_folders
+from nnunet_ext.common.files import read_json
+from nnunet_ext.common.nnunet_files import (
+    DATASET,
+    Structures,
+    check_trained,
+    fold_folders,
+    plan_names,
+    read_splits,
+    used_prompts,
+)
 from nnunet_ext.common.text import some
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")  # that nnU-Net reads
@@ -85,7 +93,7 @@ def from_model(model: Path, folds: Sequence[str]) -> Source:
     """
     check_trained(model)
     dataset, structures = _read_dataset(model / DATASET)
-    name = read_json_if_any(model / PLANS).get("dataset_name", model.resolve().parent.name)
+    name = plan_names(model).dataset_name or model.resolve().parent.name
     ending, references = dataset["file_ending"], _references(name)
     referred = _cases(references, ending)
     predicted: dict[str, Path] = {}
@@ -135,7 +143,8 @@ def _read_dataset(file: Path) -> tuple[dict[str, Any], Structures]:
         InputError: the file cannot be read, or nnU-Net would not take it either.
     """
     dataset = read_json(file, hint="It should be nnU-Net's dataset.json.")
-    if not isinstance(dataset.get("file_ending"), str):
+    ending = dataset.get("file_ending")
+    if not isinstance(ending, str) or not ending.startswith("."):
         raise InputError(f'{file} has no "file_ending".', hint="It should be nnU-Net's (version 2) dataset.json.")
     return dataset, Structures.of(dataset, str(file))
 
@@ -176,21 +185,19 @@ def _name(info: dict[str, Any], folder: Path) -> str:
 def origin(predictions: Path) -> dict[str, Any]:
     """Return what is known of the model and its prompts from files next to predictions and the folders above."""
     predictions = predictions.resolve()
-    prompts, folds = read_json_if_any(predictions / PROMPTS), fold_folders(predictions)
+    used, folds = used_prompts(predictions), fold_folders(predictions)
     info: dict[str, Any] = {}
-    model = folds[0].parent if folds else Path(prompts.get("model", ""))
+    model = folds[0].parent if folds else Path(used.model if used else "")
     if model.name.count("__") == 2:
         info["trainer"], info["plans"], info["configuration"] = model.name.split("__")
         info["dataset"] = model.parent.name
-    plans = read_json_if_any(predictions / PLANS)
-    info |= {
-        k: plans[theirs] for k, theirs in (("dataset", "dataset_name"), ("plans", "plans_name")) if theirs in plans
-    }
+    names = plan_names(predictions)
+    info |= {k: v for k, v in (("dataset", names.dataset_name), ("plans", names.plans_name)) if v}
     if folds:
         info["fold"] = _fold(fold.name.removeprefix("fold_") for fold in folds)
     entry = registry.get("trainer", info.get("trainer", ""))
     clicks = entry is not None and entry.prompts == "click"  # its validation clicks on the reference
-    return {**info, "prompts": prompts.get("source", "reference" if clicks else "none")}
+    return {**info, "prompts": used.source if used else "reference" if clicks else "none"}
 
 
 def _fold(folds: Iterable[Any]) -> Any:
@@ -216,11 +223,8 @@ def _references(dataset: str) -> Path:
 
 def _validation_cases(dataset: str, fold: str) -> list[str]:
     """Return the cases that the splits name for a fold; none where that is not known."""
-    splits = read_json_if_any(Path(os.environ.get("nnUNet_preprocessed", "")) / dataset / SPLITS, list)
-    try:
-        return list(splits[int(fold)]["val"])
-    except (ValueError, LookupError, TypeError):
-        return []
+    splits = read_splits(Path(os.environ.get("nnUNet_preprocessed", "")) / dataset)
+    return splits[int(fold)].val if fold.isdecimal() and int(fold) < len(splits) else []
 
 
 def _cases(folder: Path, ending: str) -> dict[str, Path]:

@@ -30,7 +30,7 @@ AIR = -300.0  # HU; no other modality has values below
 LARGEST = 360  # pixels of an embedded image
 
 
-class Volume(NamedTuple):
+class Stack(NamedTuple):
     """Slices as radiologists look at them, and height / width of a pixel."""
 
     slices: np.ndarray
@@ -45,7 +45,7 @@ class Picture(NamedTuple):
     note: str = ""
 
 
-class Row(NamedTuple):
+class CasePictures(NamedTuple):
     """The pictures of one case, and why it is shown."""
 
     case: str
@@ -57,7 +57,7 @@ class Row(NamedTuple):
 class Gallery(NamedTuple):
     """Rows by structure, and the cases that should be shown but cannot be read."""
 
-    rows: dict[str, list[Row]]
+    rows: dict[str, list[CasePictures]]
     missing: list[str]
 
 
@@ -77,7 +77,7 @@ class Box(NamedTuple):
 def qualitative(data: ReportData, track: Track) -> Gallery | None:
     """Show the best, the median and the worst case, and the largest false alarm, of every structure."""
     chosen = [(s, case, why) for s in data.structures for case, why in chosen_cases(data, s)]
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[CasePictures]] = {}
     missing = []
     numbered = enumerate(chosen)
     for i, (structure, case, why) in track(numbered, total=len(chosen), what="pictures", unit="case"):
@@ -103,7 +103,7 @@ def chosen_cases(data: ReportData, structure: str) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-def _row(data: ReportData, structure: str, case: str, why: str, key: str) -> Row | None:
+def _row(data: ReportData, structure: str, case: str, why: str, key: str) -> CasePictures | None:
     """Draw one case; None where image or reference cannot be read."""
     image, reference = _read_case(data, case)
     if image is None or reference is None:
@@ -131,10 +131,10 @@ def _row(data: ReportData, structure: str, case: str, why: str, key: str) -> Row
         pictures.append(Picture(f"{data.letter(name)}  {name}", drawing, _score(data, structure, case, name)))
     largest = "reference" if truth.any() else "prediction"
     about = f"slice {z + 1} of {len(image.slices)}, the one with the largest {largest}" if len(image.slices) > 1 else ""
-    return Row(case, why, about, pictures)
+    return CasePictures(case, why, about, pictures)
 
 
-def _read_case(data: ReportData, case: str) -> tuple[Volume | None, Volume | None]:
+def _read_case(data: ReportData, case: str) -> tuple[Stack | None, Stack | None]:
     """Return image and reference, None for each that cannot be read and for a reference of another shape."""
     image, reference = read(image_file(data, case)), read(mask_file(data, data.names[0], case, "references"))
     fits = image is not None and reference is not None and image.slices.shape == reference.slices.shape
@@ -309,7 +309,7 @@ def _high_frequency_image(data: ReportData, name: str) -> tuple[Any, int] | None
     return (found[0], network.image_size) if found else None
 
 
-def _example(data: ReportData) -> tuple[Volume, int, str] | None:
+def _example(data: ReportData) -> tuple[Stack, int, str] | None:
     """Return image, slice and name of the first structure's median case, or of the next that has an image."""
     for structure, labels in data.structures.items():
         for case, _ in sorted(chosen_cases(data, structure), key=lambda c: c[1] != "median case"):
@@ -347,7 +347,7 @@ def mask_file(data: ReportData, name: str, case: str, what: Literal["predictions
     return next(iter(sorted(file.parent.glob(f"{glob.escape(case)}.*"))), None)  # a summary.json names no file ending
 
 
-def read(file: Path | None) -> Volume | None:
+def read(file: Path | None) -> Stack | None:
     """Read an image; None where there is no such file or it cannot be read: a report does without a picture."""
     import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 
@@ -363,7 +363,7 @@ def read(file: Path | None) -> Volume | None:
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = array.mean(axis=-1)
     width, height = image.GetSpacing()[:2]
-    return Volume(slices=array.reshape(-1, *array.shape[-2:]), aspect=height / width)
+    return Stack(slices=array.reshape(-1, *array.shape[-2:]), aspect=height / width)
 
 
 def telling_slice(reference: np.ndarray, prediction: np.ndarray) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnunet_ext.benchmark import collect, reporting, status, store, workflow
+from nnunet_ext.benchmark import reporting, status, store, workflow
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.jobs import Job
 from nnunet_ext.benchmark.store import Attempt, Record
@@ -178,7 +178,7 @@ def test_costs_are_of_the_device_of_the_training(nnunet_folders: Path, monkeypat
 
 def test_runs_know_where_they_come_from(benchmark: Benchmark) -> None:
     two_models(benchmark)
-    results = collect.collect(benchmark, benchmark.matrix.datasets[0])
+    results = reporting.collect(benchmark, benchmark.matrix.datasets[0])
     assert [(name, len(runs)) for name, runs in results.models.items()] == [("RA-U-Net", 2), ("U-Net", 1)]
     info = results.runs["RA-U-Net"][1].evaluation.info
     assert (info["name"], info["seed"], info["trainer"], info["prompts"]) == (
@@ -217,7 +217,7 @@ def test_unfair_comparisons_are_refused(benchmark: Benchmark, key: tuple[str, ..
     inner[key[-1]] = {"NNUNET_EXT_EPOCHS": "9"} if key == ("budget",) else "0" * 64
     Path(job.manifest).write_text(json.dumps(content))
     with pytest.raises(InputError) as e:
-        collect.collect(benchmark, benchmark.matrix.datasets[0])
+        reporting.collect(benchmark, benchmark.matrix.datasets[0])
     (problem,) = e.value.problems
     assert problem.startswith(expected)
     assert "U-Net (seed 0, fold 0)" in problem
@@ -233,7 +233,7 @@ def test_splits_are_those_of_the_training(benchmark: Benchmark) -> None:
     finish(benchmark, row)  # trained anew
     evaluated(benchmark, "U-Net", 0.8, seed=0)
     with pytest.raises(InputError, match=r"The splits \(splits_final.json\) differ") as e:
-        collect.collect(benchmark, benchmark.matrix.datasets[0])
+        reporting.collect(benchmark, benchmark.matrix.datasets[0])
     assert f"{before[:12]}: RA-U-Net (seed 0, fold 0)" in str(e.value)
 
 
@@ -245,19 +245,19 @@ def test_other_cases_are_refused(benchmark: Benchmark) -> None:
 
 
 def test_folds_that_validate_are_compared_where_all_rows_have_them(benchmark: Benchmark) -> None:
-    def run(seed: int, fold: int) -> collect.FinishedRun:
+    def run(seed: int, fold: int) -> reporting.FinishedRun:
         job = Job(id="x", kind="evaluate", command=(), facts={"seed": seed, "fold": fold})
-        return collect.FinishedRun(job=job, train=job, evaluation=None, manifest={})
+        return reporting.FinishedRun(job=job, train=job, evaluation=None, manifest={})
 
     runs = {"A": [run(s, f) for s in (0, 1) for f in (0, 1, 2)], "B": [run(0, 0), run(0, 1), run(1, 0)]}
-    kept, dropped = collect.whole_folds(runs)
+    kept, dropped = reporting.whole_folds(runs)
     cells = {row: [r.cell for r in own] for row, own in kept.items()}
     assert cells == {"A": [(0, 0), (0, 1), (1, 0), (1, 1)], "B": [(0, 0), (0, 1)]}
     assert len(dropped) == 3
-    kept, _ = collect.whole_folds({"A": runs["A"], "B": [run(0, 0), run(1, 2)]})  # no seed of B has both
+    kept, _ = reporting.whole_folds({"A": runs["A"], "B": [run(0, 0), run(1, 2)]})  # no seed of B has both
     assert {row: {r.cell[1] for r in own} for row, own in kept.items()} == {"A": {0}, "B": {0}}
     with pytest.raises(InputError, match="No fold is finished for all rows"):
-        collect.whole_folds({"A": [run(0, 0)], "B": [run(0, 1)]})
+        reporting.whole_folds({"A": [run(0, 0)], "B": [run(0, 1)]})
 
 
 def test_a_manifest_says_where_a_result_comes_from(benchmark: Benchmark) -> None:

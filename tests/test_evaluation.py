@@ -202,6 +202,15 @@ def test_the_command_compares_files_of_other_versions(tmp_path: Path, capsys: py
     assert f"{file} holds metrics that this version of nnunet_ext does not know: novelty; ignored." in printed
 
 
+def test_a_case_is_there_once(tmp_path: Path) -> None:
+    evaluation().save(tmp_path)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    content["metric_per_case"].append(content["metric_per_case"][0])
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"metrics\.json has cases more than once: 001\."):
+        Evaluation.load(tmp_path)
+
+
 def test_a_file_of_commit_a5e75ff() -> None:
     """Written by its nnunet_ext evaluate for masks as below; numbers but intervals are today's, by today's names."""
     file = DATA / "a5e75ff" / "metrics.json"

@@ -86,6 +86,31 @@ def test_prompts_are_what_was_written_down(nnunet_summary: Path) -> None:
     assert load_summary(nnunet_summary).info["prompts"] == "file"
 
 
+@pytest.mark.parametrize("path", ["pred/{}", "../gone/{}", "D:\\study\\pred\\{}", "\\\\server\\pred\\{}", "C:/pred/{}"])
+def test_paths_of_elsewhere_name_cases_and_no_more(
+    nnunet_summary: Path, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is at such a path from the current folder, by chance or in another experiment."""
+    content = json.loads(nnunet_summary.read_text())
+    for case in content["metric_per_case"]:
+        case["prediction_file"] = path.format(Path(case["prediction_file"]).name)
+    nnunet_summary.write_text(json.dumps(content))
+    (tmp_path / "pred").mkdir()
+    (tmp_path / "pred" / "prompts_used.json").write_text(json.dumps({"source": "reference"}))
+    monkeypatch.chdir(tmp_path)
+    evaluation = load_summary(nnunet_summary)
+    assert sorted(evaluation.cases) == sorted(MASKS)
+    assert (evaluation.info["predictions"], evaluation.info["prompts"]) == (str(nnunet_summary.parent), "none")
+
+
+def test_a_case_is_there_once(nnunet_summary: Path) -> None:
+    content = json.loads(nnunet_summary.read_text())
+    content["metric_per_case"].append(content["metric_per_case"][1])
+    nnunet_summary.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"summary\.json has cases more than once: case\.1\."):
+        load_summary(nnunet_summary)
+
+
 def test_click_trainers_validate_with_clicks_from_the_reference(nnunet_summary: Path) -> None:
     model = nnunet_summary.parents[2]
     clicked = model.rename(model.with_name("nnUNetTrainerSAMUSClick__nnUNetSAMUSPlans__2d"))

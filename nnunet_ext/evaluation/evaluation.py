@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -115,7 +117,7 @@ class Evaluation:
         A metric that it lacks was not measured; one that this version does not know is ignored, which `notes` say.
 
         Raises:
-            InputError: the file is not there, or is not such a file.
+            InputError: the file is not there, is not such a file, or has a case twice.
         """
         file = Path(path, JSON) if Path(path).is_dir() else Path(path)
         content = read_json(file, hint=EVALUATE)
@@ -126,6 +128,7 @@ class Evaluation:
                     f"{file} has format {record['format']}, and this version of nnunet_ext reads {METRICS_FORMAT}.",
                     hint=EVALUATE,
                 )
+            check_cases((case["case"] for case in content["metric_per_case"]), file)
             units = Units(**record["units"])
             structures = {name: tuple(labels) for name, labels in record["structures"].items()}
             rows = [
@@ -191,6 +194,16 @@ def _ours(file: Path) -> bool:
         return False
 
 
+def check_cases(cases: Iterable[str], file: Path) -> None:
+    """Check that no case is there twice.
+
+    Raises:
+        InputError: some are; a mean would count them twice.
+    """
+    if twice := [case for case, count in Counter(cases).items() if count > 1]:
+        raise InputError(f"{file} has cases more than once: {some(twice)}.", hint=EVALUATE)
+
+
 def columns(units: Units) -> list[str]:
     return ["case", "structure", *COUNTS, *(units.column(key) for key in BY_KEY)]
 
@@ -245,30 +258,33 @@ def is_summary(file: Path) -> bool:
 def load_summary(file: Path) -> Evaluation:
     """Read a summary.json of nnUNetv2_train, nnUNetv2_evaluate_folder or nnUNetv2_evaluate_simple.
 
-    Names of structures come from the dataset.json next to the predictions or in their trained model's folder; without
-    one they are called by their labels.
+    Paths in it are those of another time, folder or computer, and say no more than what the cases are called: what is
+    known of the predictions is looked for beside the file. Names of structures come from the dataset.json there or in
+    the trained model's folder; without one they are called by their labels.
 
     Raises:
-        InputError: the file is not there, or is not such a file.
+        InputError: the file is not there, is not such a file, or has a case twice.
     """
     file = file.absolute()
     content = read_json(file, hint=REPLACE)
     try:
         cases = content["metric_per_case"]
-        first = Path(cases[0]["prediction_file"])
-        predictions = first.parent if first.parent.is_dir() else file.parent  # moved or copied, most likely with it
-        names = _names(predictions)
-        units = PIXELS if first.suffix in PICTURES else PHYSICAL
+        files = [_file_name(case["prediction_file"]) for case in cases]
+        names = _names(file.parent)
+        units = PIXELS if files[0].endswith(PICTURES) else PHYSICAL
         rows = [
-            {"case": _case(case), "structure": names.get(key, key), **_row(metrics)}
-            for case in cases
+            {"case": _case(name), "structure": names.get(key, key), **_row(metrics)}
+            for name, case in zip(files, cases, strict=True)
             for key, metrics in case["metrics"].items()
         ]
         structures = {names.get(key, key): _labels(key) for key in cases[0]["metrics"]}
         if not structures:
             raise LookupError("no labels")
-        info = {"predictions": str(predictions), **origin(predictions)}
+        check_cases(map(_case, files), file)
+        info = {"predictions": str(file.parent), **origin(file.parent)}
         return Evaluation(table=table_of(rows, units), units=units, structures=structures, info=info)
+    except InputError:
+        raise
     except (ValueError, LookupError, TypeError, AttributeError) as e:
         raise InputError(f"{file} is not a summary.json of nnU-Net ({type(e).__name__}: {e}).", hint=REPLACE) from e
 
@@ -279,9 +295,13 @@ def _row(metrics: dict[str, Any]) -> dict[str, float]:
     return {**vars(overlap), **ratios, "precision": overlap.precision, "recall": overlap.recall}
 
 
-def _case(case: dict[str, Any]) -> str:
-    name = Path(case["prediction_file"]).name
-    return name.removesuffix(".gz").rsplit(".", 1)[0]
+def _file_name(path: str) -> str:
+    """Return the name of a file from a path of this or another system."""
+    return re.split(r"[\\/]", path)[-1]
+
+
+def _case(file_name: str) -> str:
+    return file_name.removesuffix(".gz").rsplit(".", 1)[0]
 
 
 def _labels(key: str) -> tuple[int, ...]:

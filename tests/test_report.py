@@ -501,7 +501,11 @@ class TestCurves:
         predictions = fold / "validation" if record == "validation" else tmp_path / "predictions"
         predictions.mkdir()
         if record == "clicks":
-            content = {"model": str(fold.parent), "checkpoints": [{"file": "fold_0/checkpoint_best.pth"}]}
+            content = {
+                "source": "file",
+                "model": str(fold.parent),
+                "checkpoints": [{"file": "fold_0/checkpoint_best.pth"}],
+            }
             (predictions / "prompts_used.json").write_text(json.dumps(content))
         run = replace(models[FIRST][0], info={"predictions": str(predictions)})
         data = data_of({"model": [run]})

@@ -32,8 +32,8 @@ def limits(difference: np.ndarray) -> tuple[float, float, float]:
 def _volumes(data: ReportData, structure: str, name: str) -> Markup | None:
     """Draw one model; None for fewer than three cases with a volume in the reference or the prediction."""
     reference, predicted = (data.values(structure, f"volume_{which}")[name] for which in ("reference", "prediction"))
-    mean, difference = ((reference + predicted) / 2).to_numpy(), (predicted - reference).to_numpy()
-    cases = np.flatnonzero(mean > 0)  # less those where either is unknown
+    mean, difference = ((reference + predicted) / 2).to_numpy(), data.values(structure, ERROR.key)[name].to_numpy()
+    cases = np.flatnonzero((mean > 0) & np.isfinite(difference))
     if cases.size < 3:
         return None
     own, ends = difference[cases], mean[cases]

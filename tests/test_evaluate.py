@@ -111,6 +111,18 @@ class TestNumbers:
         assert str(tmp_path / "report.html") in capsys.readouterr().out
         assert "the only one" in (tmp_path / "report.html").read_text()
 
+    def test_a_report_of_what_was_asked_for(
+        self, make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pred, ref = make(tiny.CLASSES)
+        names = sorted(file.name.removesuffix(".nii.gz") for file in pred.glob("*.nii.gz"))
+        groups, report = tmp_path / "groups.csv", tmp_path / "report.html"
+        groups.write_text("case,site\n" + "".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(names)))
+        assert "There is no case nobody." in refused(capsys, pred, ref, "--report", report, "--cases", "nobody")
+        assert "--cases and --subgroups need --report." in refused(capsys, pred, ref, "--subgroups", groups)
+        assert run(pred, ref, "--report", report, "--cases", names[1], "--subgroups", groups) == 0
+        assert '<section id="subgroups"' in report.read_text()
+
     @pytest.mark.usefixtures("fork_pools")
     @pytest.mark.parametrize("labels", [tiny.BINARY, tiny.CLASSES, tiny.REGIONS, tiny.IGNORE])
     def test_nnunets_own_summary(self, make: Make, labels: dict[str, Any], tmp_path: Path) -> None:

@@ -58,6 +58,9 @@ def report(root: Path, models: dict[str, list[Evaluation]]) -> Path:
         published=[Published(row=first, metrics={"dice": 0.86}, source="table 1", note="a long " * 30)],
         commands=["nnUNetv2_train " + "--a-long-option " * 30],
         notes=["averylongwordwithoutanyspace" * 6],
+        subgroups={
+            "kind of case, and more words": {case: case.partition("_")[0] * 9 for case in models[first][0].cases}
+        },
     )
     comparison = compare(models)
     build_report(models, root / "report.html", comparison=comparison, extras=extras, title="averylongtitle" * 8)

@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpha", type=_alpha, default=0.05, help="level of significance, default: %(default)s")
     parser.add_argument("--report", type=Path, metavar="FILE", help="HTML report to write")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images of the cases, for the report's pictures")
+    parser.add_argument("--cases", nargs="+", default=(), metavar="CASE", help="cases to show in the report as well")
+    parser.add_argument("--subgroups", type=Path, metavar="CSV", help="cases and their groups, for the report")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"{args.images} is not a directory.", hint="Name the folder of the cases' images with --images."
         )
+    if (args.cases or args.subgroups) and args.report is None:
+        raise InputError("--cases and --subgroups are for the report.", hint="Name its file with --report.")
     comparison.check_folder(args.out)
     if args.report is not None:
         from nnunet_ext.report import check_file
@@ -59,13 +63,17 @@ def run(args: argparse.Namespace) -> int:
         baseline=args.baseline,
         alpha=args.alpha,
     )
+    if args.report is not None:
+        from nnunet_ext.report import extras_of
+
+        extras = extras_of(result.cases, cases=args.cases, groups=args.subgroups)
     print(comparison.to_text(result))
     comparison.save(result, args.out)
     print(f"{args.out}: {', '.join(comparison.FILES)}")
     if args.report is not None:
         from nnunet_ext.report import build_report
 
-        build_report(models, args.report, comparison=result, images=args.images, track=progress_bar)
+        build_report(models, args.report, comparison=result, images=args.images, extras=extras, track=progress_bar)
         print(args.report)
     return 0
 

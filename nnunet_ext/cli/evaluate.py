@@ -59,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write an HTML report as well")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images, for the report's pictures")
+    parser.add_argument("--cases", nargs="+", default=(), metavar="CASE", help="cases to show in the report as well")
+    parser.add_argument("--subgroups", type=Path, metavar="CSV", help="cases and their groups, for the report")
     parser.add_argument("--ignore-geometry", action="store_true", help="compare files whatever their place in space")
     parser.add_argument(
         "--jobs", type=int, default=cpus(), metavar="N", help="greatest number of processes (default: %(default)s)"
@@ -76,9 +78,10 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or args.pred or args.m / (validation or f"validation_folds_{'_'.join(args.f)}")
     check_folder(out)
     if args.report:
-        from nnunet_ext.report import check_file
+        from nnunet_ext.report import check_file, extras_of
 
         check_file(args.report)
+        extras = extras_of([files.case for files in source.cases], cases=args.cases, groups=args.subgroups)
     if args.name:
         source.info["name"] = args.name
     if args.images:
@@ -99,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         from nnunet_ext.report import build_report
 
-        build_report({evaluation.info["name"]: [evaluation]}, args.report, images=args.images, track=progress_bar)
+        models = {evaluation.info["name"]: [evaluation]}
+        build_report(models, args.report, images=args.images, extras=extras, track=progress_bar)
         print(args.report)
     return 0
 
@@ -114,6 +118,7 @@ def _check(args: argparse.Namespace) -> None:
     problems += [] if 0 < args.lesion_iou <= 1 else [f"--lesion-iou {args.lesion_iou:g} is not above 0 and at most 1."]
     problems += ["--jobs must be at least 1."] if args.jobs < 1 else []
     problems += [f"--images {args.images} is not a directory."] if args.images and not args.images.is_dir() else []
+    problems += ["--cases and --subgroups need --report."] if (args.cases or args.subgroups) and not args.report else []
     if problems:
         raise InputError(*problems)
 

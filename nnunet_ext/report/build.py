@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +13,10 @@ import markupsafe
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import check_replaceable, write_results
 from nnunet_ext.common.processes import Track, untracked
+from nnunet_ext.common.text import some
 from nnunet_ext.comparison import Comparison, ModelRuns, wording
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.report import agreement, context, costs, figures, pictures, svg, tables
+from nnunet_ext.report import agreement, context, costs, figures, pictures, subgroups, svg, tables
 from nnunet_ext.report.data import Extras, ReportData
 
 TITLE = "Segmentation report"
@@ -64,8 +65,8 @@ def build_report(
         track: wraps the cases that pictures are made of, to show progress.
 
     Raises:
-        InputError: there are no models, they have nothing in common, runs cannot be one model's, or the file cannot be
-            written, or is there already and no report.
+        InputError: there are no models, they have nothing in common, runs cannot be one model's, the extras name cases
+            that they do not have, or the file cannot be written, or is there already and no report.
 
     >>> import tempfile
     >>> import pandas as pd
@@ -80,12 +81,14 @@ def build_report(
     True
     """
     check_file(out)
+    extras = extras or Extras()
     if not models or not all(models.values()):
         raise InputError("There is nothing to report: a model needs at least one evaluation.")
     pooled = [ModelRuns(name=name, runs=runs) for name, runs in models.items()]
     if problems := [problem for model in pooled for problem in model.problems()]:
         raise InputError(*problems)
-    data = ReportData(models=pooled, comparison=comparison, images=images, extras=extras or Extras())
+    check_cases(extras.cases, {case for model in pooled for case in model.cases})
+    data = ReportData(models=pooled, comparison=comparison, images=images, extras=extras)
     if not data.structures:
         raise InputError("The models have no structure in common.", hint="Report models of one dataset.")
     write_results({out: _render(data, title, _sections(track))})
@@ -98,6 +101,34 @@ def check_file(out: Path) -> None:
         InputError: nothing can be written there, or something would be replaced that is no report of ours.
     """
     check_replaceable([out], _is_report, "the report of nnunet_ext", "Name another file for the report.")
+
+
+def extras_of(known: Collection[str], *, cases: Sequence[str] = (), groups: Path | None = None) -> Extras:
+    """Return the extras that a command line asks for, before the work that goes into a report.
+
+    Args:
+        known: the cases of the models.
+        cases: those to show.
+        groups: a CSV file, see `read_subgroups`.
+
+    Raises:
+        InputError: see `check_cases` and `read_subgroups`.
+    """
+    check_cases(cases, known)
+    return Extras(cases=cases, subgroups=subgroups.read_subgroups(groups, known) if groups else {})
+
+
+def check_cases(wanted: Sequence[str], cases: Collection[str]) -> None:
+    """Check that the cases which `Extras.cases` names are among those of the models.
+
+    Raises:
+        InputError: some are not.
+    """
+    if missing := [case for case in wanted if case not in cases]:
+        raise InputError(
+            *(f"There is no case {case}." for case in missing),
+            hint=f"Name cases as the evaluation does: {some(sorted(cases))}.",
+        )
 
 
 def _is_report(file: Path) -> bool:
@@ -119,6 +150,8 @@ def _sections(track: Track) -> tuple[Section, ...]:
                 "Evaluations by nnunet_ext evaluate; nnU-Net's summary.json has neither precision nor volumes."),
         Section("agreement", "Agreement of volumes", agreement.volumes,
                 "Evaluations by nnunet_ext evaluate; nnU-Net's summary.json has no volumes."),
+        Section("subgroups", "Subgroups", subgroups.subgroups,
+                "A CSV file of cases and their groups: --subgroups FILE."),
         Section("qualitative", "Pictures", partial(pictures.qualitative, track=track),
                 "Image, reference and prediction files where the evaluations say; --images DIR names the images."),
         Section("preprocessing", "Before and after preprocessing", pictures.preprocessing,

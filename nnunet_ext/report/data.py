@@ -56,6 +56,8 @@ class Extras:
         published: rows to stand next to ours.
         differences: between the published figures' protocol and this one, for all of them.
         notes: sentences for the head of the report.
+        cases: those to show pictures of, after the ones that are chosen by rule.
+        subgroups: column -> case -> its group, as `read_subgroups` returns them.
     """
 
     model_folders: Mapping[str, Sequence[Path]] = field(default_factory=dict)
@@ -65,6 +67,8 @@ class Extras:
     published: Sequence[Published] = ()
     differences: Sequence[str] = ()
     notes: Sequence[str] = ()
+    cases: Sequence[str] = ()
+    subgroups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from nnunet_ext.comparison.wording import interval, number
+from nnunet_ext.evaluation.aggregate import Summary, summarise
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.report import svg
 from nnunet_ext.report.data import ReportData
@@ -19,6 +20,7 @@ PAIRED = ("dice", "hd95")
 MOST_PAIRS = 6  # histograms of differences; five models have ten pairs
 GOLDEN = 0.618034  # spreads the dots of a row evenly without chance
 MINUS = "\N{MINUS SIGN}"
+BETTER = {1: ", higher is better", -1: ", lower is better", 0: ""}
 ROW, LEFT, RIGHT = 58, 18, 402  # room for the numbers below the ends of an axis
 
 
@@ -33,27 +35,38 @@ def distributions(data: ReportData) -> dict[str, list[Markup]] | None:
 
 def _distribution(data: ReportData, structure: str, metric: Metric) -> Markup:
     values = data.values(structure, metric.key)
-    scale = svg.Scale(domain(values, metric), (LEFT, RIGHT))
-    rows = [_row(data, structure, metric, values[name], scale, i) for i, name in enumerate(data.names)]
+    rows = [(f"{data.letter(name)} {name}", values[name], name) for name in data.names]
+    return distribution(data, structure, metric, rows)
+
+
+def distribution(
+    data: ReportData, structure: str, metric: Metric, rows: Sequence[tuple[str, pd.Series, str]], by: str = ""
+) -> Markup:
+    """Draw rows of dots and boxes.
+
+    Args:
+        rows: heading, values of all cases (NaN where a case does not belong), and model.
+        by: what the heading of the figure says after the metric.
+    """
+    scale = svg.Scale(domain(data.values(structure, metric.key), metric), (LEFT, RIGHT))
     height = 26 + ROW * len(rows)
-    spoken = "; ".join(_spoken(data, structure, metric, name) for name in data.names)
+    sums = [summarise(metric, values.to_numpy(dtype=float)) for _, values, _ in rows]
+    spoken = "; ".join(
+        f"{head} mean {number(s.mean, metric)}, n {s.n}" if s.n else f"{head} no values"
+        for (head, *_), s in zip(rows, sums, strict=True)
+    )
+    drawn = [
+        _row(head, values, s, metric, scale, place, data.names.index(model))
+        for place, ((head, values, model), s) in enumerate(zip(rows, sums, strict=True))
+    ]
+    title = svg.clipped(f"{data.label(metric)}{by}{BETTER[metric.better]}", 58)
     return svg.figure(
-        [svg.text(_titled(data, metric), 0, 14, "t title"), svg.x_axis(scale, 24, height), *rows],
+        [svg.text(title, 0, 14, "t title"), svg.x_axis(scale, 24, height), *drawn],
         height + 22,
-        f"{data.label(metric)} of {structure}: {spoken}",
+        f"{data.label(metric)} of {structure}{by}: {spoken}",
         data_s=structure,
         data_k=metric.key,
     )
-
-
-def _titled(data: ReportData, metric: Metric) -> str:
-    better = {1: ", higher is better", -1: ", lower is better", 0: ""}[metric.better]
-    return f"{data.label(metric)}{better}"
-
-
-def _spoken(data: ReportData, structure: str, metric: Metric, name: str) -> str:
-    summary = data.summary(structure, metric.key, name)
-    return f"{name} mean {number(summary.mean, metric)}, n {summary.n}" if summary else f"{name} no values"
 
 
 def domain(values: pd.DataFrame, metric: Metric) -> tuple[float, float]:
@@ -64,23 +77,24 @@ def domain(values: pd.DataFrame, metric: Metric) -> tuple[float, float]:
     return svg.outer(values.to_numpy().ravel())
 
 
-def _row(data: ReportData, structure: str, metric: Metric, values: pd.Series, scale: svg.Scale, row: int) -> Markup:
-    """Draw one model: name and numbers above, dots and box below."""
-    name, top = str(values.name), 24 + ROW * row
-    summary = data.summary(structure, metric.key, name)
-    finite = [(i, v) for i, v in enumerate(values.to_numpy(dtype=float)) if math.isfinite(v)]
+def _row(
+    head: str, values: pd.Series, summary: Summary, metric: Metric, scale: svg.Scale, place: int, model: int
+) -> Markup:
+    """Draw one row: heading and numbers above, dots and box below."""
+    top = 24 + ROW * place
     middle = top + 38
-    marks = [svg.text(svg.clipped(f"{data.letter(name)} {name}", 30), 0, top + 17, "t name")]
-    if summary and finite:
+    finite = [(i, v) for i, v in enumerate(values.to_numpy(dtype=float)) if math.isfinite(v)]
+    marks = [svg.text(svg.clipped(head, 30), 0, top + 17, "t name")]
+    if finite:
         spread = [(i, scale(v), middle + 22 * ((k * GOLDEN) % 1 - 0.5)) for k, (i, v) in enumerate(finite)]
         said = f"{number(summary.mean, metric)} {interval(summary.low, summary.high, metric)}"
         marks += [
             svg.text(f"{said}, n {summary.n}", svg.WIDTH, top + 17, "t number", "end"),
-            svg.tag("g", svg.dots(spread), class_="dots", data_m=row),
+            svg.tag("g", svg.dots(spread), class_="dots", data_m=model),
             _box(scale, np.array([v for _, v in finite]), middle),
             _mean(scale, summary.mean, (summary.low, summary.high), middle),
         ]
-    return svg.tag("g", marks, class_=svg.colour(row))
+    return svg.tag("g", marks, class_=svg.colour(model))
 
 
 def _box(scale: svg.Scale, values: np.ndarray, middle: float) -> Markup:
@@ -139,7 +153,7 @@ def _lines(data: ReportData, structure: str, metric: Metric) -> Markup:
     ]
     return svg.figure(
         [
-            svg.text(f"{_titled(data, metric)}: each line is a case", 0, 14, "t title"),
+            svg.text(f"{data.label(metric)}{BETTER[metric.better]}: each line is a case", 0, 14, "t title"),
             svg.y_axis(y, 48, 404),
             svg.tag("g", lines, class_="lines", style=f"stroke-opacity: {min(0.4, 12 / max(len(lines), 1)):.2f}"),
             svg.tag("path", d=svg.line((x(i), y(means[n])) for i, n in enumerate(data.names)), class_="meanline"),

@@ -89,7 +89,10 @@ def qualitative(data: ReportData, track: Track) -> Gallery | None:
 
 
 def chosen_cases(data: ReportData, structure: str) -> list[tuple[str, str]]:
-    """Return case and reason, by the mean primary metric of all models in cases with the structure; ties go by name."""
+    """Return case and reason, by the mean primary metric of all models in cases with the structure; ties go by name.
+
+    Cases that were asked for come last.
+    """
     has = data.has_structure(structure)
     mean = data.values(structure, data.primary)[has.to_numpy()].dropna().mean(axis=1)
     mean = mean.sort_values(kind="stable", ascending=BY_KEY[data.primary].better > 0)
@@ -100,6 +103,8 @@ def chosen_cases(data: ReportData, structure: str) -> list[tuple[str, str]]:
     alarm = data.values(structure, "volume_prediction")[~has.to_numpy()].mean(axis=1)
     if alarm.max() > 0:
         found[str(alarm.idxmax())] = "largest false alarm: the reference is empty"
+    for case in data.extras.cases:
+        found.setdefault(case, "asked for")
     return list(found.items())
 
 

@@ -18,6 +18,7 @@ from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.metrics.published import Published
 from nnunet_ext.report.data import ReportData
 from nnunet_ext.report.overview import overview
+from nnunet_ext.report.subgroups import subgroup_rows
 
 SYMBOLS = {
     "better": "▲",
@@ -171,6 +172,8 @@ def downloads(data: ReportData) -> dict[str, Any]:
     ]
     if data.comparison:
         files.append(("pairs.csv", "every pair of models", to_csv(pair_rows(data.comparison))))
+    if data.extras.subgroups:
+        files.append(("subgroups.csv", "means and intervals by subgroup, all metrics", to_csv(subgroup_rows(data))))
     return {
         "files": [
             (name, about, f"data:text/csv;charset=utf-8;base64,{base64.b64encode(content.encode()).decode()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from lits_source import AFFINE, DATASET, convert, ct, liver, save, three_cases
 
+from nnunet_ext.common.environment import NNUNET_FOLDERS
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion.nifti import Volumes
 from nnunet_ext.dataset_conversion.types import Case
@@ -351,7 +353,7 @@ def test_raw_unset_or_unwritable(nnunet_folders: Path, flat: Path, monkeypatch: 
 def test_too_little_space(nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(nnunet_folders)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(InputError, match="too little disk space"):
+    with pytest.raises(InputError, match=r"too little disk space, 1 kB free and about 3 kB needed"):
         convert(flat)
     assert not os.listdir(nnunet_folders / "nnUNet_raw")
 
@@ -368,3 +370,67 @@ def test_too_little_space(nnunet_folders: Path, flat: Path, monkeypatch: pytest.
 def test_impossible_names(nnunet_folders: Path, flat: Path, settings: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         convert(flat, **settings)
+
+
+@pytest.mark.parametrize("names", [*itertools.permutations(NNUNET_FOLDERS, 2)])
+@pytest.mark.parametrize("below", [".", "below/it"])
+def test_folders_that_are_one_another(
+    nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str], below: str
+) -> None:
+    """--overwrite would delete the trained models of a dataset that nnUNet_results holds under the same name."""
+    (nnunet_folders / "link").symlink_to(nnunet_folders / names[1])
+    monkeypatch.setenv(names[0], str(nnunet_folders / "link" / below))
+    with pytest.raises(InputError, match=r"give each a folder of its own") as caught:
+        convert(flat, overwrite=True)
+    assert len(caught.value.problems) == 1
+    assert all(f"{name}={nnunet_folders}" in str(caught.value) for name in names)
+
+
+def test_a_dry_run_checks_before_it_refuses(nnunet_folders: Path, flat: Path) -> None:
+    convert(flat)
+    truncate(flat / "volume-0.nii")
+    save(flat / "segmentation-1.nii", liver() + 7)
+    with pytest.raises(InputError) as caught:
+        convert(flat, dry_run=True)
+    for words in ("exists with other source files", "volume-0.nii: is truncated", "segmentation-1.nii: holds label"):
+        assert words in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_are_not_waited_for(nnunet_folders: Path, flat: Path) -> None:
+    remove(flat / "volume-0.nii")
+    os.mkfifo(flat / "volume-0.nii")
+    with pytest.raises(InputError, match=r"segmentation-0\.nii: its volume is missing") as caught:
+        convert(flat)
+    assert f"note: {flat / 'volume-0.nii'}: neither a file nor a folder" in str(caught.value)
+
+
+def test_what_was_ignored_is_named_in_errors(nnunet_folders: Path, flat: Path) -> None:
+    """It may be what is missing."""
+    (flat / "volume-0.nii").rename(flat / "volume_0.nii")
+    for name in ("volume-0.nrrd", "volume-0.img", "volume-0.hdr"):
+        (flat / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"its volume is missing") as caught:
+        convert(flat)
+    names = "volume-0.hdr, volume-0.img, volume-0.nrrd and 1 more"
+    assert f"note: 4 files of volumes not named as LiTS's NIfTI files are, left alone: {names}" in str(caught.value)
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_damage_that_shows_only_in_writing(nnunet_folders: Path, flat: Path, skip_bad: bool) -> None:
+    """A linked volume is not read; one that is written is, to the checksum at its end."""
+    for number in (0, 1):
+        remove(flat / f"volume-{number}.nii")
+        flipped(save(flat / f"volume-{number}.nii.gz", ct(number)))
+    if skip_bad:
+        outcome = convert(flat, file_ending=".nii", skip_bad=True)
+        assert [f"volume-{number}.nii.gz: is truncated or damaged" in outcome.skipped[number] for number in (0, 1)]
+        assert os.listdir(outcome.folder / "imagesTr") == ["lits_002_0000.nii"]
+        assert json.loads((outcome.folder / "conversion.json").read_text())["skipped"] == list(outcome.skipped)
+        assert os.listdir(nnunet_folders / "nnUNet_raw") == [DATASET]
+        assert convert(flat, file_ending=".nii", skip_bad=True).layout is None
+    else:
+        with pytest.raises(InputError, match=r"volume-\d\.nii\.gz: is truncated or damaged") as caught:
+            convert(flat, file_ending=".nii")
+        assert "--skip-bad converts the rest without lits_00" in str(caught.value)
+        assert os.listdir(nnunet_folders / "nnUNet_raw") == []

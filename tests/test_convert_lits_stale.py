@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lits_source import DATASET, convert, ct, save, three_cases, tree
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.dataset_conversion.raw_folder import RawFolder, replaced, stale_entries
+from nnunet_ext.dataset_conversion import raw_folder, stale
+from nnunet_ext.dataset_conversion.raw_folder import RawFolder
+
+OTHERS = ["features", "mine.json", "nnUNetPlans_figures", "notes"]  # not nnU-Net's
 
 
 @pytest.fixture
@@ -55,7 +60,7 @@ def test_stale_preprocessed_data(nnunet_folders: Path, flat: Path) -> None:
         assert name in str(caught.value)
     assert (folder / "elsewhere_2d").exists()
     convert(flat, target="regions", overwrite=True, overwrite_preprocessed=True)
-    assert sorted(os.listdir(folder)) == ["features", "mine.json", "nnUNetPlans_figures", "notes"]
+    assert sorted(os.listdir(folder)) == OTHERS
 
 
 def test_preprocessed_data_outlives_changes_that_leave_the_data_as_it_is(nnunet_folders: Path, flat: Path) -> None:
@@ -111,13 +116,77 @@ def test_stale_data_comes_back_when_the_swap_fails(
     assert tree(folder) == before
 
 
-def test_stale_data_is_found_again_after_a_kill(nnunet_folders: Path, flat: Path) -> None:
+def test_stale_data_does_not_come_back_after_the_swap(
+    nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new dataset is in place then, and the old one's preprocessed data would be used for it."""
+    convert(flat)
     folder = nnunet_folders / "nnUNet_preprocessed" / DATASET
     preprocessed(folder)
-    with pytest.raises(KeyboardInterrupt), replaced(stale_entries(DATASET)):
-        raise KeyboardInterrupt
-    assert not (folder / "dataset.json").exists()
-    with pytest.raises(InputError, match=r"\.elsewhere_2d\.\d+\.replaced"):
-        convert(flat)
-    convert(flat, overwrite_preprocessed=True)
-    assert sorted(os.listdir(folder)) == ["features", "mine.json", "nnUNetPlans_figures", "notes"]
+    real = raw_folder.sync_folder
+
+    def fail(synced: Path) -> None:
+        if synced == nnunet_folders / "nnUNet_raw":
+            raise OSError(5, "Input/output error")
+        real(synced)
+
+    monkeypatch.setattr(raw_folder, "sync_folder", fail)
+    with pytest.raises(InputError, match="Input/output error"):
+        convert(flat, target="regions", overwrite=True, overwrite_preprocessed=True)
+    assert sorted(os.listdir(folder)) == OTHERS
+    assert os.listdir(nnunet_folders / "nnUNet_raw") == [DATASET]
+    assert convert(flat, target="regions").layout is None
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def kill_at(patch: pytest.MonkeyPatch, step: int, *, after: bool) -> None:
+    """Raise `Killed` at the n-th time that something is renamed, or deleted for good, from the swap on."""
+    count = iter(range(10**6))
+
+    def wrap(real):
+        def counted(*args, **kwargs):
+            now = next(count) == step
+            if now and not after:
+                raise Killed
+            result = real(*args, **kwargs)
+            if now:
+                raise Killed
+            return result
+
+        return counted
+
+    patch.setattr(Path, "rename", wrap(Path.rename))
+    for module in (raw_folder, stale):
+        patch.setattr(module, "shutil", SimpleNamespace(rmtree=wrap(shutil.rmtree)))
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_at_the_swap_there_is_the_old_dataset_or_the_new_one(
+    nnunet_folders: Path, flat: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """With what was made of it, and whoever looks at it next removes the rest."""
+    raw, made = (nnunet_folders / name / DATASET for name in ("nnUNet_raw", "nnUNet_preprocessed"))
+    old = new = 0
+    for step in range(100):
+        convert(flat, overwrite=True, overwrite_preprocessed=True)
+        shutil.rmtree(made, ignore_errors=True)
+        preprocessed(made)
+        before = tree(raw), tree(made)
+        with contextlib.suppress(Killed), monkeypatch.context() as patch:
+            kill_at(patch, step, after=after)
+            convert(flat, target="regions", overwrite=True, overwrite_preprocessed=True)
+            break
+        with pytest.raises(InputError, match="--overwrite"):
+            convert(flat, seed=1)
+        if "regions_class_order" in (raw / "dataset.json").read_text():
+            new += 1
+            assert sorted(os.listdir(made)) == OTHERS
+            assert os.listdir(raw.parent) == [DATASET]
+        else:
+            old += 1
+            assert (tree(raw), tree(made)) == before
+    assert old > 3
+    assert new > 3

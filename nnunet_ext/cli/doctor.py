@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nnunet_ext import weights
-from nnunet_ext.common.environment import NNUNET_FOLDERS, SAM_CHECKPOINT
+from nnunet_ext.common.environment import NNUNET_FOLDERS, SAM_CHECKPOINT, overlapping_folders
+from nnunet_ext.common.text import size
 
 HELP = "check versions, start-up hook, folders, device and weights"
 
@@ -137,7 +138,9 @@ def folders() -> Iterator[Check]:
             hint = f"Make {path} writable, or set {name} to another folder."
             yield Check(name, False, f"{path} is not writable", hint)
         else:
-            yield Check(name, True, f"{path}, {shutil.disk_usage(path).free / 1e9:.0f} GB free")
+            yield Check(name, True, f"{path}, {size(shutil.disk_usage(path).free)} free")
+    for overlap in overlapping_folders():
+        yield Check("folders apart", False, *overlap.split("; "))
 
 
 def device() -> Iterator[Check]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from pathlib import Path
 
 from nnunet_ext.common.errors import InputError
 
@@ -18,6 +20,20 @@ BENCHMARK_GPUS = "NNUNET_EXT_BENCHMARK_GPUS"
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")  # nnU-Net's own
 PREFIX = "NNUNET_EXT_"
 MEMORY = (SLIM_CHECKPOINTS, RECOMPUTE)  # how a result is computed and kept; all others decide what it is
+
+
+def overlapping_folders() -> list[str]:
+    """Return a sentence on each of nnU-Net's three folders that is another one of them, or inside it.
+
+    Datasets, what is made of them and trained models have the same names there: replacing one would delete another.
+    """
+    folders = {name: Path(os.path.realpath(value)) for name in NNUNET_FOLDERS if (value := os.environ.get(name))}
+    return [
+        f"{inner}={folders[inner]} is {'also' if folders[inner] == folders[outer] else 'inside'} {outer}="
+        f"{folders[outer]}: what one holds would be taken for the other's; give each a folder of its own."
+        for inner, outer in itertools.permutations(folders, 2)
+        if folders[inner].is_relative_to(folders[outer]) and (folders[inner] != folders[outer] or inner < outer)
+    ]
 
 
 def integer(name: str, minimum: int = 1) -> int | None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from nnunet_ext.common.files import files_below, read_json_if_sound, sha256
 from nnunet_ext.common.processes import Track, in_threads, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import count, some
-from nnunet_ext.dataset_conversion import raw_folder
+from nnunet_ext.dataset_conversion import raw_folder, stale
 from nnunet_ext.dataset_conversion.group_list import as_cases, read_groups
-from nnunet_ext.dataset_conversion.layout import lay_out
+from nnunet_ext.dataset_conversion.layout import check_all, lay_out
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, size_of
-from nnunet_ext.dataset_conversion.types import Case, Found, Outcome, Problem, Reader, Settings
+from nnunet_ext.dataset_conversion.types import Case, Found, Layout, Outcome, Problem, Reader, Settings, SourceError
 from nnunet_ext.dataset_conversion.writer import space_problem, write
 
 REVISION = 3  # raise it when the same request would be converted differently
@@ -32,24 +32,17 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     """Convert a dataset, or with `dry_run` only check it and lay it out.
 
     InputError before anything is written: first for what blocks any conversion, before the voxels are read (which takes
-    minutes), then with all problems of the cases together.
+    minutes; a dry run reads them all the same), then with all problems of the cases together.
     """
     name = raw_folder.dataset_name(settings.dataset_id, settings.name)
     blocking = raw_folder.environment_problems(name)
     folder = RawFolder(final=(raw_folder.nnunet_root("nnUNet_raw") or Path("nnUNet_raw")) / name)
     found = find(reader, settings)
     if not blocking:
-        folder.check_apart(settings.source, found.files)
-        if not settings.dry_run:
-            folder.recover()
-
-    def read(file: Path) -> tuple[str, dict[str, Any]]:
-        return str(file), fingerprint(file, checksum=settings.checksum)
-
-    found_by_path = dict(in_threads(read, found.files, settings.num_processes))  # hashing and reading let go of the GIL
-    fingerprints = {
-        str(file): found_by_path[str(file)] for file in found.files
-    }  # in the order of names, in the record too
+        blocking += folder.overlaps(settings.source, found.files)
+    if not blocking and not settings.dry_run:
+        stale.recover(folder)
+    fingerprints = _fingerprints(found.files, settings)
     sources = {Path(os.path.relpath(path, settings.source)).as_posix(): found for path, found in fingerprints.items()}
     request = {"format": REVISION, "options": {**settings.options(), **reader.options()}, "sources": sources}
     request = json.loads(json.dumps(request))  # as it will be read back
@@ -58,21 +51,87 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     unchanged = same_data and former["request"]["options"] == request["options"]
     if unchanged and not settings.overwrite and not blocking:
         return _finished(folder, former, settings)
+    outdated = [] if same_data else stale.stale_entries(name)
+    blocking += _in_the_way(folder, former, request, outdated, settings)
+    if blocking and not settings.dry_run:
+        _raise(blocking, found.problems, found, settings)
+    checks, made = check_all(reader, found.cases, settings, track), None
+    while made is None:
+        layout = lay_out(reader, found, checks, settings, fingerprints, track)
+        problems = [*found.problems, *layout.problems]
+        if layout.files and not blocking and (space := space_problem(layout, folder, settings.link)):
+            blocking.append(space)
+        _raise(blocking, problems, found, settings)
+        layout = _recorded(layout, problems, found, request, reader, settings, same_data=same_data)
+        try:
+            made = (
+                Counter()
+                if settings.dry_run
+                else write(
+                    layout,
+                    folder,
+                    mode=settings.link,
+                    overwrite=settings.overwrite,
+                    num_processes=settings.num_processes,
+                    track=track,
+                    around_swap=stale.replaced(outdated, folder),
+                )
+            )
+        except SourceError as e:  # damage that shows only when all of a file is read
+            rest = checks.without(e)
+            if rest is None or not settings.skip_bad:
+                folder.clear()
+            if rest is None:
+                raise
+            checks = rest
+    return Outcome(
+        folder=folder.final,
+        layout=layout,
+        made=made,
+        skipped=tuple(layout.documents[RECORD]["skipped"]),
+        stale=tuple(outdated),
+        dry_run=settings.dry_run,
+    )
+
+
+def _fingerprints(files: Sequence[Path], settings: Settings) -> dict[str, Any]:
+    """Return `fingerprint` by path, in the order of the files: so they stand in the record, too."""
+
+    def read(file: Path) -> tuple[str, dict[str, Any]]:
+        return str(file), fingerprint(file, checksum=settings.checksum)
+
+    found = dict(in_threads(read, files, settings.num_processes))  # hashing and reading let go of the GIL
+    return {str(file): found[str(file)] for file in files}
+
+
+def _in_the_way(
+    folder: RawFolder,
+    former: Mapping[str, Any],
+    request: Mapping[str, Any],
+    outdated: Sequence[Path],
+    settings: Settings,
+) -> Iterator[str]:
+    """Yield what is there already and may not be replaced."""
     if folder.final.exists() and not settings.overwrite:
-        blocking.append(f"{folder.final} exists {_difference(former, request)}; use --overwrite to replace it.")
-    outdated = [] if same_data else raw_folder.stale_entries(name)
+        yield f"{folder.final} exists {_difference(former, request)}; use --overwrite to replace it."
     if outdated and not settings.overwrite_preprocessed:
-        blocking.append(
+        yield (
             f"{outdated[0].parent} holds {', '.join(path.name for path in outdated)} of an earlier conversion, which "
             "nnU-Net would silently keep using; --overwrite-preprocessed removes them."
         )
-    if blocking:
-        _raise(blocking, found.problems, found, settings)
-    layout = lay_out(reader, found, settings, fingerprints, track)
-    problems = [*found.problems, *layout.problems]
-    space = space_problem(layout, folder, settings.link)
-    _raise([space] if space else [], problems, found, settings)
-    skipped = tuple(p.message for p in problems if p.case is not None)
+
+
+def _recorded(
+    layout: Layout,
+    problems: Sequence[Problem],
+    found: Found,
+    request: Mapping[str, Any],
+    reader: Reader,
+    settings: Settings,
+    *,
+    same_data: bool,
+) -> Layout:
+    """Return a layout with everything that its record says."""
     notes = [*found.notes, *layout.notes]
     if not same_data and raw_folder.nnunet_root("nnUNet_preprocessed") is None:
         notes.append(
@@ -83,24 +142,10 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
         "request": request,
         "versions": versions(*reader.format(settings).packages),
         **layout.documents[RECORD],
-        "skipped": skipped,
+        "skipped": [p.message for p in problems if p.case is not None],
         "notes": notes,
     }
-    layout = replace(layout, documents={**layout.documents, RECORD: record}, notes=tuple(notes))
-    made: Counter[str] = Counter()
-    if not settings.dry_run:
-        made = write(
-            layout,
-            folder,
-            mode=settings.link,
-            overwrite=settings.overwrite,
-            num_processes=settings.num_processes,
-            track=track,
-            around_swap=raw_folder.replaced(outdated),
-        )
-    return Outcome(
-        folder=folder.final, layout=layout, made=made, skipped=skipped, stale=tuple(outdated), dry_run=settings.dry_run
-    )
+    return replace(layout, documents={**layout.documents, RECORD: record}, notes=tuple(notes))
 
 
 def find(reader: Reader, settings: Settings) -> Found:
@@ -108,9 +153,9 @@ def find(reader: Reader, settings: Settings) -> Found:
     source, unreadable = settings.source, list[OSError]()
     if not source.is_dir():
         return Found(problems=(Problem(message=f"--source {source}: is not a directory."),))
-    paths = list(files_below(source, unreadable.append))
+    paths, special = _regular(files_below(source, unreadable.append))
     problems = [f"{e.filename}: this folder cannot be read ({e.strerror})." for e in unreadable]
-    notes = []
+    notes = [f"{some(special)}: neither a file nor a folder (a pipe or a device), left alone"] if special else []
     for pattern in settings.exclude or ():
         excluded = [path for path in paths if _matches(path.relative_to(source), pattern)]
         paths = [path for path in paths if path not in excluded]
@@ -139,6 +184,15 @@ def find(reader: Reader, settings: Settings) -> Found:
         notes=(*notes, *found.notes),
         together=together,
     )
+
+
+def _regular(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Return files, links that lead nowhere among them, and what would wait for ever, or never end, when it is read."""
+    regular: list[Path] = []
+    special: list[Path] = []
+    for path in paths:
+        (regular if path.is_file() or not path.exists() else special).append(path)
+    return regular, special
 
 
 def _matches(path: Path, pattern: str) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nnunet_ext.common.processes import Track, in_threads
+from nnunet_ext.common.text import size
 from nnunet_ext.dataset_conversion.duplicates import Duplicates, find_duplicates
 from nnunet_ext.dataset_conversion.raw_folder import RECORD
 from nnunet_ext.dataset_conversion.splits import Split, joined, make_split
@@ -21,6 +22,7 @@ from nnunet_ext.dataset_conversion.types import (
     Problem,
     Reader,
     Settings,
+    SourceError,
 )
 
 _FOLDERS = {
@@ -31,13 +33,53 @@ _FOLDERS = {
 _TITLES = {"train": "training", "test": "held-out test", "unlabelled": "unlabelled"}
 
 
-def lay_out(reader: Reader, found: Found, settings: Settings, fingerprints: Mapping[str, Any], track: Track) -> Layout:
-    """Check every case and lay out a dataset of the good ones.
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """The cases without a fault, and the faults of the others; both in the order of ids."""
+
+    good: tuple[Checked, ...]
+    problems: tuple[Problem, ...]
+
+    def without(self, error: SourceError) -> Checks | None:
+        """Return the same less the case of a file that turned out damaged; None where it is no case's."""
+        for checked in self.good:
+            if error.path in (checked.case.image, *checked.case.masks):
+                problems = [Problem(message=problem, case=checked.case.id) for problem in error.problems]
+                good = tuple(other for other in self.good if other is not checked)
+                return Checks(good=good, problems=(*self.problems, *problems))
+        return None
+
+
+def check_all(reader: Reader, cases: Sequence[Case], settings: Settings, track: Track) -> Checks:
+    """Read every case."""
+    good: list[Checked] = []
+    problems: list[Problem] = []
+    format_ = reader.format(settings)
+
+    def check(case: Case) -> tuple[Case, Checked | None, list[str]]:
+        return case, *format_.check(case, reader.values(case))
+
+    results = in_threads(check, cases, settings.num_processes)
+    for case, checked, faults in track(results, total=len(cases), what="checking"):
+        if checked and not faults:
+            faults = reader.faults(checked)
+        problems += [Problem(message=fault, case=case.id) for fault in faults]
+        good += [checked] if checked and not faults else []
+    return Checks(
+        good=tuple(sorted(good, key=lambda checked: checked.case.id)),
+        problems=tuple(sorted(problems, key=lambda problem: problem.case or "")),
+    )
+
+
+def lay_out(
+    reader: Reader, found: Found, checks: Checks, settings: Settings, fingerprints: Mapping[str, Any], track: Track
+) -> Layout:
+    """Lay out a dataset of the cases that were found good.
 
     `fingerprints` are those of the source files, by path. The layout has no file where no usable case is left.
     """
     format_ = reader.format(settings)
-    good, problems = _check_all(reader, format_, found.cases, settings, track)
+    good, problems = checks.good, list(checks.problems)
     if not any(checked.marked for checked in good):
         fault = "no usable case is left whose masks mark anything."
         if not found.cases and not found.problems:
@@ -115,26 +157,6 @@ def _doubts(cases: Sequence[Checked]) -> list[str]:
     return [f"{', '.join(ids)}: {doubt}" for doubt, ids in about.items()]
 
 
-def _check_all(
-    reader: Reader, format_: ImageFormat, cases: Sequence[Case], settings: Settings, track: Track
-) -> tuple[list[Checked], list[Problem]]:
-    """Return the cases without a fault, and the faults of the others; both in the order of ids."""
-    good: list[Checked] = []
-    problems: list[Problem] = []
-
-    def check(case: Case) -> tuple[Case, Checked | None, list[str]]:
-        return case, *format_.check(case, reader.values(case))
-
-    for case, checked, faults in track(
-        in_threads(check, cases, settings.num_processes), total=len(cases), what="checking"
-    ):
-        if checked and not faults:
-            faults = reader.faults(checked)
-        problems += [Problem(message=fault, case=case.id) for fault in faults]
-        good += [checked] if checked and not faults else []
-    return sorted(good, key=lambda checked: checked.case.id), sorted(problems, key=lambda problem: problem.case or "")
-
-
 def _dataset_json(
     reader: Reader, format_: ImageFormat, settings: Settings, ending: str, training_cases: int
 ) -> dict[str, Any]:
@@ -178,5 +200,5 @@ def _summary(
     written = [file for file in files if file.recipe]
     yield (
         f"{len(files) - len(written)} files unchanged (--link {settings.link}), {len(written)} to be "
-        f"written, about {sum(file.estimate for file in written) / 1e9:.2f} GB"
+        f"written, about {size(sum(file.estimate for file in written))}"
     )

@@ -24,6 +24,7 @@ _NAMES = (
     (re.compile(r"liver_(\d+)\.nii(\.gz)?", re.I), "labelsTr", "label"),
     (re.compile(r"liver_(\d+)(?:_0000)?\.nii(\.gz)?", re.I), "imagesTs", "unlabelled"),
 )
+_VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".img.gz", ".dcm")
 _UNLABELLED = "lits_test_"  # begins the ids of volumes without segmentation
 _LABELS: dict[str, dict[str, Any]] = {
     "tumour": {"background": 0, "tumour": 1},
@@ -84,10 +85,11 @@ class LitsReader(Reader):
                 "was found in it or below."
             )
             problems.append(Problem(message=message))
-        others = [p for p in paths if p.name.lower().endswith((".nii", ".nii.gz")) and not _named(p)]
+        others = [p for p in paths if p.name.lower().endswith(_VOLUMES) and not _named(p)]
         if others:
             shown = some(path.relative_to(source) for path in others)
-            notes.insert(0, f"{count(len(others), 'NIfTI file')} not named as LiTS's are, left alone: {shown}")
+            what = f"{count(len(others), 'file')} of volumes not named as LiTS's NIfTI files are, left alone: {shown}"
+            notes.insert(0, what)
         return replace(found, problems=tuple(problems), notes=tuple(notes))
 
 

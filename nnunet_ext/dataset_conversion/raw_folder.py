@@ -1,18 +1,17 @@
-"""What a conversion changes: one dataset's folder in nnUNet_raw, and what nnUNet_preprocessed holds of it."""
+"""One dataset's folder in nnUNet_raw: whether it can be written, its lock, and how a new one takes its place."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nnunet_ext.common.environment import NNUNET_FOLDERS
+from nnunet_ext.common.environment import NNUNET_FOLDERS, overlapping_folders
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import sync_folder
 
@@ -47,6 +46,7 @@ def environment_problems(name: str) -> list[str]:
         problems.append(f"nnUNet_raw={raw} cannot be written ({existing} is not a writable directory).")
     if (raw / name).is_symlink():
         problems.append(f"{raw / name} is a symbolic link, which cannot be replaced; remove the link first.")
+    problems += overlapping_folders()
     prefix = name.split("_")[0]
     for variable in NNUNET_FOLDERS:
         root = nnunet_root(variable)
@@ -68,17 +68,18 @@ class RawFolder:
         self.work = final.with_name(f".{final.name}.partial")
         self.new, self.old, self.keys = self.work / "new", self.work / "old", self.work / "keys.json"
 
-    def check_apart(self, source: Path, files: Iterable[Path]) -> None:
-        """Raise InputError where replacing the dataset would take the source, or one of its files, with it."""
+    def overlaps(self, source: Path, files: Iterable[Path]) -> list[str]:
+        """Return a sentence where replacing the dataset would take the source, or one of its files, with it."""
         own = [Path(os.path.realpath(folder)) for folder in (self.final, self.work)]
         lost = [p for p in (source, *files) if any(Path(os.path.realpath(p)).is_relative_to(folder) for folder in own)]
-        if lost or own[0].is_relative_to(os.path.realpath(source)):
-            through = f" ({lost[0]} does)" if lost and lost[0] != source else ""
-            raise InputError(
-                f"--source {source} overlaps{through} with the dataset to be written, {self.final}: replacing that "
-                "would delete the download.",
-                hint="Move the download elsewhere, give its own folder as --source, or choose another --dataset-id.",
-            )
+        if not lost and not own[0].is_relative_to(os.path.realpath(source)):
+            return []
+        through = f" ({lost[0]} does)" if lost and lost[0] != source else ""
+        return [
+            f"--source {source} overlaps{through} with the dataset to be written, {self.final}: replacing that would "
+            "delete the download. Move the download elsewhere, give its own folder as --source, or choose another "
+            "--dataset-id."
+        ]
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -96,22 +97,34 @@ class RawFolder:
         finally:
             lock.release()
 
-    def recover(self) -> None:
-        """After a kill between the two renames of `swap`, bring the previous dataset back, or remove its remains."""
-        if not self.work.is_dir():
-            return
-        with self.locked():
-            if self.old.is_dir() and not self.final.exists():
-                self.old.rename(self.final)
-            shutil.rmtree(self.old, ignore_errors=True)
-
     def swap(self) -> None:
-        """Let the finished new dataset take the place of the old one."""
+        """Let the finished new dataset take the place of the old one; where that fails, nothing has changed."""
         if self.final.exists():
             self.final.rename(self.old)
-        self.new.rename(self.final)
-        sync_folder(self.final.parent)
-        self.clear()
+        try:
+            self.new.rename(self.final)
+        except OSError:
+            if self.old.exists():
+                self.old.rename(self.final)
+            raise
+
+    @property
+    def swapped(self) -> bool:
+        """Whether a conversion is past the point of no return: what it has built is no longer in the work folder."""
+        return not self.new.exists()
+
+    def settle(self) -> None:
+        """Bring a swap to disk and remove all that is left of the conversion."""
+        try:
+            sync_folder(self.final.parent)
+        finally:
+            self.clear()
+
+    def recover(self) -> None:
+        """After a kill between the two renames of `swap`, bring the previous dataset back, or remove its remains."""
+        if self.old.is_dir() and not self.final.exists():
+            self.old.rename(self.final)
+        shutil.rmtree(self.old, ignore_errors=True)
 
     def clear(self) -> None:
         """Remove the work folder with all that is in it."""
@@ -124,70 +137,3 @@ def size_of(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
-
-
-_STALE_FILES = ("dataset_fingerprint.json", "splits_final.json", "dataset.json")
-_LABELS = "gt_segmentations"
-_HIDDEN = ".replaced"
-
-
-def stale_entries(dataset: str) -> list[Path]:
-    """Return what nnU-Net would silently keep of a dataset that is about to change, as far as it is there.
-
-    That is fingerprint, split, label copies, plans and their folders; nothing else counts.
-    """
-    root = nnunet_root("nnUNet_preprocessed")
-    if root is None or not (root / dataset).is_dir():
-        return []
-    entries = sorted((root / dataset).iterdir())
-    plans = {path: folders for path in entries if (folders := _identifiers(path)) is not None}
-    names = {*_STALE_FILES, _LABELS}.union(*plans.values())
-    return [path for path in entries if path.name in names or path in plans or _is_hidden(path) or _holds_cases(path)]
-
-
-@contextmanager
-def replaced(entries: Sequence[Path]) -> Iterator[None]:
-    """Hide stale entries from nnU-Net while the block runs, then delete them; where it fails they come back.
-
-    After a kill they stay hidden, and `stale_entries` finds them again.
-    """
-    hidden = {
-        path: path if _is_hidden(path) else path.with_name(f".{path.name}.{os.getpid()}{_HIDDEN}") for path in entries
-    }
-    try:
-        for path, aside in hidden.items():
-            path.rename(aside)
-        yield
-    except OSError:
-        for path, aside in hidden.items():
-            if os.path.lexists(aside):
-                aside.rename(path)
-        raise
-    for aside in hidden.values():
-        if aside.is_dir() and not aside.is_symlink():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.unlink(missing_ok=True)
-
-
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(_HIDDEN)
-
-
-def _identifiers(path: Path) -> set[str] | None:
-    """Return the names of the folders that a plans file preprocesses to; None for any other file."""
-    if path.suffix != ".json":
-        return None
-    try:
-        content = json.loads(path.read_text())
-        configurations = content["configurations"].values() if "plans_name" in content else None
-        return None if configurations is None else {c.get("data_identifier") for c in configurations} - {None}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _holds_cases(path: Path) -> bool:
-    """Recognise preprocessed cases whose plans are gone: nnU-Net's arrays next to their properties."""
-    return path.is_dir() and any(
-        properties.with_suffix(ending).exists() for properties in path.glob("*.pkl") for ending in (".b2nd", ".npz")
-    )

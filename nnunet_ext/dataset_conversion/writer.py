@@ -18,8 +18,9 @@ from pathlib import Path
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json_if_sound, sync_file, sync_folder, write_json
 from nnunet_ext.common.processes import Track, continuing, finished, untracked
+from nnunet_ext.common.text import size
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, size_of
-from nnunet_ext.dataset_conversion.types import Layout, OutputFile
+from nnunet_ext.dataset_conversion.types import Layout, OutputFile, SourceError
 
 _TEMPORARY = ".tmp"
 _SECONDS_PER_WORKER = 1.0  # starting one takes half of that; less work is done sooner without
@@ -53,12 +54,15 @@ def write(
                 _write_documents(layout, folder)
             with around_swap or nullcontext():
                 folder.swap()
+            folder.settle()
         except OSError as e:
             reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
             raise InputError(
                 f"{e.filename or folder.new}: {reason}.",
                 hint="Put that right and run the same command again: it continues.",
             ) from e
+        except SourceError:
+            raise  # what is finished is of use where the rest is to be converted
         except InputError:
             if not +done:
                 folder.clear()
@@ -89,8 +93,8 @@ def space_problem(layout: Layout, folder: RawFolder, mode: str) -> str | None:
     if needed <= free:
         return None
     return (
-        f"{folder.final.parent}: too little disk space, {free / 1e9:.2f} GB free and about {needed / 1e9:.2f} GB "
-        "needed; free some, or set nnUNet_raw to a larger disk."
+        f"{folder.final.parent}: too little disk space, {size(free)} free and about {size(needed)} needed; free some, "
+        "or set nnUNet_raw to a larger disk."
     )
 
 

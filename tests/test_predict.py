@@ -210,12 +210,13 @@ def test_edited_clicks_are_another_request(trained: Path, tmp_path: Path, capsys
 
 
 def test_wrong_folders(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    images, out = raw(trained, "imagesTr"), tmp_path / "out"
+    images, out, empty = raw(trained, "imagesTr"), tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
     for options, message in (
-        (("-m", tmp_path, "-i", images), "is not a trained model"),
-        (("-m", model(trained), "-i", tmp_path), "holds no image"),
+        (("-m", empty, "-i", images), "is not a trained model"),
+        (("-m", model(trained), "-i", empty), "holds no image"),
         (("-m", model(trained), "-i", images, "-f", 3), "fold 3"),
-        (("-m", model(trained), "-i", images, "--from-reference", tmp_path), "lacks the reference of case_0"),
+        (("-m", model(trained), "-i", images, "--from-reference", empty), "lacks the reference of case_0"),
     ):
         assert main([*map(str, ("predict", *options, "-o", out, "-device", "cpu"))]) == 2
         assert message in capsys.readouterr().err

@@ -11,6 +11,9 @@ needed with several classes, and a point in a volume is [x, y, z]:
 --from-reference clicks on the middle foreground pixel of every slice and class, as the papers do at test time: an upper
 bound that no automatic method can be compared with. Without either, the learned prompts are used, as nnUNetv2_predict
 does. OUT/prompts_used.json says where the clicks came from and where they were. The same command continues.
+
+All images and references are read and checked before the first is predicted. Without --overwrite, no segmentation is
+replaced that prompts_used.json does not name; with it neither, where -o lies among the images, references or the model.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prompts.add_argument("--prompts", type=Path, metavar="FILE", help="clicks, see above")
     prompts.add_argument("--from-reference", type=Path, metavar="DIR", help="segmentations to take clicks from")
     parser.add_argument("--npz", action="store_true", help="save probabilities as well, as nnU-Net does")
-    parser.add_argument("--overwrite", action="store_true", help="predict what is there already once more")
+    parser.add_argument("--overwrite", action="store_true", help="predict once more, and replace, what is there")
     parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default: %(default)s")
 
 

@@ -26,9 +26,9 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.labels import as_labels
 from nnunet_ext.evaluation.source import CaseFiles, Source
 from nnunet_ext.metrics.definitions import PHYSICAL, PIXELS, PLANAR, Units
-from nnunet_ext.metrics.overlap import foreground_box
 
 _APART = 0.1  # of the smallest voxel side: nearer corners are taken for rounding
 _NO_DEPTH = 999  # nnU-Net's spacing of the axis that a 2D image lacks, or so many times its pixels
@@ -135,21 +135,7 @@ class CaseReader:
             raise InputError(_unreadable(file, e)) from e
         if array.shape[0] != 1:
             raise InputError(f"{file} has {array.shape[0]} channels, and a segmentation has one.")
-        return self._labels(array[0], file), tuple(map(float, properties["spacing"]))
-
-    def _labels(self, array: np.ndarray, file: Path) -> np.ndarray:
-        """Return a segmentation as whole numbers; all of them must be known."""
-        with np.errstate(invalid="ignore"):
-            labels = array.astype(np.min_scalar_type(max(self.known)))
-        if not np.array_equal(labels, array):
-            values = set(np.unique(array).tolist())
-        else:
-            values = set(np.flatnonzero(np.bincount(labels[foreground_box(labels)].ravel())).tolist())
-        if unknown := sorted(values - self.known):
-            shown = ", ".join(f"{value:g}" for value in unknown[:5]) + (" ..." if len(unknown) > 5 else "")
-            allowed = ", ".join(map(str, sorted(self.known)))
-            raise InputError(f"{file} holds {shown}, and dataset.json knows the labels {allowed}.")
-        return labels
+        return as_labels(array[0], self.known, file), tuple(map(float, properties["spacing"]))
 
     def _units(self, shape: Sequence[int], spacing: Sequence[float], file: Path) -> Units:
         """Return pixels where there is no spacing: for pictures, and for TIFF files without nnU-Net's JSON file.

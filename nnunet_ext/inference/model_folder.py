@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import nn
 
 from nnunet_ext import registry
@@ -119,14 +121,20 @@ class PromptedModelFolder:
         self.dataset, self.ending = self.predictor.dataset_json, self.predictor.dataset_json["file_ending"]
         self.is_picture = issubclass(self.plans.image_reader_writer_class, NaturalImage2DIO)
         labels = self.plans.get_label_manager(self.dataset)
-        self.classes = list(Structures.of(self.dataset).labels)
+        structures = Structures.of(self.dataset)
+        self.classes, self.known = list(structures.labels), structures.known
+        self.channels = determine_num_input_channels(self.plans, self.plan, self.dataset)
         self.maps = ForegroundMaps.of(labels)
         self._preprocessor = self.plan.preprocessor_class(verbose=False)
 
-    def preprocess(self, files: list[str], segmentation: Path | None) -> tuple:
-        """Return a case as nnU-Net preprocesses it: image and segmentation (c, z, y, x), and properties."""
-        label = None if segmentation is None else str(segmentation)
-        return self._preprocessor.run_case(files, label, self.plans, self.plan, self.dataset)
+    def preprocess(self, image: np.ndarray, segmentation: np.ndarray | None, properties: dict) -> tuple:
+        """Return a case as nnU-Net preprocesses it: image and segmentation (c, z, y, x), and properties.
+
+        Without a segmentation, nnU-Net makes one of what it crops away.
+        """
+        return self._preprocessor.run_case_npy(
+            image, segmentation, dict(properties), self.plans, self.plan, self.dataset
+        )
 
     def logits(self, data: torch.Tensor, prompts: Prompts) -> torch.Tensor:
         """Return logits averaged over the folds, as nnU-Net averages them; without clicks, by nnU-Net itself."""

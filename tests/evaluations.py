@@ -29,6 +29,7 @@ def evaluation(
 
     Args:
         others: more metrics by key; all else is undefined.
+        info: of the evaluation; without prompts unless it says so.
         voxels: of every reference.
     """
     dice = np.asarray(dice, dtype=float)
@@ -39,6 +40,7 @@ def evaluation(
     table["dice"], table["iou"] = dice, dice / (2 - dice)
     for key, values in (others or {}).items():
         table[units.column(key)] = np.asarray(values, dtype=float)
+    info = {"prompts": "none", **info}
     return Evaluation(table=table, units=units, structures={structure: labels}, info=info)
 
 

@@ -670,7 +670,7 @@ class TestTables:
         assert result["pairs"][0]["verdict"] == only(comparison).pairs[0].verdict
         assert result["models"]["A"]["repeat_sd"] is None
         assert result["rankings"][0]["shares"]["A"] == only(comparison).rankings[0].shares.loc["A"].tolist()
-        assert content["models"][0]["runs"] == [{"seed": 1}]
+        assert content["models"][0]["runs"] == [{"prompts": "none", "seed": 1}]
         assert content["cases"] == list(comparison.cases)
         assert any("Holm" in sentence for sentence in content["method"])
 

@@ -96,7 +96,7 @@ class TestNumbers:
         assert evaluation.structures == {"liver": (1,), "tumour": (2,)}
         assert evaluation.cases == [f"case_{k}" for k in range(4)]
         info = evaluation.info
-        assert (info["name"], info["nsd_tolerance"], info["prompts"]) == ("our model", 3, "none")
+        assert (info["name"], info["nsd_tolerance"], info["prompts"]) == ("our model", 3, "unknown")
         assert info["images"] == str(ref.parent / "imagesTs")
         table = pd.read_csv(pred / "metrics.csv")
         assert len(table) == 8
@@ -542,6 +542,6 @@ class TestProvenance:
         assert (info["dataset"], info["plans"], info["prompts"], info["name"]) == (
             "Dataset029_LiTS",
             "nnUNetPlans",
-            "none",
+            "unknown",
             "pred",
         )

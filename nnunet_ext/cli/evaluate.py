@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.processes import cpus, progress_bar
+from nnunet_ext.common.text import some
 from nnunet_ext.metrics import LESION_IOU
 from nnunet_ext.metrics.definitions import TOLERANCE
 
@@ -39,6 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="default: next to the predictions, the references, or in the folder above",
+    )
+    parser.add_argument(
+        "--labels-from",
+        choices=("predictions", "references"),
+        help="whose dataset.json says what labels mean, where the two contradict each other",
+    )
+    parser.add_argument(
+        "--prompts",
+        choices=("none", "file", "reference"),
+        help="where clicks came from, if the predictions' files do not say it",
     )
     model = parser.add_argument_group("a trained model's validation")
     model.add_argument("-m", type=Path, metavar="DIR", help="model: TRAINER__PLANS__CONFIGURATION")
@@ -71,9 +82,13 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     from nnunet_ext.evaluation.evaluation import CSV, JSON, check_folder
     from nnunet_ext.evaluation.evaluator import evaluate_source
+    from nnunet_ext.evaluation.origin import with_prompts
     from nnunet_ext.evaluation.source import from_folders, from_model
 
-    source = from_model(args.m, args.f) if args.m else from_folders(args.pred, args.ref, args.dataset_json)
+    if args.m:
+        source = from_model(args.m, args.f, args.labels_from)
+    else:
+        source = from_folders(args.pred, args.ref, args.dataset_json, args.labels_from)
     validation = f"fold_{args.f[0]}/validation" if args.m and len(args.f) == 1 else ""
     out = args.out or args.pred or args.m / (validation or f"validation_folds_{'_'.join(args.f)}")
     check_folder(out)
@@ -82,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
 
         check_file(args.report)
         extras = extras_of([files.case for files in source.cases], cases=args.cases, groups=args.subgroups)
+    if args.prompts:
+        source.info.update(with_prompts(source.info, args.prompts))
     if args.name:
         source.info["name"] = args.name
     if args.images:
@@ -129,10 +146,15 @@ def table(evaluation: Evaluation) -> list[str]:
     from nnunet_ext.metrics.definitions import METRICS
 
     name, tolerance = evaluation.info.get("name", ""), evaluation.info.get("nsd_tolerance", 0)
-    prompts = evaluation.info.get("prompts", "none")
-    lines = [f"{name}: {len(evaluation.cases)} cases"]
-    if prompts != "none":
+    prompts, trained = evaluation.info.get("prompts", "unknown"), evaluation.info.get("trained_cases", ())
+    lines = [f"{name}: {len(evaluation.cases)} cases", *(f"Note: {note}" for note in evaluation.notes)]
+    if prompts == "unknown":
+        lines.append("No file says whether prompts were given; --prompts does.")
+    elif prompts != "none":
         lines.append(f"Prompts came from: {prompts}. Not comparable with methods that got none.")
+    if trained:
+        of_all = f"{len(trained)} of these {len(evaluation.cases)} cases are training cases of the model"
+        lines.append(f"{of_all} ({some(trained)}). Not comparable with results on held-out cases.")
     header = f"  {'':<26} {'n':>5}  {'mean':>9}  {'[95 % interval]':>20}  {'median':>9}  {'pooled':>9}  undefined"
     for structure, summary in evaluation.summaries.items():
         labels = evaluation.structures[structure]

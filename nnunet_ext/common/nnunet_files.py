@@ -16,6 +16,7 @@ from nnunet_ext.common.shapes import Shape, Text, checked, read_as
 
 DATASET, PLANS, SPLITS = "dataset.json", "plans.json", "splits_final.json"
 HIGHEST = (1 << 16) - 1  # label in a file that nnU-Net writes
+ARGUMENTS = "predict_from_raw_data_args.json"  # of nnUNetv2_predict
 PROMPTS = "prompts_used.json"  # of nnunet_ext predict: the model, and where each click came from
 
 

@@ -15,6 +15,7 @@ from nnunet_ext.evaluation.evaluation import JSON, SUMMARY, Evaluation, is_summa
 from nnunet_ext.metrics.definitions import METRICS
 
 Labels = tuple[int, ...]
+TRAINED = ", training cases"  # ends the source of prompts where results are no held-out ones
 _MEASURED = [m.key for m in METRICS if m.quantity in ("length", "volume")]
 
 
@@ -52,8 +53,16 @@ class ModelRuns:
 
     @property
     def prompts(self) -> str:
-        """The source of its prompts, "none", "file" or "reference"; if nothing is said, "none", as in stock nnU-Net."""
-        return _prompts(self.runs[0])
+        """The source of its prompts: "none", "file", "reference", or "unknown" where no record says it.
+
+        Where its results are on cases that it was trained on, `TRAINED` is added: they are ranked apart as well.
+        """
+        return _prompts(self.runs[0]) + TRAINED * bool(self.trained_cases)
+
+    @property
+    def trained_cases(self) -> list[str]:
+        """The cases that it was trained on, sorted."""
+        return sorted({case for run in self.runs for case in run.info.get("trained_cases", ())})
 
     def tables(self, labels: Labels) -> list[pd.DataFrame]:
         """Return a table per repeat: the rows of all folds by case, sorted; the metrics by key that all folds have.
@@ -87,7 +96,7 @@ class ModelRuns:
 
 
 def _prompts(run: Evaluation) -> str:
-    return run.info.get("prompts") or "none"
+    return run.info.get("prompts") or "unknown"
 
 
 def _structure_name(run: Evaluation, labels: Labels) -> str:
@@ -106,11 +115,12 @@ def read_models(named: Sequence[tuple[str, Path]]) -> dict[str, list[Evaluation]
     trained model's folder, whose fold_*/validation are its folds.
 
     Raises:
-        InputError: there are paths that cannot be read; all of them are named.
+        InputError: there are paths that cannot be read, or that lead to one file; all of them are named.
     """
     models: dict[str, list[Evaluation]] = {}
     problems: list[str] = []
     hints: list[str] = []
+    seen: dict[Path, str] = {}
     for name, path in named:
         runs = models.setdefault(name, [])
         files = _files(path)
@@ -118,6 +128,11 @@ def read_models(named: Sequence[tuple[str, Path]]) -> dict[str, list[Evaluation]
             problems.append(f"{path} has no {JSON} and no {SUMMARY}, nor have its fold_*/validation.")
             hints.append("Make one with nnunet_ext evaluate.")
         for file in files:
+            if (first := seen.get(file.resolve())) is not None:
+                problems.append(f"{file} is named twice, for {first} and for {name}.")
+                hints.append("Name every run once.")
+                continue
+            seen[file.resolve()] = name
             try:
                 runs.append(load_summary(file) if is_summary(file) else Evaluation.load(file))
             except InputError as e:

@@ -8,12 +8,18 @@ from itertools import combinations
 
 from nnunet_ext.common.text import some
 from nnunet_ext.comparison import statistics
-from nnunet_ext.comparison.model_runs import ModelRuns
+from nnunet_ext.comparison.model_runs import TRAINED, ModelRuns
 from nnunet_ext.comparison.results import Comparison, Pair, Ranking, Result
 from nnunet_ext.evaluation.intervals import LEVEL, coverage
 from nnunet_ext.metrics.definitions import BY_KEY, Metric, Units
 
-PROMPTS = {"none": "no prompts", "file": "prompts from a file", "reference": "clicks from the reference"}
+SOURCES = {
+    "none": "no prompts",
+    "file": "prompts from a file",
+    "reference": "clicks from the reference",
+    "unknown": "prompts not recorded",
+}
+PROMPTS = SOURCES | {f"{source}{TRAINED}": f"{words}, on training cases" for source, words in SOURCES.items()}
 FEW = 10  # cases: below, a bootstrap sample is one of few
 
 
@@ -123,7 +129,9 @@ def pair_verdict(
         return f"No difference between {ahead} and {behind} shown: {figures}."
     if not pair.same_prompts:
         sources = ", ".join(f"{model}: {PROMPTS[prompts[model]]}" for model in (ahead, behind))
-        return f"{ahead} and {behind} differ: {figures}. Different prompts, not ranked ({sources})."
+        apart = len({prompts[model].removesuffix(TRAINED) for model in (ahead, behind)}) > 1
+        what = "Different prompts" if apart else "One saw the cases in training"
+        return f"{ahead} and {behind} differ: {figures}. {what}, not ranked ({sources})."
     if not metric.ranked:
         return f"{ahead} and {behind} differ: {figures}. Not a metric to rank by."
     if pair.finding == "mixed":
@@ -210,7 +218,14 @@ def notes(
     sources = dict.fromkeys(model.prompts for model in models)
     if len(sources) > 1:
         groups = [f"{PROMPTS[s]}: {', '.join(m.name for m in models if m.prompts == s)}" for s in sources]
-        yield f"Prompts differ ({'; '.join(groups)}): models are ranked only among those with the same."
+        prompts = len({source.removesuffix(TRAINED) for source in sources}) > 1
+        what = "Prompts" if prompts else "Cases in training"
+        yield f"{what} differ ({'; '.join(groups)}): models are ranked only among those with the same."
+    for model in models:
+        if trained := model.trained_cases:
+            yield f"{model.name} was trained on {len(trained)} of its {len(model.cases)} cases ({some(trained)})."
+    if unknown := [model.name for model in models if model.prompts.removesuffix(TRAINED) == "unknown"]:
+        yield f"No record says whether {some(unknown)} got prompts; nnunet_ext evaluate --prompts says it."
     yield from _undefined_notes(results)
     yield from _run_notes(models)
     for names in dict.fromkeys(tuple(names) for names in left_out.values() if len(names) < len(models)):

@@ -19,7 +19,7 @@ from nnunet_ext.common.files import check_replaceable, read_json, read_json_if_a
 from nnunet_ext.common.nnunet_files import DATASET
 from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.aggregate import StructureSummary
-from nnunet_ext.evaluation.source import origin
+from nnunet_ext.evaluation.origin import drawn_folds, of_training, origin
 from nnunet_ext.metrics.definitions import BY_KEY, COUNTS, METRICS, PHYSICAL, PIXELS, Units
 from nnunet_ext.metrics.overlap import Overlap
 
@@ -47,10 +47,11 @@ class Evaluation:
         structures: name -> labels that make it up (one for a label, several for a region).
         info: where it comes from; every key may be missing: ``name`` (of the model, for tables), ``predictions`` and
             ``references`` (folders), ``prediction_files`` (case -> file, if predictions lie in several folders),
-            ``file_ending``, ``images`` (folder), ``nsd_tolerance``, ``lesion_iou``, ``prompts`` ("none", "file" or
-            "reference"), ``trainer``, ``plans``, ``configuration``, ``fold``, ``seed``, ``dataset``, ``command``,
+            ``file_ending``, ``images`` (folder), ``nsd_tolerance``, ``lesion_iou``, ``prompts`` ("none", "file",
+            "reference" or "unknown"), ``trained_cases`` (those that the model was trained on), ``trainer``,
+            ``plans``, ``configuration``, ``fold``, ``seed``, ``dataset``, ``command``,
             ``versions``.
-        notes: what a reader should know of the file that it was read from, a sentence each.
+        notes: what a reader should know of it, a sentence each.
     """
 
     table: pd.DataFrame
@@ -104,6 +105,7 @@ class Evaluation:
             "units": self.units._asdict(),
             "structures": self.structures,
             "info": self.info,
+            "notes": self.notes,
             "definitions": {m.key: f"{m.definition}; undefined: {m.undefined or 'never'}" for m in METRICS},
             "aggregates": {name: summary.as_dict() for name, summary in self.summaries.items()},
         }
@@ -137,7 +139,11 @@ class Evaluation:
                 for name, labels in structures.items()
             ]
             rows = [_of_format_1(row) for row in rows] if record["format"] == 1 else rows
-            notes = [f"{file}: {BY_TOUCH}"] if record["format"] == 1 else []
+            notes, info = list(record.get("notes", ())), record["info"]
+            if record["format"] == 1:
+                notes.append(f"{file}: {BY_TOUCH}")
+                if "trainer" not in info and info.get("prompts") == "none":  # which was said of all without a record
+                    info = {**info, "prompts": "unknown"}
             if unknown := sorted({key for row in rows for key in row}.difference(columns(units), DERIVED)):
                 what = f"metrics that this version of nnunet_ext does not know: {some(unknown)}"
                 notes.append(f"{file} holds {what}; ignored.")
@@ -145,7 +151,7 @@ class Evaluation:
                 table=table_of(rows, units),
                 units=units,
                 structures=structures,
-                info=record["info"],
+                info=info,
                 notes=tuple(notes),
             )
         except InputError:
@@ -259,7 +265,7 @@ def load_summary(file: Path) -> Evaluation:
     """Read a summary.json of nnUNetv2_train, nnUNetv2_evaluate_folder or nnUNetv2_evaluate_simple.
 
     Paths in it are those of another time, folder or computer, and say no more than what the cases are called: what is
-    known of the predictions is looked for beside the file. Names of structures come from the dataset.json there or in
+    known of the predictions is looked for next to the file. Names of structures come from the dataset.json there or in
     the trained model's folder; without one they are called by their labels.
 
     Raises:
@@ -282,7 +288,10 @@ def load_summary(file: Path) -> Evaluation:
             raise LookupError("no labels")
         check_cases(map(_case, files), file)
         info = {"predictions": str(file.parent), **origin(file.parent)}
-        return Evaluation(table=table_of(rows, units), units=units, structures=structures, info=info)
+        info |= of_training(info, map(_case, files), validation=file.parent.name == "validation")
+        return Evaluation(
+            table=table_of(rows, units), units=units, structures=structures, info=info, notes=tuple(drawn_folds(info))
+        )
     except InputError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as e:

@@ -14,6 +14,7 @@ from nnunet_ext.common.processes import Track, finished, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.evaluation import Evaluation, table_of
+from nnunet_ext.evaluation.labels import Side
 from nnunet_ext.evaluation.reading import CaseReader
 from nnunet_ext.evaluation.source import CaseFiles, Source, from_folders
 from nnunet_ext.metrics import LESION_IOU
@@ -29,6 +30,7 @@ def evaluate(
     references: str | PathLike[str],
     *,
     dataset_json: str | PathLike[str] | None = None,
+    labels_from: Side | None = None,
     name: str = "",
     tolerance: float = TOLERANCE,
     lesion_iou: float = LESION_IOU,
@@ -65,6 +67,8 @@ def evaluate(
         predictions: folder of segmentations.
         references: folder of segmentations, of the same names.
         dataset_json: by default the one next to the predictions, else next to the references or in the folder above.
+        labels_from: which of these says what labels mean, "predictions" or "references", where they contradict each
+            other.
         name: of the model, for tables; by default its trainer where that is known, else the folder of predictions.
         tolerance: of NSD, in mm, or in pixels where there is no spacing.
         lesion_iou: from which a predicted and a reference lesion are taken for the same.
@@ -77,7 +81,8 @@ def evaluate(
         InputError: cases that are missing, files that cannot be read, that differ in size or position, or that hold
             labels that dataset.json does not name; as many as are known at one time, in one message.
     """
-    source = from_folders(Path(predictions), Path(references), Path(dataset_json) if dataset_json else None)
+    dataset = Path(dataset_json) if dataset_json else None
+    source = from_folders(Path(predictions), Path(references), dataset, labels_from)
     if name:
         source.info["name"] = name
     return evaluate_source(
@@ -112,7 +117,11 @@ def evaluate_source(
         for name, metrics in r.metrics.items()
     ]
     info = {**source.info, "nsd_tolerance": tolerance, "lesion_iou": lesion_iou, "versions": versions()}
-    return Evaluation(table=table_of(rows, units), units=units, structures=source.structures.labels, info=info)
+    table = table_of(rows, units)
+    notes = source.notes
+    if table[["fp", "fn"]].eq(0).all(axis=None) and table["tp"].any():
+        notes += ("Every prediction equals its reference, voxel by voxel: are these copies?",)
+    return Evaluation(table=table, units=units, structures=source.structures.labels, info=info, notes=notes)
 
 
 class _Result(NamedTuple):

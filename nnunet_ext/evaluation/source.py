@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnunet_ext import registry
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json
 from nnunet_ext.common.nnunet_files import (
-    DATASET,
+    ARGUMENTS,
+    PLANS,
+    PROMPTS,
     Structures,
     check_trained,
     fold_folders,
     plan_names,
     read_splits,
-    used_prompts,
 )
 from nnunet_ext.common.text import some
+from nnunet_ext.evaluation.labels import Side, read_labels
+from nnunet_ext.evaluation.origin import ALL, GROUND_TRUTH, drawn_folds, fold_names, of_training, origin
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")  # that nnU-Net reads
 _NAMED = 8  # cases in one message
@@ -43,27 +44,38 @@ class Source:
         dataset: the content of the dataset.json.
         structures: of that dataset.
         info: what is known about where the predictions come from, see `Evaluation`.
+        notes: what a reader should know of it, a sentence each.
     """
 
     cases: list[CaseFiles]
     dataset: dict[str, Any]
     structures: Structures
     info: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
-def from_folders(predictions: Path, references: Path, dataset_json: Path | None = None) -> Source:
+def from_folders(
+    predictions: Path, references: Path, dataset_json: Path | None = None, labels_from: Side | None = None
+) -> Source:
     """Pair the files of equal names in two folders.
 
     Args:
         dataset_json: by default the one next to the predictions, else next to the references or in the folder above.
+        labels_from: which of these says what labels mean, where they contradict each other.
 
     Raises:
-        InputError: everything that is missing, in one message.
+        InputError: everything that is missing, in one message; the folders are the same, or look swapped.
     """
     absent = [f"{folder} is not a directory." for folder in (predictions, references) if not folder.is_dir()]
     if absent:
         raise InputError(*absent, hint="Name directories with --pred and --ref.")
-    dataset, structures = _read_dataset(_find_dataset_json(dataset_json, predictions, references))
+    notes = _roles(predictions, references)
+    dataset, structures = read_labels(
+        [predictions, *(fold.parent for fold in fold_folders(predictions.resolve()))],
+        [references, references.resolve().parent],
+        dataset_json=dataset_json,
+        labels_from=labels_from,
+    )
     ending = dataset["file_ending"]
     predicted, referred = (_cases(folder, ending) for folder in (predictions, references))
     problems = [
@@ -74,12 +86,20 @@ def from_folders(predictions: Path, references: Path, dataset_json: Path | None 
         problems = [_nothing(folder, ending) for folder in (predictions, references)]
     if problems:
         raise InputError(*problems, hint="Both folders must hold the same cases.")
+    if same := [case for case, file in predicted.items() if file.samefile(referred[case])]:
+        raise InputError(
+            f"{predictions}: these predictions are their own references: {some(same, _NAMED)}.",
+            hint="Name the folder of predictions with --pred, and that of references with --ref.",
+        )
     info = {"predictions": str(predictions.resolve()), **origin(predictions)}
     info["name"] = _name(info, predictions)
-    return _source(predicted, referred, references, dataset, structures, info)
+    held_out = references.resolve().name == "labelsTs"
+    if not held_out:
+        info |= of_training(info, predicted, validation=predictions.resolve().name == "validation")
+    return _source(predicted, referred, references, dataset, structures, info, notes)
 
 
-def from_model(model: Path, folds: Sequence[str]) -> Source:
+def from_model(model: Path, folds: Sequence[str], labels_from: Side | None = None) -> Source:
     """Pool the final validation of trained folds: each case is predicted by the fold that has not seen it.
 
     References are nnU-Net's copies in nnUNet_preprocessed, else the raw labels.
@@ -87,21 +107,24 @@ def from_model(model: Path, folds: Sequence[str]) -> Source:
     Args:
         model: TRAINER__PLANS__CONFIGURATION below nnUNet_results.
         folds: numbers, or "all".
+        labels_from: as for `from_folders`.
 
     Raises:
         InputError: everything that is missing, in one message.
     """
     check_trained(model)
-    dataset, structures = _read_dataset(model / DATASET)
     name = plan_names(model).dataset_name or model.resolve().parent.name
-    ending, references = dataset["file_ending"], _references(name)
+    references = _references(name)
+    dataset, structures = read_labels([model], [references.parent], labels_from=labels_from)
+    ending = dataset["file_ending"]
     referred = _cases(references, ending)
     predicted: dict[str, Path] = {}
+    trained: list[str] = []
     problems = []
     for fold in dict.fromkeys(folds):
         folder = model / f"fold_{fold}" / "validation"
         found = _cases(folder, ending) if folder.is_dir() else {}
-        expected = _validation_cases(name, fold) or (referred if fold == "all" else found)
+        expected = _validation_cases(name, fold) or (referred if fold == ALL else found)
         if not found:
             problems.append(f"{folder} holds no validation; nnUNetv2_train ... {fold} --val makes it.")
             continue
@@ -110,43 +133,17 @@ def from_model(model: Path, folds: Sequence[str]) -> Source:
         if twice := sorted(set(found) & set(predicted)):
             problems.append(f"fold {fold} has predicted cases of another fold again: {some(twice, _NAMED)}.")
         predicted.update(found)
+        own = {"dataset": name, "fold": fold_names([fold])}
+        trained += of_training(own, found, validation=True).get("trained_cases", [])
     if problems:
         raise InputError(*problems, hint="Every case of a fold's validation must be there, once.")
     folders = sorted({file.parent for file in predicted.values()})
     info = {"predictions": str((folders[0] if len(folders) == 1 else model).resolve()), **origin(folders[0])}
-    info |= {"name": _name(info, model), "fold": _fold(folds)}
+    info |= {"name": _name(info, model), "fold": fold_names(folds)}
+    info |= {"trained_cases": sorted(trained)} if trained else {}
     if len(folders) > 1:
         info["prediction_files"] = {case: str(file.resolve()) for case, file in sorted(predicted.items())}
     return _source(predicted, referred, references, dataset, structures, info)
-
-
-def _find_dataset_json(given: Path | None, predictions: Path, references: Path) -> Path:
-    """Return the given file, else the one next to the predictions, next to the references or in the folder above them.
-
-    Raises:
-        InputError: there is none.
-    """
-    candidates = [given] if given else [f / DATASET for f in (predictions, references, references.resolve().parent)]
-    for file in candidates:
-        if file.is_file():
-            return file
-    raise InputError(
-        f"No dataset.json, which says what the labels mean: {', '.join(map(str, candidates))} not there.",
-        hint="Name it with --dataset-json; nnUNet_raw/DATASET has one.",
-    )
-
-
-def _read_dataset(file: Path) -> tuple[dict[str, Any], Structures]:
-    """Read a dataset.json, and the structures that it names.
-
-    Raises:
-        InputError: the file cannot be read, or nnU-Net would not take it either.
-    """
-    dataset = read_json(file, hint="It should be nnU-Net's dataset.json.")
-    ending = dataset.get("file_ending")
-    if not isinstance(ending, str) or not ending.startswith("."):
-        raise InputError(f'{file} has no "file_ending".', hint="It should be nnU-Net's (version 2) dataset.json.")
-    return dataset, Structures.of(dataset, str(file))
 
 
 def _source(
@@ -156,6 +153,7 @@ def _source(
     dataset: dict[str, Any],
     structures: Structures,
     info: dict[str, Any],
+    notes: Iterable[str] = (),
 ) -> Source:
     """Pair the files, and add the references to `info`, with the images where nnU-Net's names lead to them."""
     references = references.resolve()
@@ -163,7 +161,25 @@ def _source(
     for images in image_folders(references)[:1]:
         info["images"] = str(images.resolve())
     cases = [CaseFiles(case, file, referred[case]) for case, file in sorted(predicted.items())]
-    return Source(cases=cases, dataset=dataset, structures=structures, info=info)
+    notes = (*notes, *drawn_folds(info))
+    return Source(cases=cases, dataset=dataset, structures=structures, info=info, notes=notes)
+
+
+def _roles(predictions: Path, references: Path) -> list[str]:
+    """Return in a sentence what suggests that one of the folders is not what it is taken for.
+
+    Raises:
+        InputError: both folders suggest that they were swapped.
+    """
+    made = [name for name in (PROMPTS, ARGUMENTS, PLANS) if (references / name).exists()]
+    labels = predictions.resolve().name in ("labelsTr", "labelsTs", GROUND_TRUTH)
+    if made and labels:
+        raise InputError(
+            f"{references} holds {made[0]}, as predictions do, and {predictions} is called as labels are.",
+            hint="They look swapped: --pred DIR names predictions, --ref DIR references.",
+        )
+    found = [f"The references in {references} look like predictions: they lie next to {made[0]}."] if made else []
+    return found + [f"{predictions} is called as labels are, not predictions."] * labels
 
 
 def image_folders(references: Path | None, dataset: str = "") -> list[Path]:
@@ -171,7 +187,7 @@ def image_folders(references: Path | None, dataset: str = "") -> list[Path]:
     found = []
     if references is not None:
         found.append(references.with_name(references.name.replace("labels", "images", 1)))
-        dataset = dataset or (references.parent.name if references.name == "gt_segmentations" else "")
+        dataset = dataset or (references.parent.name if references.name == GROUND_TRUTH else "")
     if dataset and (raw := os.environ.get("nnUNet_raw")):
         found += [Path(raw) / dataset / name for name in ("imagesTr", "imagesTs")]
     return [folder for folder in found if folder != references and folder.is_dir()]
@@ -182,34 +198,10 @@ def _name(info: dict[str, Any], folder: Path) -> str:
     return " ".join(info[key] for key in ("trainer", "configuration") if key in info) or folder.resolve().name
 
 
-def origin(predictions: Path) -> dict[str, Any]:
-    """Return what is known of the model and its prompts from files next to predictions and the folders above."""
-    predictions = predictions.resolve()
-    used, folds = used_prompts(predictions), fold_folders(predictions)
-    info: dict[str, Any] = {}
-    model = folds[0].parent if folds else Path(used.model if used else "")
-    if model.name.count("__") == 2:
-        info["trainer"], info["plans"], info["configuration"] = model.name.split("__")
-        info["dataset"] = model.parent.name
-    names = plan_names(predictions)
-    info |= {k: v for k, v in (("dataset", names.dataset_name), ("plans", names.plans_name)) if v}
-    if folds:
-        info["fold"] = _fold(fold.name.removeprefix("fold_") for fold in folds)
-    entry = registry.get("trainer", info.get("trainer", ""))
-    clicks = entry is not None and entry.prompts == "click"  # its validation clicks on the reference
-    return {**info, "prompts": used.source if used else "reference" if clicks else "none"}
-
-
-def _fold(folds: Iterable[Any]) -> Any:
-    """Return one fold as a number (or "all"), several as a list."""
-    values = [int(fold) if str(fold).isdigit() else str(fold) for fold in folds]
-    return values[0] if len(values) == 1 else values
-
-
 def _references(dataset: str) -> Path:
     candidates = [
         Path(os.environ[variable]) / dataset / folder
-        for variable, folder in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr"))
+        for variable, folder in (("nnUNet_preprocessed", GROUND_TRUTH), ("nnUNet_raw", "labelsTr"))
         if os.environ.get(variable)
     ]
     for folder in candidates:

@@ -63,7 +63,7 @@ def warnings(data: ReportData) -> list[str]:
 
 
 def _always(data: ReportData) -> Iterator[str]:
-    if clicked := [name for name, source in data.prompts.items() if source == "reference"]:
+    if clicked := [name for name, source in data.prompts.items() if source.startswith("reference")]:
         yield (
             f"{some(clicked)}: clicks from the reference, an upper bound that no automatic method can be compared with."
         )

@@ -49,6 +49,14 @@ def test_ours_come_with_everything() -> None:
     assert (row.checkpoint, row.plans) == ("checkpoint_best.pth", "nnUNetSAMUSPlans")
 
 
+def test_primary_metric_is_one_to_rank_by() -> None:
+    assert matrix_file.parse(SMALL).primary is None
+    assert matrix_file.parse(changed(primary="hd95")).primary == "hd95"
+    for wrong in ("volume_error", "nothing"):
+        (problem,) = problems(primary=wrong)
+        assert f"primary is {wrong!r}, but must be one of dice, iou, " in problem
+
+
 def test_stock_trainers_on_stock_plans() -> None:
     rows = [{"trainers": ["nnUNetTrainer", "nnUNetTrainer_5epochs"], "configurations": ["2d", "3d_fullres"]}]
     made = matrix_file.parse(changed(rows=rows)).rows

@@ -37,7 +37,7 @@ from nnunet_ext.comparison import (
     to_text,
 )
 from nnunet_ext.comparison.export import escape
-from nnunet_ext.comparison.wording import digest, number, p_value, percent, shift_interval
+from nnunet_ext.comparison.wording import digest, friedman_verdict, number, p_value, percent, shift_interval
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY, PIXELS
 
@@ -440,6 +440,28 @@ class TestVerdicts:
             .friedman.verdict.startswith("n = 2 is too small for Friedman's test of 3 models")
         )
         assert only(compare(three()[:2])).rankings[0].friedman is None
+
+    def test_friedman_and_pairs_that_say_otherwise_are_explained(self) -> None:
+        rng = np.random.default_rng(0)
+        models = [model(f"M{i}", BASE + rng.normal(0, 0.05, 12)) for i in range(5)]
+        models.append(model("a little better", models[0][1][0].of("tumour")["dice"].to_numpy() + 0.001))
+        comparison = compare(models)
+        assert pair_of(comparison, "M0", "a little better").differ
+        verdict = only(comparison).rankings[0].friedman.verdict
+        assert verdict.startswith("No difference among the 6 models shown (Friedman, n = 12, p = ")
+        assert verdict.endswith("; a pair can differ all the same, for this test asks about all at once.")
+        assert friedman_verdict(0.01, 12, 3, 0.05, differ=False).endswith("; no pair by itself is, after correction.")
+
+    def test_no_interval_at_a_corrected_level(self) -> None:
+        wobble = np.array([1, -1] * 6) * np.linspace(0.01, 0.02, 12)
+        short = np.where(np.arange(12) < 6, BASE + 0.02, math.nan)
+        models = [model("base", BASE), model("A", BASE + wobble), model("B", BASE - wobble), model("C", short)]
+        pair = pair_of(compare(models, baseline="base"), "C", "base")
+        assert (pair.p, pair.finding) == (2 / 2**6, "none")
+        assert math.isnan(pair.low)
+        assert pair.verdict.startswith(
+            "No difference between C and base shown: +0.020 Dice [too few cases for an interval], p = .094"
+        )
 
     def test_one_case_has_no_stable_order(self) -> None:
         (ranking,) = only(compare([model("A", [0.9]), model("B", [0.1])])).rankings

@@ -157,3 +157,12 @@ def test_means_of_slices_are_left_out_in_images() -> None:
     volume = data_of({"A": [evaluation(BASE, others={"dice_slices": BASE})]})
     labels = [[row["label"] for row in summary(data)[0]["described"]] for data in (image, volume)]
     assert ["Dice, mean of slices" in own for own in labels] == [False, True]
+
+
+def test_histograms_are_of_the_firmest_findings(many: dict[str, list[Evaluation]]) -> None:
+    data = data_of(many)
+    titles = [re.search(r">([^<]*): difference in Dice<", figure) for figure in paired(data)["tumour"]]
+    drawn = [tuple(title[1].split(" \N{MINUS SIGN} ")) for title in titles if title]
+    p = {(data.letter(pair.a), data.letter(pair.b)): pair.p_holm for pair in data.result("tumour", "dice").pairs}
+    assert len(drawn) == 6
+    assert [p[pair] for pair in drawn] == sorted(p.values())[:6]

@@ -21,6 +21,7 @@ from nnunet_ext import registry
 from nnunet_ext.benchmark.jobs import FROM_MATRIX
 from nnunet_ext.common.environment import EPOCHS, ITERATIONS, NNUNET_FOLDERS, VAL_ITERATIONS
 from nnunet_ext.common.text import meant, some
+from nnunet_ext.metrics.definitions import METRICS
 from nnunet_ext.metrics.published import Published
 
 KINDS = ("prepare", "plan", "train", "predict", "evaluate")
@@ -70,6 +71,12 @@ def _environment(table: dict[str, Any]) -> dict[str, dict[str, str]]:
             problems.append(f"{name} is set by the benchmark itself ([budget], seeds, data)")
     _faults(problems)
     return {kind: {key: str(value) for key, value in {**common, **own}.items()} for kind, own in by_kind.items()}
+
+
+def _primary(key: str) -> str:
+    ranked = [metric.key for metric in METRICS if metric.ranked]
+    _faults([f"is {key!r}, but must be one of {some(ranked, None)}"] if key not in ranked else ())
+    return key
 
 
 Words = Annotated[str, AfterValidator(_words)]
@@ -273,6 +280,7 @@ class Matrix(Table):
 
     Args:
         data: "environment": nnUNet_raw and nnUNet_preprocessed are the user's; "own": in the benchmark's folder.
+        primary: metric that the comparison's findings are about; Dice, where it is left out.
         environment: variables by kind of job.
         differences: between the published figures' protocol and this one.
     """
@@ -283,6 +291,7 @@ class Matrix(Table):
     data: Literal["environment", "own"] = "environment"
     folds: Distinct = [0]
     seeds: Distinct = [0]
+    primary: Annotated[str, AfterValidator(_primary)] | None = None
     budget: Budget = Budget()
     datasets: Annotated[list[Dataset], Field(min_length=1)]
     tables: Annotated[list[Rows], Field(min_length=1, alias="rows")]

@@ -180,7 +180,9 @@ def write(benchmark: Benchmark, *, track: Track = untracked) -> Iterator[str]:
         compared = None
         yield f"{title}: {name}\n"
         if len(results.models) > 1:
-            compared = comparison.compare(results.models, metrics=_metrics(benchmark, results))
+            compared = comparison.compare(
+                results.models, metrics=_metrics(benchmark, results), primary=benchmark.matrix.primary
+            )
             yield comparison.to_text(compared)
             comparison.save(compared, folder)
         else:

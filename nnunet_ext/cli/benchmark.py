@@ -14,6 +14,7 @@ nnUNet_results below --out, because nnU-Net's folders carry none.
   device = "cuda"                    # cuda, cpu, mps
   data = "environment"               # nnUNet_raw and nnUNet_preprocessed as exported; "own": below --out
   folds = [0]
+  primary = "dice"                   # the metric that findings are about; all others are exploratory
   seeds = [0, 1, 2]                  # NNUNET_EXT_SEED; nnU-Net's own trainers take none: unseeded repeats
   notes = []                         # printed with the report
   differences = []                   # between the published figures' protocol and this one

@@ -209,7 +209,7 @@ class _Design:
     ) -> Result:
         """Put together what there is on one structure and metric, and rank the models by it."""
         groups = {s: g for s, g in self.groups.items() if len(g) > 1} if metric.ranked and metric.better else {}
-        rankings = [_rank(values[group], metric, source, self.alpha) for source, group in groups.items()]
+        rankings = [_rank(values[group], metric, source, self.alpha, pairs) for source, group in groups.items()]
         return Result(
             structure=structure,
             metric=metric,
@@ -269,7 +269,7 @@ def best(values: pd.DataFrame, metric: Metric) -> set[str]:
     return {str(name) for name, mean in means.items() if wording.number(mean, metric) == top}
 
 
-def _rank(values: pd.DataFrame, metric: Metric, prompts: str, alpha: float) -> Ranking | None:
+def _rank(values: pd.DataFrame, metric: Metric, prompts: str, alpha: float, pairs: Sequence[Pair]) -> Ranking | None:
     """Rank models by their means over the cases where all of them have a value; None where there is no such case.
 
     Args:
@@ -287,7 +287,9 @@ def _rank(values: pd.DataFrame, metric: Metric, prompts: str, alpha: float) -> R
     friedman = None
     if models > 2:
         statistic, p = statistics.friedman(complete)
-        friedman = Friedman(statistic=statistic, p=p, verdict=wording.friedman_verdict(p, cases, models, alpha))
+        differ = any(pair.differ for pair in pairs if {pair.a, pair.b} <= set(values))
+        verdict = wording.friedman_verdict(p, cases, models, alpha, differ=differ)
+        friedman = Friedman(statistic=statistic, p=p, verdict=verdict)
     ranking = Ranking(
         prompts=prompts,
         n=cases,

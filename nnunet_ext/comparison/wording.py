@@ -115,16 +115,7 @@ def pair_verdict(
         return f"{pair.a} and {pair.b} are equal in all {pair.n} cases."
     if pair.finding == "too few":
         return _too_few(pair, family, alpha)
-    name = f"{units.unit(metric)} {metric.label}".strip()
-    figures = (
-        f"{number(sign * pair.typical, metric, sign=True)} {name} {shift_interval(pair, metric, sign=sign)}, "
-        f"{p_value(pair.p_holm, alpha)}"
-    )
-    mean = number(sign * pair.difference, metric, sign=True)
-    if pair.finding != "mixed" and not _agree(pair, metric):
-        figures += f"; the mean difference is {mean}, since few cases differ much more"
-    if pair.undefined:
-        figures += f" (undefined in {pair.undefined} of {pair.n + pair.undefined} cases)"
+    figures, mean = _figures(pair, metric, units, sign, alpha), number(sign * pair.difference, metric, sign=True)
     if pair.finding == "none":
         return f"No difference between {ahead} and {behind} shown: {figures}."
     if not pair.same_prompts:
@@ -139,6 +130,19 @@ def pair_verdict(
             f"{ahead} is better than {behind} by the signed ranks of the cases, but not by the mean, {mean}: {figures}."
         )
     return f"{ahead} is better than {behind}: {figures}."
+
+
+def _figures(pair: Pair, metric: Metric, units: Units, sign: int, alpha: float) -> str:
+    """Return "+0.031 Dice [0.012, 0.050], p = .004", and what has to be said of it."""
+    name = f"{units.unit(metric)} {metric.label}".strip()
+    ends = shift_interval(pair, metric, sign=sign) if math.isfinite(pair.low) else "[too few cases for an interval]"
+    figures = f"{number(sign * pair.typical, metric, sign=True)} {name} {ends}, {p_value(pair.p_holm, alpha)}"
+    if pair.finding != "mixed" and not _agree(pair, metric):
+        mean = number(sign * pair.difference, metric, sign=True)
+        figures += f"; the mean difference is {mean}, since few cases differ much more"
+    if pair.undefined:
+        figures += f" (undefined in {pair.undefined} of {pair.n + pair.undefined} cases)"
+    return figures
 
 
 def digest(pairs: Sequence[Pair], most: int, alpha: float) -> Iterator[str]:
@@ -183,15 +187,22 @@ def _too_few(pair: Pair, family: int, alpha: float) -> str:
     return f"{pair.a} and {pair.b}: {few}, no data could reach {_threshold(alpha)}{corrected}; it takes {needed}."
 
 
-def friedman_verdict(p: float, cases: int, models: int, alpha: float) -> str:
-    """Return whether the models differ at all, as a sentence."""
+def friedman_verdict(p: float, cases: int, models: int, alpha: float, *, differ: bool) -> str:
+    """Return whether the models differ at all, as a sentence; and that the pairs say otherwise, where they do.
+
+    Args:
+        differ: whether any two of the models do, by the corrected tests of pairs.
+    """
     if statistics.smallest_friedman_p(cases, models) >= alpha:
         return (
             f"n = {cases} is too small for Friedman's test of {models} models, no data could reach {_threshold(alpha)}."
         )
+    said = f"(Friedman, n = {cases}, {p_value(p, alpha)})"
     if p < alpha:
-        return f"Not all {models} models are alike (Friedman, n = {cases}, {p_value(p, alpha)})."
-    return f"No difference among the {models} models shown (Friedman, n = {cases}, {p_value(p, alpha)})."
+        but = "" if differ else "; no pair by itself is, after correction"
+        return f"Not all {models} models are alike {said}{but}."
+    but = "; a pair can differ all the same, for this test asks about all at once" if differ else ""
+    return f"No difference among the {models} models shown {said}{but}."
 
 
 def ranking_verdict(ranking: Ranking) -> str:

@@ -170,7 +170,8 @@ def _lines(data: ReportData, structure: str, metric: Metric) -> Markup:
 def _histograms(data: ReportData, structure: str) -> Iterator[Markup]:
     """Draw the differences in the primary metric, of the pairs that were compared or else of all."""
     metric, result = BY_KEY[data.primary], data.result(structure, data.primary)
-    pairs = [(pair.a, pair.b) for pair in result.pairs] if result else list(combinations(data.names, 2))
+    compared = sorted(result.pairs, key=lambda pair: pair.p_holm) if result else ()  # the firmest findings first
+    pairs = [(pair.a, pair.b) for pair in compared] if result else list(combinations(data.names, 2))
     values = data.values(structure, metric.key)
     for a, b in pairs[:MOST_PAIRS]:
         difference = (values[a] - values[b]).dropna().to_numpy()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -159,14 +161,23 @@ def test_resumes_and_skips(tmp_path: Path):
     assert tree(tmp_path) != before
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: object) -> None:
-        raise OSError("disk full")
+@pytest.mark.parametrize("failing", ["write_bytes", "replace", "mkdir"])
+def test_a_full_disk_is_a_message_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(OSError, match="disk full"):
-        lits.write_lits(out=tmp_path, cases=1, size=32, slices=1)
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(Path, failing, refuse)
+    with pytest.raises(InputError, match=r"out: the disk is full\.\nFree some space") as e:
+        lits.write_lits(out=tmp_path / "out", cases=1, size=32, slices=1)
+    assert "the same command continues" in str(e.value)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_leftovers_of_other_cases_are_removed(tmp_path: Path):
+    """Of a process that was killed and is asked for fewer cases now."""
+    (tmp_path / ".volume-7.nii.4194305.partial").touch()
+    lits.write_lits(out=tmp_path, cases=1, size=32, slices=1)
+    assert sorted(os.listdir(tmp_path)) == ["segmentation-0.nii", "volume-0.nii"]
 
 
 def test_errors_name_every_problem(tmp_path: Path):
@@ -180,6 +191,9 @@ def test_unusable_folders(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         lits.write_lits(out=tmp_path / "file" / "out", cases=1, size=32)
+    (tmp_path / "folder" / "volume-0.nii").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"volume-0\.nii exists and is not a phantom"):
+        lits.write_lits(out=tmp_path / "folder", cases=1, size=32)
     real = tmp_path / "volume-0.nii"
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), real)
     before = real.read_bytes()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -84,6 +86,19 @@ def test_overwriting_a_demo_removes_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="something else"):
         prepare(out, "three", True)
     assert (out / "notes.txt").is_file()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_demo_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    from nnunet_ext.cli.demo import prepare
+    from nnunet_ext.common.errors import InputError
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(InputError, match=r"demo: .*\nName another folder with --out"):
+        prepare(tmp_path / "demo", "one", False)
 
 
 def test_literal_commands_on_stock_plans(demo: tuple[Path, str], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import write_text, writing_to
 
 HELP = "phantom data to predictions and a report, on the CPU, in minutes"
 
@@ -109,7 +110,8 @@ def prepare(out: Path, matrix: str, overwrite: bool) -> None:
             f"{out} holds {'a demo of other sizes' if ours else 'something else'}.",
             hint="Add --overwrite to start anew." if ours else "Name another folder with --out.",
         )
-    if there:
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(matrix)
+    with writing_to(out, hint="Name another folder with --out."):
+        if there:
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(file, matrix)

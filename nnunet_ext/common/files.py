@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -49,16 +50,17 @@ def atomic(path: Path, *, sync: bool = False, ending: str = "") -> Iterator[Path
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, of: Container[str]) -> None:
+def remove_leftovers(folder: Path, of: Container[str] | None = None) -> None:
     """Remove what killed processes of this machine left of the files that they were writing with `atomic`.
 
     Args:
         folder: where to look.
-        of: names of the files that the caller is about to write; nothing else is touched.
+        of: names of the files that the caller is about to write; nothing else is touched. None: of all files, for a
+            folder that is the caller's own.
     """
     for file in folder.glob(f".*{PARTIAL}*"):
         name, _, process = file.name.partition(PARTIAL)[0][1:].rpartition(".")
-        if name in of and process.isdigit() and not is_running(int(process)):
+        if (of is None or name in of) and process.isdigit() and not is_running(int(process)):
             file.unlink(missing_ok=True)
 
 
@@ -214,6 +216,20 @@ def check_writable(path: Path, hint: str) -> None:
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise InputError(f"{path} cannot be written: {above} is not a writable directory.", hint=hint)
+
+
+@contextlib.contextmanager
+def writing_to(place: Path, hint: str) -> Iterator[None]:
+    """Report a disk that is full, read-only or broken as an error of the input, around what writes to `place`.
+
+    Raises:
+        InputError: with the file's name, where the system has said it.
+    """
+    try:
+        yield
+    except OSError as e:
+        reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
+        raise InputError(f"{e.filename or place}: {reason}.", hint=hint) from e
 
 
 def check_replaceable(paths: Iterable[Path], ours: Callable[[Path], bool], by: str, hint: str) -> None:

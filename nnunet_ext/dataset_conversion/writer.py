@@ -7,7 +7,6 @@ no change are not written again but cloned or linked, and copied only where noth
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections import Counter
@@ -16,7 +15,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json_if_sound, sync_file, sync_folder, write_json
+from nnunet_ext.common.files import read_json_if_sound, sync_file, sync_folder, write_json, writing_to
 from nnunet_ext.common.processes import Track, continuing, finished, untracked
 from nnunet_ext.common.text import size
 from nnunet_ext.dataset_conversion.raw_folder import RECORD, RawFolder, size_of
@@ -48,19 +47,14 @@ def write(
         left = unfinished(layout, folder)
         done: Counter[str] = Counter(kept=len(layout.files) - len(left))
         try:
-            with continuing():
-                _prepare(layout.files, left, folder)
-                _make_files(left, folder, mode, num_processes, track, done)
-                _write_documents(layout, folder)
-            with around_swap or nullcontext():
-                folder.swap()
-            folder.settle()
-        except OSError as e:
-            reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
-            raise InputError(
-                f"{e.filename or folder.new}: {reason}.",
-                hint="Put that right and run the same command again: it continues.",
-            ) from e
+            with writing_to(folder.new, hint="Put that right and run the same command again: it continues."):
+                with continuing():
+                    _prepare(layout.files, left, folder)
+                    _make_files(left, folder, mode, num_processes, track, done)
+                    _write_documents(layout, folder)
+                with around_swap or nullcontext():
+                    folder.swap()
+                folder.settle()
         except SourceError:
             raise  # what is finished is of use where the rest is to be converted
         except InputError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import check_writable, remove_leftovers, write_bytes
+from nnunet_ext.common.files import check_writable, remove_leftovers, write_bytes, writing_to
 from nnunet_ext.common.processes import Track, continuing, finished
 
 MARK = "nnunet_ext phantom"  # begins the description in the header of every file
@@ -37,9 +37,13 @@ class Drawing:
     read: Callable[[Path], str]
     others: Sequence[Path] = ()
 
+    def is_phantom(self, path: Path) -> bool:
+        """Return whether an existing file is one, and not somebody's data, nor a folder or a pipe."""
+        return path.is_file() and self.read(path).startswith(MARK)
+
     def outdated(self) -> list[Path]:
         """Return phantoms of another draw that would be taken for part of this one."""
-        return [path for path in self.others if path.is_file() and self.read(path).startswith(MARK)]
+        return [path for path in self.others if self.is_phantom(path)]
 
     def done(self) -> bool:
         """Return whether all files are there and were made from these arguments."""
@@ -60,29 +64,30 @@ def write_all(drawings: Sequence[Drawing], *, num_processes: int, track: Track) 
         InputError: a folder cannot be written, or holds files of the same names that are not phantoms.
     """
     files = {path: drawing for drawing in drawings for path in drawing.files}
-    foreign = [path for path, drawing in files.items() if path.is_file() and not drawing.read(path).startswith(MARK)]
+    foreign = [path for path, drawing in files.items() if path.exists() and not drawing.is_phantom(path)]
     if foreign:
         raise InputError(
             f"{foreign[0]} exists and is not a phantom ({len(foreign)} such files).",
             hint="Real data are never overwritten: choose an empty folder with --out.",
         )
-    for folder in {path.parent for path in files}:
-        check_writable(folder / "file", hint="Choose another folder with --out.")
-        folder.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(files)
-    waiting = [drawing for drawing in drawings if not drawing.done()]
-    try:
-        with continuing(), closing(finished(Drawing.write, waiting, min(num_processes, len(waiting)))) as written:
-            for _ in track(written, total=len(waiting), what="phantom", unit="case"):
-                pass
-    finally:
-        _remove_leftovers(files)
+    folders = sorted({path.parent for path in files})
+    for path in files:
+        check_writable(path, hint="Choose another folder with --out.")
+    with writing_to(
+        folders[0], hint="Free some space or choose another folder with --out; the same command continues."
+    ):
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
+        waiting = [drawing for drawing in drawings if not drawing.done()]
+        try:
+            with continuing(), closing(finished(Drawing.write, waiting, min(num_processes, len(waiting)))) as written:
+                for _ in track(written, total=len(waiting), what="phantom", unit="case"):
+                    pass
+        finally:
+            for folder in folders:
+                remove_leftovers(folder)
     return len(waiting)
-
-
-def _remove_leftovers(files: Iterable[Path]) -> None:
-    for folder in {path.parent for path in files}:
-        remove_leftovers(folder, of={path.name for path in files})
 
 
 def check_ranges(ranges: Mapping[str, tuple[int | None, int, int | None]], *others: str) -> None:

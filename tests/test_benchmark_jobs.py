@@ -299,6 +299,30 @@ def test_a_folder_belongs_to_one_benchmark(nnunet_folders: Path) -> None:
         Benchmark.of(nnunet_folders / "mine.toml", nnunet_folders / "file" / "out").claim_folder()
 
 
+@pytest.mark.parametrize("where", ["nnUNet_raw", "nnUNet_preprocessed", ""])
+def test_folds_that_the_split_lacks_are_refused(
+    nnunet_folders: Path, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    """nnU-Net would draw a random split for them. Status and report still know what has been run."""
+    folder = nnunet_folders / (where or "nnUNet_raw") / LITS
+    folder.mkdir(parents=True)
+    (nnunet_folders / "nnUNet_raw" / LITS).mkdir(exist_ok=True)
+    (nnunet_folders / "nnUNet_raw" / LITS / "dataset.json").write_text("{}")
+    if where:
+        (folder / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}] * 3))
+    matrix, out = nnunet_folders / "m.toml", nnunet_folders / "out"
+    for folds, code in (([0, 2], 0), ([0, 4], 2 if where else 0), ([0, 7], 2)):
+        matrix.write_text(
+            f'name = "m"\nfolds = {folds}\ndevice = "cpu"\n[[datasets]]\nid = 29\n[[rows]]\ntrainer = "nnUNetTrainer"\n'
+        )
+        for step in ("plan", "run") if code else ("plan",):
+            assert main(["benchmark", step, str(matrix), "--out", str(out)]) == code
+            said = capsys.readouterr().err
+            assert (f"the folds 0 to {2 if where else 4}, and not {folds[1]}." in said) == (code == 2)
+    assert not out.exists()
+    assert main(["benchmark", "status", str(matrix), "--out", str(out)]) == 0
+
+
 def test_a_workflow_replaces_workflows_only(nnunet_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     matrix = nnunet_folders / "mine.toml"
     matrix.write_text(f'name = "m"\n[[datasets]]\nid = 29\nname = "{LITS}"\n[[rows]]\ntrainer = "nnUNetTrainer"\n')

@@ -18,12 +18,14 @@ from nnunet_ext.benchmark.store import Store
 from nnunet_ext.common.environment import SAM_CHECKPOINT
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import check_replaceable, read_json_if_any, write_json, write_text
-from nnunet_ext.common.nnunet_files import DATASET, SPLITS
+from nnunet_ext.common.nnunet_files import DATASET, SPLITS, read_splits
+from nnunet_ext.common.text import some
 
 if TYPE_CHECKING:
     from typing import Self
 
 MARK = "benchmark.json"
+NNUNETS_FOLDS = 5  # where no split is stored
 
 
 class Failure(NamedTuple):
@@ -95,12 +97,34 @@ class Benchmark:
         write_json(mark, {"name": self.matrix.name})
         write_text(copy, text)
 
+    def check_folds(self) -> None:
+        """Check that every fold is one of the stored split, as far as the data are there already.
+
+        Raises:
+            InputError: nnU-Net would draw a random split for some, which knows neither patients nor near-duplicates.
+        """
+        problems = []
+        for dataset in self.matrix.datasets:
+            name = self.folders.dataset_name(dataset)
+            stored = (
+                self.folders.preprocessed / name,
+                self.folders.raw / name,
+            )  # the latter is copied, unless one is there
+            file, number = next(((f / SPLITS, len(s)) for f in stored if (s := read_splits(f))), (None, NNUNETS_FOLDS))
+            lacking = [fold for fold in self.matrix.folds if fold >= number]
+            if lacking and not (dataset.prepare and file is None):
+                what = f"{file} has" if file else f"{name} has no {SPLITS}, and nnU-Net makes one of"
+                problems.append(f"{what} the folds 0 to {number - 1}, and not {some(lacking, None)}.")
+        if problems:
+            raise InputError(*problems, hint="nnU-Net would draw a random split for them: correct folds = [...].")
+
     def check_data(self) -> None:
         """Check that everything is there that jobs read and no job makes.
 
         Raises:
             InputError: something is missing; all of it is named.
         """
+        self.check_folds()
         problems, hints = [], []
         for dataset in self.matrix.datasets:
             name = self.folders.dataset_name(dataset)

@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(benchmark: Benchmark, args: argparse.Namespace) -> int:
+    benchmark.check_folds()
     if args.snakefile:
         from nnunet_ext.benchmark import workflow
 

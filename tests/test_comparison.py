@@ -37,7 +37,7 @@ from nnunet_ext.comparison import (
     to_text,
 )
 from nnunet_ext.comparison.export import escape
-from nnunet_ext.comparison.wording import digest, friedman_verdict, number, p_value, percent, shift_interval
+from nnunet_ext.comparison.wording import digest, friedman_verdict, number, p_value, percent, shift_interval, size
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.metrics.definitions import BY_KEY, PIXELS
 
@@ -374,7 +374,7 @@ class TestVerdicts:
         pair = only(compare([model("A", a), model("B", b)]), "dice").pairs[0]
         assert pair.difference > pair.high
         assert pair.finding == "better"
-        assert "; the mean difference is +0.086, since few cases differ much more" in pair.verdict
+        assert "; the mean difference is +0.086, since a few cases differ much more" in pair.verdict
 
     def test_an_end_that_is_left_out(self) -> None:
         a = BASE.copy()
@@ -626,6 +626,10 @@ class TestWording:
         assert number(-0.00004, dice, sign=True) == "+0.000"
         assert number(12.345, hd95) == "12.3"
         assert number(math.nan, hd95) == "n/a"
+
+    def test_sizes(self) -> None:
+        assert [size(v) for v in (0.01234, 4.5678, 999.4, 12345.6)] == ["0.0123", "4.57", "999", "12,346"]
+        assert [size(v, sign=True) for v in (4.5678, -12345.6)] == ["+4.57", "-12,346"]
 
     def test_shares_promise_nothing(self) -> None:
         assert [percent(s) for s in (0, 0.0001, 0.5, 0.9999, 1)] == ["0 %", "under 1 %", "50 %", "over 99 %", "100 %"]

@@ -32,6 +32,11 @@ def number(value: float, metric: Metric, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{decimals}f}"
 
 
+def size(value: float, *, sign: bool = False) -> str:
+    """Return a volume or another size with three digits: "0.0123", "+4.56", "12,345"."""
+    return f"{value:{'+' if sign else ''}{',.0f' if abs(value) >= 1000 else '.3g'}}"
+
+
 def interval(low: float, high: float, metric: Metric) -> str:
     """Return an interval as "[0.012, 0.050]"; "n/a" where it is undefined."""
     return f"[{number(low, metric)}, {number(high, metric)}]" if math.isfinite(low) else "n/a"
@@ -139,7 +144,7 @@ def _figures(pair: Pair, metric: Metric, units: Units, sign: int, alpha: float) 
     figures = f"{number(sign * pair.typical, metric, sign=True)} {name} {ends}, {p_value(pair.p_holm, alpha)}"
     if pair.finding != "mixed" and not _agree(pair, metric):
         mean = number(sign * pair.difference, metric, sign=True)
-        figures += f"; the mean difference is {mean}, since few cases differ much more"
+        figures += f"; the mean difference is {mean}, since a few cases differ much more"
     if pair.undefined:
         figures += f" (undefined in {pair.undefined} of {pair.n + pair.undefined} cases)"
     return figures

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
+from nnunet_ext.comparison.wording import size
 from nnunet_ext.evaluation.intervals import mean_interval
 from nnunet_ext.metrics.definitions import BY_KEY
 from nnunet_ext.report import svg
@@ -43,7 +44,7 @@ def _volumes(data: ReportData, structure: str, name: str) -> Markup | None:
     x, y = svg.Scale(wide, (48, 404), log=log), svg.Scale(svg.outer([*own, low, high]), (206, 40))
     number, unit = data.names.index(name), data.units.volume
     sure = mean_interval(own)
-    said = f"bias {bias:+.3g} [{sure[0]:.3g}, {sure[1]:.3g}], limits {low:.3g} to {high:.3g} {unit}"
+    said = f"bias {size(bias, sign=True)} [{size(sure[0])}, {size(sure[1])}], limits {size(low)} to {size(high)} {unit}"
     dots = svg.dots((int(i), x(mean[i]), y(difference[i])) for i in cases)
     across = f"H{svg.px(404)}"
     return svg.figure(

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.text import some
+from nnunet_ext.comparison.wording import size
 from nnunet_ext.evaluation.aggregate import Summary, summarise
 from nnunet_ext.metrics.definitions import BY_KEY, Metric
 from nnunet_ext.report.data import ReportData
@@ -57,7 +58,7 @@ def _named(cells: pd.Series) -> dict[str, str] | None:
     numbers = pd.to_numeric(stated, errors="coerce")
     if numbers.notna().all() and numbers.nunique() >= FEWEST_NUMBERS:
         low, high = np.quantile(numbers, [1 / 3, 2 / 3])
-        names = [f"up to {low:.3g}", f"{low:.3g} to {high:.3g}", f"over {high:.3g}"]
+        names = [f"up to {size(low)}", f"{size(low)} to {size(high)}", f"over {size(high)}"]
         stated = numbers.map(lambda value: names[int(value > low) + int(value > high)])
     if not 2 <= stated.nunique() <= min(MOST, len(stated) - 1):  # a name for every case is none of a group
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -52,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: all is well; 1: a check failed; 2: the input is wrong. As in shells, 130: Ctrl-C was pressed; 141: nobody reads
     the output any more.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is no reason to end
     args = build_parser().parse_args(argv)
     try:
         with single_interrupt():

@@ -70,8 +70,8 @@ def write_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:
 
 
 def write_text(path: Path, text: str, *, sync: bool = False) -> None:
-    """Write a text file atomically, in UTF-8."""
-    write_bytes(path, text.encode(), sync=sync)
+    """Write a text file atomically, in UTF-8; names of files that have no such text are escaped."""
+    write_bytes(path, text.encode(errors="backslashreplace"), sync=sync)
 
 
 def write_json(path: Path, content: Any, *, sync: bool = False) -> None:

@@ -49,12 +49,7 @@ class Structures:
         Raises:
             InputError: the content is not what nnU-Net would take either.
         """
-        values = dataset.get("labels")
-        if not isinstance(values, Mapping) or not all(map(_is_label_or_region, values.values())):
-            raise InputError(
-                f"{source} has no labels as nnU-Net wants them.",
-                hint='"labels" maps names to whole numbers, or to lists of them: {"background": 0, "tumour": 1}.',
-            )
+        values = named_labels(dataset, source)
         ignore = values.get("ignore")
         all_of = {n: tuple(v) if isinstance(v, list) else (v,) for n, v in values.items() if n != "ignore"}
         foreground = {name: labels for name, labels in all_of.items() if set(labels) != {0}}
@@ -78,6 +73,21 @@ class Structures:
         if not has_regions:
             foreground = dict(sorted(foreground.items(), key=lambda item: item[1]))
         return cls(labels=foreground, ignore=ignore, known=frozenset(known if ignore is None else known | {ignore}))
+
+
+def named_labels(dataset: Mapping[str, Any], source: str = "dataset.json") -> Mapping[str, Any]:
+    """Return the labels and regions of a dataset.json by their names, as the file has them.
+
+    Raises:
+        InputError: there are none, or something else.
+    """
+    values = dataset.get("labels")
+    if not isinstance(values, Mapping) or not all(map(_is_label_or_region, values.values())):
+        raise InputError(
+            f"{source} has no labels as nnU-Net wants them.",
+            hint='"labels" maps names to whole numbers, or to lists of them: {"background": 0, "tumour": 1}.',
+        )
+    return values
 
 
 def _is_label_or_region(value: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +14,20 @@ from typing import Any, Literal
 import pandas as pd
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import check_replaceable, read_json, read_json_if_any, to_json, write_results
-from nnunet_ext.common.nnunet_files import DATASET
+from nnunet_ext.common.files import (
+    check_replaceable,
+    read_json,
+    read_json_if_any,
+    read_json_if_sound,
+    to_json,
+    write_results,
+)
+from nnunet_ext.common.nnunet_files import DATASET, named_labels
+from nnunet_ext.common.shapes import checked
 from nnunet_ext.common.text import some
 from nnunet_ext.evaluation.aggregate import StructureSummary
 from nnunet_ext.evaluation.origin import drawn_folds, of_training, origin
+from nnunet_ext.evaluation.stored import MetricsFile, SummaryFile, SummaryMetrics
 from nnunet_ext.metrics.definitions import BY_KEY, COUNTS, METRICS, PHYSICAL, PIXELS, Units
 from nnunet_ext.metrics.overlap import Overlap
 
@@ -123,41 +131,42 @@ class Evaluation:
         """
         file = Path(path, JSON) if Path(path).is_dir() else Path(path)
         content = read_json(file, hint=EVALUATE)
-        try:
-            record = content[EXTENSION]
-            if record["format"] not in (1, METRICS_FORMAT):
-                raise InputError(
-                    f"{file} has format {record['format']}, and this version of nnunet_ext reads {METRICS_FORMAT}.",
-                    hint=EVALUATE,
-                )
-            check_cases((case["case"] for case in content["metric_per_case"]), file)
-            units = Units(**record["units"])
-            structures = {name: tuple(labels) for name, labels in record["structures"].items()}
-            rows = [
-                {"case": case["case"], "structure": name, **_with_our_names(case["metrics"][structure_key(labels)])}
-                for case in content["metric_per_case"]
-                for name, labels in structures.items()
-            ]
-            rows = [_of_format_1(row) for row in rows] if record["format"] == 1 else rows
-            notes, info = list(record.get("notes", ())), record["info"]
-            if record["format"] == 1:
-                notes.append(f"{file}: {BY_TOUCH}")
-                if "trainer" not in info and info.get("prompts") == "none":  # which was said of all without a record
-                    info = {**info, "prompts": "unknown"}
-            if unknown := sorted({key for row in rows for key in row}.difference(columns(units), DERIVED)):
-                what = f"metrics that this version of nnunet_ext does not know: {some(unknown)}"
-                notes.append(f"{file} holds {what}; ignored.")
-            return cls(
-                table=table_of(rows, units),
-                units=units,
-                structures=structures,
-                info=info,
-                notes=tuple(notes),
+        own = content.get(EXTENSION)
+        if isinstance(own, dict) and own.get("format") not in (1, METRICS_FORMAT):
+            raise InputError(
+                f"{file} has format {own.get('format')}, and this version of nnunet_ext reads {METRICS_FORMAT}.",
+                hint=EVALUATE,
             )
-        except InputError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise InputError(f"{file} holds no metrics of nnunet_ext ({type(e).__name__}: {e}).", hint=EVALUATE) from e
+        other = f"{file} holds no metrics of nnunet_ext"
+        stored = checked(MetricsFile, content, other, hint=EVALUATE)
+        record = stored.nnunet_ext
+        check_cases((case.case for case in stored.metric_per_case), file)
+        units = Units(length=record.units.length, volume=record.units.volume)
+        structures = {name: tuple(labels) for name, labels in record.structures.items()}
+        keys = {name: structure_key(labels) for name, labels in structures.items()}
+        if lacking := [c.case for c in stored.metric_per_case if not c.metrics.keys() >= set(keys.values())]:
+            raise InputError(f"{other}: {some(lacking)} without some of {', '.join(structures)}.", hint=EVALUATE)
+        rows = [
+            {"case": case.case, "structure": name, **_with_our_names(case.metrics[key].model_dump())}
+            for case in stored.metric_per_case
+            for name, key in keys.items()
+        ]
+        rows = [_of_format_1(row) for row in rows] if record.format == 1 else rows
+        notes, info = list(record.notes), record.info.model_dump(exclude_unset=True)
+        if record.format == 1:
+            notes.append(f"{file}: {BY_TOUCH}")
+            if "trainer" not in info and info.get("prompts") == "none":  # which was said of all without a record
+                info = {**info, "prompts": "unknown"}
+        if unknown := sorted({key for row in rows for key in row}.difference(columns(units), DERIVED)):
+            what = f"metrics that this version of nnunet_ext does not know: {some(unknown)}"
+            notes.append(f"{file} holds {what}; ignored.")
+        return cls(
+            table=table_of(rows, units),
+            units=units,
+            structures=structures,
+            info=info,
+            notes=tuple(notes),
+        )
 
     def _summary(self) -> dict[str, Any]:
         """Return what nnU-Net writes into summary.json, its means included, with more metrics in each place."""
@@ -193,11 +202,10 @@ def check_folder(folder: Path) -> None:
 
 
 def _ours(file: Path) -> bool:
-    try:
-        text = file.read_text(encoding="utf-8")
-        return text.startswith(",".join(("case", "structure", *COUNTS))) or EXTENSION in json.loads(text)
-    except (OSError, ValueError, TypeError):
-        return False
+    if file.suffix == ".json":
+        return EXTENSION in read_json_if_sound(file)
+    with file.open("rb") as stream:
+        return stream.readline().startswith(",".join(("case", "structure", *COUNTS)).encode())
 
 
 def check_cases(cases: Iterable[str], file: Path) -> None:
@@ -272,35 +280,34 @@ def load_summary(file: Path) -> Evaluation:
         InputError: the file is not there, is not such a file, or has a case twice.
     """
     file = file.absolute()
-    content = read_json(file, hint=REPLACE)
+    other = f"{file} is not a summary.json of nnU-Net"
+    cases = checked(SummaryFile, read_json(file, hint=REPLACE), other, hint=REPLACE).metric_per_case
+    files = [_file_name(case.prediction_file) for case in cases]
+    names = _names(file.parent)
+    units = PIXELS if files[0].endswith(PICTURES) else PHYSICAL
+    check_cases(map(_case, files), file)
+    rows = [
+        {"case": _case(name), "structure": names.get(key, key), **_row(metrics)}
+        for name, case in zip(files, cases, strict=True)
+        for key, metrics in case.metrics.items()
+    ]
+    keys = list(cases[0].metrics)
+    if unlike := [_case(name) for name, case in zip(files, cases, strict=True) if list(case.metrics) != keys]:
+        raise InputError(f"{other}: {some(unlike)} with other labels than {_case(files[0])}.", hint=REPLACE)
     try:
-        cases = content["metric_per_case"]
-        files = [_file_name(case["prediction_file"]) for case in cases]
-        names = _names(file.parent)
-        units = PIXELS if files[0].endswith(PICTURES) else PHYSICAL
-        rows = [
-            {"case": _case(name), "structure": names.get(key, key), **_row(metrics)}
-            for name, case in zip(files, cases, strict=True)
-            for key, metrics in case["metrics"].items()
-        ]
-        structures = {names.get(key, key): _labels(key) for key in cases[0]["metrics"]}
-        if not structures:
-            raise LookupError("no labels")
-        check_cases(map(_case, files), file)
-        info = {"predictions": str(file.parent), **origin(file.parent)}
-        info |= of_training(info, map(_case, files), validation=file.parent.name == "validation")
-        return Evaluation(
-            table=table_of(rows, units), units=units, structures=structures, info=info, notes=tuple(drawn_folds(info))
-        )
-    except InputError:
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError) as e:
-        raise InputError(f"{file} is not a summary.json of nnU-Net ({type(e).__name__}: {e}).", hint=REPLACE) from e
+        structures = {names.get(key, key): _labels(key) for key in keys}
+    except ValueError as e:
+        raise InputError(f"{other}: its labels are {some(keys)}.", hint=REPLACE) from e
+    info = {"predictions": str(file.parent), **origin(file.parent)}
+    info |= of_training(info, map(_case, files), validation=file.parent.name == "validation")
+    return Evaluation(
+        table=table_of(rows, units), units=units, structures=structures, info=info, notes=tuple(drawn_folds(info))
+    )
 
 
-def _row(metrics: dict[str, Any]) -> dict[str, float]:
-    overlap = Overlap(**{key: int(metrics[TO_NNUNET[key]]) for key in COUNTS})
-    ratios = {key: float(metrics[TO_NNUNET[key]]) for key in ("dice", "iou")}
+def _row(metrics: SummaryMetrics) -> dict[str, float]:
+    overlap = Overlap(tp=metrics.TP, fp=metrics.FP, fn=metrics.FN, tn=metrics.TN)
+    ratios = {"dice": metrics.Dice, "iou": metrics.IoU}
     return {**vars(overlap), **ratios, "precision": overlap.precision, "recall": overlap.recall}
 
 
@@ -321,6 +328,7 @@ def _labels(key: str) -> tuple[int, ...]:
 def _names(predictions: Path) -> dict[str, str]:
     """Return names by nnU-Net's keys, from a dataset.json next to the predictions or in the trained model's folder."""
     for folder in (predictions, *predictions.parents[:2]):
-        if labels := read_json_if_any(folder / DATASET).get("labels"):
+        if dataset := read_json_if_any(folder / DATASET):
+            labels = named_labels(dataset, str(folder / DATASET))
             return {str(v if isinstance(v, int) else tuple(v)): name for name, v in labels.items()}
     return {}

@@ -84,4 +84,6 @@ def _read(file: Path) -> Dataset:
     ending = dataset.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
         raise InputError(f'{file} has no "file_ending".', hint="It should be nnU-Net's (version 2) dataset.json.")
+    if not isinstance(dataset.get("overwrite_image_reader_writer", ""), str):
+        raise InputError(f"{file}: overwrite_image_reader_writer is no name.", hint="Name a reader of nnU-Net's.")
     return dataset, Structures.of(dataset, str(file))

@@ -40,7 +40,7 @@ def origin(predictions: Path) -> dict[str, Any]:
 
 def fold_names(folds: Iterable[Any]) -> Any:
     """Return one fold as a number (or "all"), several as a list."""
-    values = [int(fold) if str(fold).isdigit() else str(fold) for fold in folds]
+    values = [int(fold) if str(fold).isdecimal() else str(fold) for fold in folds]
     return values[0] if len(values) == 1 else values
 
 

@@ -1,0 +1,145 @@
+"""Whatever is broken in a record or an input, commands end well or say what is wrong: never a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import random
+import shutil
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import fuzz
+import numpy as np
+import pytest
+from evaluations import evaluation
+from PIL import Image
+
+from nnunet_ext.cli import main
+
+OLD = Path(__file__).resolve().parent / "data" / "a5e75ff"
+FEW, MANY = 25, 1500
+
+
+def answer(*words: object) -> int:
+    """Run a command whose output goes to a terminal that shows UTF-8; return its exit code."""
+    with (
+        contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")),
+        contextlib.redirect_stderr(io.TextIOWrapper(io.BytesIO(), "utf-8")),
+    ):
+        return main([str(word) for word in words])
+
+
+def survives(
+    rounds: int, files: Sequence[Path], run: Callable[[], int], *, text: bool = False, seed: str = ""
+) -> Counter[int]:
+    """Run a command with one broken file after the other, each put right again; return how often it ended how."""
+    codes: Counter[int] = Counter()
+    failures = []
+    for number in range(rounds):
+        rng = random.Random(f"{seed} {number}")
+        file = rng.choice(files)
+        content = file.read_bytes()
+        file.write_bytes(changed := fuzz.broken(content, rng, text=text))
+        try:
+            codes[run()] += 1
+        except Exception:  # noqa: BLE001  (any is a failure)
+            failures.append(f"{file.name}, number {number}: {changed[:300]!r}\n{traceback.format_exc()}")
+        finally:
+            file.write_bytes(content)
+    assert not failures, f"{len(failures)} of {rounds}; the first: {failures[0]}"
+    assert codes.keys() <= {0, 2}
+    assert codes[2] > 0  # what is broken is noticed at all
+    return codes
+
+
+def predictions(root: Path) -> Path:
+    """Two pictures, references, and all records that predictions may have beside them."""
+    rng = np.random.default_rng(0)
+    for name in ("pred", "ref"):
+        (root / name).mkdir(parents=True)
+        for case in ("a", "b"):
+            Image.fromarray((rng.random((20, 24)) > 0.6).astype(np.uint8)).save(root / name / f"{case}.png")
+    dataset = {
+        "channel_names": {"0": "ultrasound"},
+        "labels": {"background": 0, "tumour": 1},
+        "numTraining": 2,
+        "file_ending": ".png",
+        "overwrite_image_reader_writer": "NaturalImage2DIO",
+    }
+    (root / "pred" / "dataset.json").write_text(json.dumps(dataset))
+    shutil.copy(OLD / "nnUNetTrainerSAMUSHFTiny" / "plans.json", root / "pred")
+    shutil.copy(OLD / "prompts_used.json", root / "pred")
+    return root / "pred"
+
+
+def evaluate(rounds: int, root: Path) -> None:
+    pred = predictions(root)
+    words = ("evaluate", "--pred", pred, "--ref", root / "ref", "--out", root / "out", "--jobs", 1)
+
+    def run() -> int:
+        if (code := answer(*words)) == 0:
+            info = json.loads((root / "out" / "metrics.json").read_text())["nnunet_ext"]["info"]
+            assert info["prompts"] == json.loads((pred / "prompts_used.json").read_text())["source"]
+        return code
+
+    for name in ("dataset.json", "plans.json", "prompts_used.json"):
+        survives(rounds, [pred / name], run, seed=name)
+
+
+def compare(rounds: int, root: Path, *options: object) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        info = {
+            "name": name,
+            "predictions": str(root / name),
+            "references": str(root / "ref"),
+            "prediction_files": {"case_00": str(root / name / "x.png")},
+            "file_ending": ".png",
+            "nsd_tolerance": 2.0,
+            "lesion_iou": 0.1,
+            "prompts": "none",
+            "trainer": "nnUNetTrainerRAUNet",
+            "plans": "nnUNetRAUNetPlans",
+            "configuration": "2d",
+            "fold": 0,
+            "seed": 0,
+            "dataset": "Dataset030_BUSI",
+            "versions": {"numpy": "2"},
+        }
+        others = {key: rng.random(7) for key in ("hd95", "volume_error", "nsd")}
+        evaluation(rng.random(7), others=others, **info).save(root / name)
+    summary = root / "c" / "summary.json"
+    summary.parent.mkdir()
+    content = json.loads((root / "a" / "metrics.json").read_text())
+    del content["nnunet_ext"]
+    kept = ("Dice", "IoU", "TP", "FP", "FN", "TN")
+    for case in content["metric_per_case"]:
+        case["prediction_file"] = f"/elsewhere/{case['case']}.png"
+        case["metrics"] = {key: {name: m[name] for name in kept} for key, m in case["metrics"].items()}
+    summary.write_text(json.dumps(content))
+    for broken in (root / "a" / "metrics.json", summary):
+        words = ("compare", f"one={broken.parent}", f"b={root / 'b'}", "--out", root / "out", *options)
+        survives(rounds, [broken], lambda words=words: answer(*words), seed=broken.name)
+
+
+def report(rounds: int, root: Path) -> None:
+    compare(rounds // 4, root, "--report", root / "report.html")
+
+
+COMMANDS: dict[str, Callable[[int, Path], Any]] = {f.__name__: f for f in (evaluate, compare, report)}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_broken_file_is_a_message(command: str, tmp_path: Path) -> None:
+    COMMANDS[command](FEW, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_many_broken_files_are_messages(command: str, tmp_path: Path) -> None:
+    COMMANDS[command](MANY, tmp_path)

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from lits_source import AFFINE, convert, ct, label_of, liver, save, verify
+from lits_source import AFFINE, convert, ct, label_of, liver, real_ct, save, verify
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import nifti_space
@@ -203,3 +203,21 @@ def test_size_zero_that_nobody_knows_better(nnunet_folders: Path) -> None:
     ):
         edited(path, (0.7, 0.7, 0))
     assert doubts(convert(source)) == [f"lits_000: {nifti_space.NO_SIZE}"]
+
+
+@pytest.mark.parametrize("way", ["mirrored", "transposed"])
+def test_a_real_ct_saved_by_another_tool(nnunet_folders: Path, shared_data: Path, way: str) -> None:
+    """By nibabel with two axes the other way round, as DICOM has them, and by SimpleITK with other axes."""
+    source = nnunet_folders / "in"
+    expected = real_ct(source, shared_data)
+    for path in source.glob("segmentation-*.nii.gz"):
+        if way == "mirrored":
+            image = nib.load(path).as_reoriented(np.array([[0, -1], [1, -1], [2, 1]]))
+            nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine), path)
+        else:
+            sitk.WriteImage(sitk.PermuteAxes(sitk.ReadImage(str(path)), (2, 0, 1)), str(path))
+    outcome = convert(source, target="liver-tumour")
+    for number in range(3):
+        np.testing.assert_array_equal(label_of(outcome.folder, f"lits_{number:03d}", ".nii.gz"), expected)
+    assert sum("stored in another order" in repair for repair in outcome.layout.repairs) == 3
+    assert doubts(outcome) == []

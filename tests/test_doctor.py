@@ -70,6 +70,15 @@ def test_all_is_well(healthy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "only training of the ultrasound trainers needs it" in out
 
 
+def test_folders_inside_one_another(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = healthy / "nnUNet_raw" / "results"
+    below.mkdir()
+    monkeypatch.setenv("nnUNet_results", str(below))
+    (check,) = (check for check in doctor.folders() if not check.ok)
+    assert check.detail.startswith(f"nnUNet_results={below} is inside nnUNet_raw={healthy / 'nnUNet_raw'}: ")
+    assert check.hint == "give each a folder of its own."
+
+
 def test_end_to_end(installed: Environment, nnunet_folders: Path) -> None:
     """The real command in an environment with the wheel."""
     folders = {name: str(nnunet_folders / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}

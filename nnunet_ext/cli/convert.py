@@ -38,7 +38,10 @@ def _add_common_arguments(parser: argparse.ArgumentParser, reader: type[Reader])
     """Add what every dataset's conversion takes: the fields of `Settings`."""
     held_out, validated = reader.tenths
     paper = f"{10 - held_out - validated}:{validated}:{held_out} by {reader.unit}"
-    parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="folder of the download")
+    about = "folder of the download" if reader.source is None else "what other folders and files are relative to"
+    parser.add_argument(
+        "--source", type=Path, required=reader.source is None, default=reader.source, metavar="DIR", help=about
+    )
     parser.add_argument("--dataset-id", type=int, default=reader.dataset_id, metavar="N", help="default: %(default)s")
     parser.add_argument("--name", default=reader.dataset_name, help="default: %(default)s")
     parser.add_argument(
@@ -89,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
     reader = _made(READERS[args.dataset], args)
     outcome = engine.run(reader, _made(Settings, args), track=progress_bar)
-    _report(outcome, f"-d {args.dataset_id} {reader.planning}")
+    _report(outcome, " ".join(filter(None, (f"-d {args.dataset_id}", reader.planning))))
     return 0
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.dataset_conversion.busi import BusiReader
+from nnunet_ext.dataset_conversion.folders import FoldersReader
 from nnunet_ext.dataset_conversion.lits import LitsReader
 from nnunet_ext.dataset_conversion.types import Outcome, Reader, Settings
 
-READERS: dict[str, type[Reader]] = {reader.command: reader for reader in (LitsReader, BusiReader)}
+READERS: dict[str, type[Reader]] = {reader.command: reader for reader in (LitsReader, BusiReader, FoldersReader)}
 
 
 def convert(reader: Reader, source: str | PathLike[str], **settings: Any) -> Outcome:

@@ -6,7 +6,7 @@ side white. Where two readings differ and the file does not prove which is right
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.text import some
 
 MOST_OF_AN_IMAGE = 0.8  # the largest lesion of BUSI covers 0.43 of its image
 MOST_OF_A_BORDER = 0.5  # and none more than 0.03 of the border
@@ -60,6 +61,25 @@ def draw(picture: Image.Image, path: Path) -> DrawnMask:
     area = levels > top / 2
     marked = f"{np.count_nonzero(area):,} pixels are marked, {np.count_nonzero(levels):,} are above 0"
     return DrawnMask(area=area, cut=f"{found} were cut at half of {top}: {marked}")
+
+
+def renumber(picture: Image.Image, path: Path, values: Mapping[int, int]) -> np.ndarray:
+    """Return (height, width) uint8, the dataset's number for each that a mask holds, in a palette for each index.
+
+    InputError for numbers that `values` lacks, and for colours.
+    """
+    if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
+        raise InputError(f"{path}: is in mode {picture.mode}, but should hold numbers; save it as grey.")
+    stored = np.asarray(picture).astype(np.int64)
+    found, counts = np.unique(stored, return_counts=True)
+    strange = [f"{value} ({n:,} pixels)" for value, n in zip(found, counts, strict=True) if int(value) not in values]
+    if strange:
+        known = ", ".join(map(str, values))
+        raise InputError(f"{path}: holds {some(strange)}, where {known} are known; say with --labels what is what.")
+    numbers = np.zeros(stored.shape, np.uint8)
+    for value in found.tolist():
+        numbers[stored == value] = values[value]
+    return numbers
 
 
 def _levels(picture: Image.Image, path: Path) -> np.ndarray:

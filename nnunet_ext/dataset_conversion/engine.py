@@ -39,7 +39,7 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     folder = RawFolder(final=(raw_folder.nnunet_root("nnUNet_raw") or Path("nnUNet_raw")) / name)
     found = find(reader, settings)
     if not blocking:
-        blocking += folder.overlaps(settings.source, found.files)
+        blocking += [o for place in reader.folders(settings.source) for o in folder.overlaps(place, found.files)]
     if not blocking and not settings.dry_run:
         stale.recover(folder)
     fingerprints = _fingerprints(found.files, settings)
@@ -149,21 +149,27 @@ def _recorded(
 
 
 def find(reader: Reader, settings: Settings) -> Found:
-    """Return the cases in a folder, by the names of files alone; a folder that cannot be read is a problem."""
+    """Return the cases in a reader's folders, by names of files alone; a folder that cannot be read is a problem."""
     source, unreadable = settings.source, list[OSError]()
-    if not source.is_dir():
-        return Found(problems=(Problem(message=f"--source {source}: is not a directory."),))
-    paths, special = _regular(files_below(source, unreadable.append))
+    folders = reader.folders(source)
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        return Found(problems=tuple(Problem(message=f"{folder}: is not a directory.") for folder in missing))
+    paths: dict[Path, Path] = {}
+    special: list[Path] = []
+    for folder in folders:
+        regular, others = _regular(files_below(folder, unreadable.append))
+        paths |= {path: path.relative_to(folder) for path in regular}
+        special += others
     problems = [f"{e.filename}: this folder cannot be read ({e.strerror})." for e in unreadable]
     notes = [f"{some(special)}: neither a file nor a folder (a pipe or a device), left alone"] if special else []
     for pattern in settings.exclude or ():
-        excluded = [path for path in paths if _matches(path.relative_to(source), pattern)]
-        paths = [path for path in paths if path not in excluded]
-        notes += (
-            [f"{count(len(excluded), 'file')} left out by --exclude {pattern}: {some(excluded)}"] if excluded else []
-        )
-        problems += [] if excluded else [f"--exclude {pattern}: no file in {source} is called so."]
-    found = reader.find(source, paths)
+        excluded = [path for path, place in paths.items() if _matches(place, pattern)]
+        paths = {path: place for path, place in paths.items() if not _matches(place, pattern)}
+        if excluded:
+            notes.append(f"{count(len(excluded), 'file')} left out by --exclude {pattern}: {some(excluded)}")
+        else:
+            problems.append(f"--exclude {pattern}: no file in {', '.join(map(str, folders))} is called so.")
+    found = reader.find(source, list(paths))
     cases = found.cases
     if settings.limit is not None:
         cases = _few(cases, settings.limit)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.processes import Track, in_threads
 from nnunet_ext.common.text import size
 from nnunet_ext.dataset_conversion.duplicates import Duplicates, find_duplicates
 from nnunet_ext.dataset_conversion.raw_folder import RECORD
-from nnunet_ext.dataset_conversion.splits import Split, joined, make_split
+from nnunet_ext.dataset_conversion.splits import OFFICIAL, Split, joined, make_split, official_split
 from nnunet_ext.dataset_conversion.types import (
     Case,
     Checked,
@@ -92,16 +93,12 @@ def lay_out(
         duplicates = find_duplicates(good, reader.duplicates, known=found.same, track=track)
     dropped = duplicates.dropped()
     kept = [checked for checked in good if checked.case.id not in dropped]
-    categories = {checked.case.id: checked.case.category for checked in kept if checked.case.labelled}
-    units = joined(categories, [*found.together, *duplicates.inseparable()])
-    split = make_split(
-        units,
-        kind=settings.split,
-        seed=settings.seed,
-        strata={unit: categories[unit] for unit in units},
-        tenths=reader.tenths,
-        unit=reader.unit,
-    )
+    try:
+        kind, split = _split(
+            reader, [checked.case for checked in kept if checked.case.labelled], found, duplicates, settings
+        )
+    except InputError as e:
+        return Layout(documents={RECORD: {}}, problems=(*problems, *(Problem(message=m) for m in e.problems)))
     image_bytes: Counter[str] = Counter()
     for checked in kept:
         image_bytes[checked.ending] += checked.case.image.stat().st_size
@@ -132,7 +129,7 @@ def lay_out(
         "dataset.json": _dataset_json(reader, format_, settings, ending, Counter(subsets.values())["train"]),
         "splits_final.json": folds,
         RECORD: {
-            "split": {"kind": settings.split, "seed": settings.seed, "test": list(split.test), "folds": folds},
+            "split": {"kind": kind, "seed": settings.seed, "test": list(split.test), "folds": folds},
             **({"kept_together": list(map(list, found.together))} if found.together else {}),
             **({"near_duplicates": duplicates.record()} if duplicates.policy else {}),
             "cases": cases,
@@ -142,10 +139,43 @@ def lay_out(
         files=tuple(files),
         documents=documents,
         problems=tuple(problems),
-        summary=tuple(_summary(kept, subsets, files, ending, split, duplicates, settings)),
+        summary=tuple(_summary(kind, kept, subsets, files, ending, split, duplicates, settings)),
         repairs=tuple(repair for checked in kept for repair in checked.repairs),
         notes=(*split.notes, *duplicates.notes(split), *_doubts(kept)),
     )
+
+
+def _split(
+    reader: Reader, cases: Sequence[Case], found: Found, duplicates: Duplicates, settings: Settings
+) -> tuple[str, Split]:
+    """Return the official split where there is one, else the one asked for, and which it is.
+
+    InputError where the official one is impossible or tears apart what belongs together.
+    """
+    categories, sides = ({case.id: getattr(case, name) for case in cases} for name in ("category", "side"))
+    units = joined(categories, [*found.together, *duplicates.inseparable()])
+    strata = {unit: categories[unit] for unit in units}
+    if not any(sides.values()):
+        made = make_split(
+            units, kind=settings.split, seed=settings.seed, strata=strata, tenths=reader.tenths, unit=reader.unit
+        )
+        return settings.split, made
+    if torn := [f"{ids} belong together, but {where}." for ids, where in _torn(found.together, sides)]:
+        raise InputError(*torn)
+    split = official_split(sides, units, seed=settings.seed, strata=strata)
+    leaks = [
+        f"{ids} show the same, but {where}: expect scores too good"
+        for ids, where in _torn([group.ids for group in duplicates.groups], sides)
+    ]
+    return OFFICIAL, replace(split, notes=(*split.notes, *leaks))
+
+
+def _torn(groups: Iterable[Sequence[str]], sides: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the groups that an official split tears apart, and half a sentence on where it puts them."""
+    for group in groups:
+        places = {sides[id_] for id_ in group if id_ in sides}
+        if len(places) > 1:
+            yield ", ".join(group), f"the official split puts them into {' and '.join(sorted(places))}"
 
 
 def _doubts(cases: Sequence[Checked]) -> list[str]:
@@ -178,6 +208,7 @@ def _dataset_json(
 
 
 def _summary(
+    kind: str,
     cases: Sequence[Checked],
     subsets: Mapping[str, str],
     files: Sequence[OutputFile],
@@ -194,7 +225,7 @@ def _summary(
         counts.append(f"{categories.total()} {title} cases" + (f" ({listed})" if listed else ""))
     yield f"{', '.join(counts)}; file ending {ending}"
     sizes = [f"fold {i}: {len(train)} + {len(val)}" for i, (train, val) in enumerate(split.folds)]
-    yield f"split {settings.split}, seed {settings.seed} (training + validation): {', '.join(sizes)}"
+    yield f"split {kind}, seed {settings.seed} (training + validation): {', '.join(sizes)}"
     if duplicates.policy:
         yield duplicates.summary()
     written = [file for file in files if file.recipe]

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.dataset_conversion.drawn_mask import DrawnMask, draw
+from nnunet_ext.dataset_conversion.drawn_mask import draw, renumber
 from nnunet_ext.dataset_conversion.picture_file import read
 from nnunet_ext.dataset_conversion.same_frame import thumbnail
 from nnunet_ext.dataset_conversion.types import Case, Checked, ImageFormat, OutputFile
@@ -27,16 +27,19 @@ _PIXELS_PER_SECOND = 4e7  # read and written on one core, for sharing out work
 class Pictures(ImageFormat):
     """The format of grey or colour pictures with one or several masks each, all of the picture's size.
 
-    `room` is the memory in bytes for images between checking and writing, so that few are decoded twice; threads may
-    miscount it by an image or two.
+    Args:
+        room: memory in bytes for images between checking and writing, so that few are decoded twice; threads may
+            miscount it by an image or two.
+        numbered: whether masks hold numbers of their own, and not just black and white.
+        strict: whether a mask that looks inverted is a fault; else it is a doubt, since large structures look so too.
     """
 
     image_io = "NaturalImage2DIO"
     packages = ("nnunetv2", "numpy", "pillow", "opencv-python-headless")
     unites = True
 
-    def __init__(self, *, room: int = 0) -> None:
-        self._room = room
+    def __init__(self, *, room: int = 0, numbered: bool = False, strict: bool = True) -> None:
+        self._room, self._numbered, self._strict = room, numbered, strict
 
     def check(self, case: Case, values: Mapping[int, int]) -> tuple[CheckedPicture | None, list[str]]:
         faults: list[str] = []
@@ -45,42 +48,59 @@ class Pictures(ImageFormat):
             picture = read(case.image)
         except InputError as e:
             faults += e.problems
-        drawn: dict[Path, DrawnMask] = {}
+        label: np.ndarray | None = None
+        cuts: dict[Path, str] = {}
+        doubts: list[str] = []
         for path in case.masks:
             try:
                 mask = read(path, is_mask=True)
-                drawn[path] = draw(mask, path)
-                faults += [f"{path}: {doubt}" for doubt in drawn[path].doubts()]
                 if picture and mask.size != picture.size:
                     sizes = ["{} x {}".format(*file.size) for file in (picture, mask)]
-                    faults.append(f"{case.image} is {sizes[0]} pixels, but {path} is {sizes[1]}; they must agree.")
+                    raise InputError(f"{case.image} is {sizes[0]} pixels, but {path} is {sizes[1]}; they must agree.")
+                if self._numbered:
+                    numbers = renumber(mask, path, values)
+                else:
+                    drawn = draw(mask, path)
+                    numbers = drawn.area * np.uint8(values[1])
+                    cuts |= {path: drawn.cut} if drawn.cut else {}
+                    doubts += [f"{path}: {doubt}" for doubt in drawn.doubts()]
+                label = numbers if label is None else united(label, numbers, path)
             except InputError as e:
                 faults += e.problems
+        if self._strict:
+            faults += doubts
         if faults or picture is None:
             return None, faults
         one_channel = grey(picture)
         plain = picture.format == "PNG" and picture.mode == "L" and "transparency" not in picture.info
         content = None if plain or self._room <= 0 else encoded(np.asarray(one_channel))
         self._room -= len(content or b"")
-        nothing = np.zeros(picture.size[::-1], bool)
-        union = np.logical_or.reduce([mask.area for mask in drawn.values()]) if drawn else nothing
-        cuts = {path: mask.cut for path, mask in drawn.items() if mask.cut}
+        if label is None:
+            label = np.zeros(picture.size[::-1], np.uint8)
         checked = CheckedPicture(
             case=case,
-            marked=int(np.count_nonzero(union)),
+            marked=int(np.count_nonzero(label)),
             repairs=(
                 *([f"{case.image}: coloured pixels became grey"] if has_colour(picture) else []),
                 *(f"{path}: {cut}" for path, cut in cuts.items()),
             ),
+            doubts=tuple(doubts),
             ending=".png",
             size=picture.size,
             plain=plain,
             content=content,
-            label=encoded(union * np.uint8(values[1])),
+            label=encoded(label),
             cuts=tuple(cuts.values()),
             thumbnail=thumbnail(one_channel),
         )
         return checked, []
+
+
+def united(label: np.ndarray, other: np.ndarray, path: Path) -> np.ndarray:
+    """Return what two label maps mark together; InputError where they disagree, `path` being that of the other."""
+    if np.any((label != other) & (label > 0) & (other > 0)):
+        raise InputError(f"{path}: marks pixels that another mask of the image gives another label.")
+    return np.maximum(label, other)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +135,7 @@ class CheckedPicture(Checked):
         return OutputFile(
             target=target,
             sources=self.case.masks or (self.case.image,),
-            recipe=WriteLabel(content=self.label, value=values[1]),
+            recipe=WriteLabel(content=self.label, values=tuple(sorted(values.items()))),
             estimate=len(self.label),
             record={"lesion_pixels": self.marked} | ({"cuts": list(self.cuts)} if self.cuts else {}),
         )
@@ -154,10 +174,10 @@ class WriteGrey:
 
 @dataclass(frozen=True, kw_only=True)
 class WriteLabel:
-    """Writes a label map that is there already, with `value` where the masks of an image mark anything."""
+    """Writes a label map that is there already; `values` are those that it has in place of the masks'."""
 
     content: bytes = field(repr=False, compare=False)
-    value: int
+    values: tuple[tuple[int, int], ...]
 
     def __call__(self, target: Path) -> None:
         target.write_bytes(self.content)

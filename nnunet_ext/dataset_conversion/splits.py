@@ -13,6 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.text import count, some
+
 FOLDS = 5
 SPLITS = ("paper", "cv5")
 
@@ -73,6 +76,70 @@ def make_split(
     elif len(rest) < FOLDS:
         notes.append(f"Only {len(rest)} {unit}s to train on: folds {len(rest)} to {FOLDS - 1} repeat earlier ones.")
     return Split(test=_cases(groups, test), folds=tuple(folds), notes=tuple(notes))
+
+
+OFFICIAL = "official"
+_SIDES = {
+    **dict.fromkeys(("train", "training", "tr"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "ts"), "test"),
+}
+
+
+def official_split(
+    sides: Mapping[str, str], groups: Mapping[str, Sequence[str]], *, seed: int, strata: Mapping[str, str]
+) -> Split:
+    """Return the split that a dataset came with; what it leaves open is split by group, as in `make_split`.
+
+    Args:
+        sides: what it says of each case: train, val or test, or to which fold it belongs.
+        groups: what no further split may tear apart.
+        seed, strata: as in `make_split`.
+
+    Raises:
+        InputError: a case is on no side, some are on sides and others in folds, or there is nothing to train on.
+    """
+    if nowhere := [case for case, side in sides.items() if not side]:
+        raise InputError(f"the official split puts {count(len(nowhere), 'case')} nowhere: {some(nowhere)}.")
+    named = {case: _SIDES.get(side.casefold(), "") for case, side in sides.items()}
+    if not any(named.values()):
+        return _official_folds(sides)
+    if unknown := sorted({side for case, side in sides.items() if not named[case]}):
+        raise InputError(f"the official split says {some(unknown)}, which is not train, val or test.")
+    train, val, test = (tuple(sorted(c for c in named if named[c] == side)) for side in ("train", "val", "test"))
+    if not train:
+        raise InputError("the official split has no training cases.")
+    learned = {group: [case for case in cases if named.get(case) != "test"] for group, cases in groups.items()}
+    others = make_split({g: cases for g, cases in learned.items() if cases}, kind="cv5", seed=seed, strata=strata)
+    folds = ((train, val), *others.folds[: FOLDS - 1]) if val else others.folds
+    note = "fold 0 is the official one; folds 1 to 4 deal out its training and validation cases in another way"
+    return Split(
+        test=test, folds=folds, notes=(note,) if val else ("only the test set is official; the folds are not",)
+    )
+
+
+def _official_folds(sides: Mapping[str, str]) -> Split:
+    """Return a split that validates on each fold in turn, cycling where there are fewer than five."""
+    names = sorted(set(sides.values()), key=lambda name: (float(name) if _is_number(name) else math.inf, name))
+    if len(names) < 2:
+        raise InputError(f"the official split has one fold only, {names[0]}.")
+    folds = []
+    for fold in range(max(FOLDS, len(names))):
+        name = names[fold % len(names)]
+        train, val = (tuple(sorted(c for c in sides if (sides[c] == name) is held)) for held in (False, True))
+        folds.append((train, val))
+    listed = ", ".join(f"fold {number} validates on {name}" for number, name in enumerate(names))
+    notes = [f"official folds: {listed}"]
+    if len(names) < FOLDS:
+        notes.append(f"Only {len(names)} official folds: folds {len(names)} to {FOLDS - 1} repeat earlier ones.")
+    return Split(test=(), folds=tuple(folds), notes=tuple(notes))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _order(groups: Mapping[str, Sequence[str]], seed: int, strata: Mapping[str, str]) -> list[str]:

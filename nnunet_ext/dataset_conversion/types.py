@@ -77,6 +77,7 @@ class Case:
         name: what the download calls it, where the id does not say that.
         category: its class, of which every side of a split holds its share.
         empty: whether nothing is to be marked in it, so that no mask is needed.
+        side: where an official split puts it: "train", "val", "test" or the name of a fold.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Case:
     name: str = ""
     category: str = ""
     empty: bool = False
+    side: str = ""
 
     @property
     def labelled(self) -> bool:
@@ -281,6 +283,7 @@ class Reader(ABC):
     licence: ClassVar[str]
     channel: ClassVar[str]
     planning: ClassVar[str]  # arguments of nnUNetv2_plan_and_preprocess that the paper's trainers need
+    source: ClassVar[Path | None] = None  # where the download is unless the user says so; None: the user has to
     tenths: ClassVar[tuple[int, int]] = (1, 1)  # of the cases, held out and validated on in the split "paper"
     unit: ClassVar[str] = "patient"  # what no split tears apart, in messages
 
@@ -297,13 +300,17 @@ class Reader(ABC):
         """Return the choices beyond `Settings` that change what is written."""
         return {"converter": self.command, **vars(self)}
 
+    def folders(self, source: Path) -> Sequence[Path]:
+        """Return the folders below which the files are; InputError where the options name none."""
+        return [source]
+
     @abstractmethod
     def format(self, settings: Settings) -> ImageFormat:
         """Return what reads and writes the images of one conversion."""
 
     @abstractmethod
     def find(self, source: Path, paths: Sequence[Path]) -> Found:
-        """Pair the images and masks among all files of a folder by name; what does not pair up is a problem."""
+        """Pair the images and masks among all files of the folders by name; what does not pair up is a problem."""
 
     @abstractmethod
     def labels(self) -> dict[str, Any]:

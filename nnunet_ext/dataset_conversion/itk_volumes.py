@@ -1,0 +1,177 @@
+"""Volumes in any of SimpleITK's formats, with one or several masks each; written as NIfTI where that is needed.
+
+NIfTI with one mask goes the way of `nifti`, which need not rewrite it. All else is read whole and written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+
+from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.grids import Affine, agree
+from nnunet_ext.common.text import some
+from nnunet_ext.dataset_conversion.nifti import Volumes
+from nnunet_ext.dataset_conversion.nifti_file import NII_GZ
+from nnunet_ext.dataset_conversion.types import Case, Checked, ImageFormat, OutputFile
+
+_GZIPPED_IMAGE, _GZIPPED_LABEL = 0.6, 0.05  # of the voxels' bytes, on the safe side
+_BYTES_PER_SECOND = 3e7  # read, compressed and written on one core, for sharing out work
+
+
+class AnyVolumes(ImageFormat):
+    """The format of 3D images with one or several masks each; `verify` as in `Volumes`."""
+
+    image_io = Volumes.image_io
+    packages = Volumes.packages
+    unites = True
+
+    def __init__(self, *, verify: bool = False) -> None:
+        self._nifti = Volumes(verify=verify)
+
+    def check(self, case: Case, values: Mapping[int, int]) -> tuple[Checked | None, list[str]]:
+        paths = [case.image, *case.masks]
+        if len(case.masks) == 1 and all(path.name.lower().endswith((".nii", NII_GZ)) for path in paths):
+            return self._nifti.check(case, values)
+        faults: list[str] = []
+        image = None
+        try:
+            image = read(case.image)
+            label = united(case.masks, image, case.image, values)
+        except InputError as e:
+            faults += e.problems
+        if image is None or faults:
+            return None, faults
+        if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+            return None, [f"{case.image}: some voxels are NaN or infinite; replace them."]
+        checked = CheckedItkVolume(
+            case=case,
+            marked=int(np.count_nonzero(label)),
+            repairs=(),
+            ending=NII_GZ,
+            size=image.GetSize(),
+            bytes=image.GetNumberOfPixels() * image.GetSizeOfPixelComponent(),
+        )
+        return checked, []
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedItkVolume(Checked):
+    """A case that can be converted; `bytes` are those of the image's voxels."""
+
+    bytes: int
+
+    def image_file(self, target: str) -> OutputFile:
+        recipe = WriteItkVolume(image=self.case.image)
+        return self._written(target, (self.case.image,), recipe, _GZIPPED_IMAGE)
+
+    def label_file(self, target: str, values: Mapping[int, int]) -> OutputFile:
+        recipe = WriteItkLabel(image=self.case.image, masks=self.case.masks, values=values)
+        return self._written(target, self.case.masks or (self.case.image,), recipe, _GZIPPED_LABEL)
+
+    def _written(
+        self, target: str, sources: tuple[Path, ...], recipe: WriteItkVolume | WriteItkLabel, gzipped: float
+    ) -> OutputFile:
+        return OutputFile(
+            target=target,
+            sources=sources,
+            recipe=recipe,
+            estimate=int(self.bytes * gzipped),
+            seconds=self.bytes / _BYTES_PER_SECOND,
+        )
+
+
+def read(path: Path) -> sitk.Image:
+    """Read a volume; InputError where it is damaged or anything but 3D with one value per voxel."""
+    try:
+        image = sitk.ReadImage(path)
+    except RuntimeError as e:
+        reason = str(e).strip().splitlines()[-1]
+        raise InputError(f"{path}: cannot be read or is damaged ({reason}); download it again.") from e
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        shape = " x ".join(map(str, image.GetSize()))
+        raise InputError(
+            f"{path}: is {shape} with {image.GetNumberOfComponentsPerPixel()} values each; only 3D volumes of one "
+            "value per voxel can be converted."
+        )
+    return image
+
+
+def united(masks: Sequence[Path], image: sitk.Image, image_path: Path, values: Mapping[int, int]) -> np.ndarray:
+    """Return the label map of all masks of an image, uint8 (z, y, x), numbered as in the dataset.
+
+    Raises:
+        InputError: a mask lies elsewhere than the image or holds other values, or two give a voxel different ones.
+    """
+    label = np.zeros(image.GetSize()[::-1], np.uint8)
+    problems: list[str] = []
+    for path in masks:
+        try:
+            mask = read(path)
+        except InputError as e:
+            problems += e.problems
+            continue
+        if mask.GetSize() != image.GetSize() or not agree(_affine(mask), _affine(image), image.GetSize()):
+            problems.append(
+                f"{path}: is not on the grid of {image_path} (size, spacing, origin, direction); resample it."
+            )
+            continue
+        array = sitk.GetArrayViewFromImage(mask)
+        found = np.unique(array)
+        if strange := [value for value in found.tolist() if value not in values]:
+            known = ", ".join(map(str, values))
+            problems.append(f"{path}: holds {some(strange)}, where {known} are known; say with --labels what is what.")
+            continue
+        for value in found.tolist():
+            where = (array == value) & (values[value] > 0)
+            if np.any(label[where] != 0) and np.any(label[where] != values[value]):
+                problems.append(f"{path}: marks voxels that another mask of the image gives another label.")
+            label[where] = values[value]
+    if problems:
+        raise InputError(*problems)
+    return label
+
+
+def _affine(image: sitk.Image) -> Affine:
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return affine
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteItkVolume:
+    """Writes a volume as compressed NIfTI."""
+
+    image: Path
+
+    def __call__(self, target: Path) -> None:
+        _write(read(self.image), target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteItkLabel:
+    """Writes the label map of all masks of an image, where the image lies, as compressed NIfTI."""
+
+    image: Path
+    masks: tuple[Path, ...]
+    values: Mapping[int, int]
+
+    def __call__(self, target: Path) -> None:
+        image = read(self.image)
+        label = sitk.GetImageFromArray(united(self.masks, image, self.image, self.values))
+        label.CopyInformation(image)
+        _write(label, target)
+
+
+def _write(image: sitk.Image, target: Path) -> None:
+    named = target.with_name(target.name + NII_GZ)  # the format goes by the ending
+    try:
+        sitk.WriteImage(image, named, useCompression=True)
+        named.replace(target)
+    finally:
+        named.unlink(missing_ok=True)

@@ -63,6 +63,19 @@ def test_all_orders_of_a_cube(nnunet_folders: Path) -> None:
         np.testing.assert_array_equal(label_of(outcome.folder, f"lits_{number:03d}"), liver(shape))
 
 
+def test_a_volume_in_the_middle_leaves_a_doubt(nnunet_folders: Path) -> None:
+    """Both axes reversed, or a header in the wrong frame: the two say the same of it."""
+    centred = AFFINE.copy()
+    centred[:2, 3] = 0.7 * np.array([9, 8]) / 2
+    save(nnunet_folders / "in" / "volume-0.nii", ct(), centred)
+    image = nib.Nifti1Image(liver(), centred).as_reoriented(np.array([[0, -1], [1, -1], [2, 1]]))
+    np.testing.assert_allclose(image.affine, np.diag([-1, -1, 1, 1]) @ centred, atol=1e-6)
+    save(nnunet_folders / "in" / "segmentation-0.nii", np.asarray(image.dataobj), image.affine)
+    outcome = convert(nnunet_folders / "in", target="liver-tumour")
+    np.testing.assert_array_equal(label_of(outcome.folder, "lits_000"), liver())
+    assert doubts(outcome) == [f"lits_000: {nifti_space.FRAMES}"]
+
+
 def test_shapes_that_no_order_explains(nnunet_folders: Path) -> None:
     """Of the same number of voxels and with the axes swapped, but elsewhere in space."""
     one_case(nnunet_folders / "in", liver().transpose(1, 0, 2), AFFINE)

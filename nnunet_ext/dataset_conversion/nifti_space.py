@@ -33,6 +33,11 @@ BORROWED = (
     "the volume had an identity affine: voxel size and place are the segmentation's, and the voxels of both were taken "
     "to be in the same order. Look whether they overlay."
 )
+FRAMES = (
+    "the segmentation was put into the volume's order of voxels, as the headers say. The volume lies so much in the "
+    "middle that a header with LPS in place of RAS would say the same: look whether they overlay."
+)
+_TO_OTHER_FRAME = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS, which ITK has, to RAS, which NIfTI has, and back
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its remarks on odd headers would drown ours
 
@@ -135,7 +140,8 @@ def reconcile(image: Place, label: Place | None, label_shape: Sequence[int]) -> 
             return Agreement(header=image.header, label_repairs=repairs, doubts=doubts)
         if order := reordering(one, label.shape, other, image.shape):
             what = f"voxels were stored in another order than the volume's ({order}): put into that"
-            doubts = (*doubts, *label.doubts)
+            frames = (FRAMES,) if same_shape and agree(_TO_OTHER_FRAME @ one, other, image.shape) else ()
+            doubts = (*doubts, *label.doubts, *frames)
             return Agreement(header=image.header, reordering=order, label_repairs=(what,), doubts=doubts)
         apart = f" by up to {greatest_shift(one, other, image.shape):.3g} mm" if same_shape else ""
     if not same_shape:
@@ -197,7 +203,7 @@ def _with_affine(header: nib.Nifti1Header, affine: np.ndarray) -> nib.Nifti1Head
 
 
 def _at(header: nib.Nifti1Header, place: Geometry) -> nib.Nifti1Header:
-    return _with_affine(header, np.diag([-1, -1, 1, 1]) @ place.affine)  # from LPS to NIfTI's RAS
+    return _with_affine(header, _TO_OTHER_FRAME @ place.affine)
 
 
 def _with_one_size(header: nib.Nifti1Header) -> tuple[nib.Nifti1Header, list[str], list[str]]:

@@ -166,3 +166,15 @@ def test_histograms_are_of_the_firmest_findings(many: dict[str, list[Evaluation]
     p = {(data.letter(pair.a), data.letter(pair.b)): pair.p_holm for pair in data.result("tumour", "dice").pairs}
     assert len(drawn) == 6
     assert [p[pair] for pair in drawn] == sorted(p.values())[:6]
+
+
+def test_two_orders_that_differ_are_explained(tmp_path: Path) -> None:
+    """By ranks the first model wins, in all cases but one; by the mean it comes last."""
+    first = BASE + 0.02
+    first[:1] = 0.0
+    models = {"A": [evaluation(first)], "B": [evaluation(BASE)], "C": [evaluation(BASE - 0.01)]}
+    same = {"A": [evaluation(BASE + 0.02)], "B": models["B"], "C": models["C"]}
+    for name, own, differs in (("other", models, True), ("same", same, False)):
+        build_report(own, tmp_path / f"{name}.html", comparison=compare(own, metrics=["dice"]))
+        text = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        assert ("the models have another order" in text) == differs

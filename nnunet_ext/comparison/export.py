@@ -14,6 +14,7 @@ from nnunet_ext.common import files
 from nnunet_ext.common.text import aligned
 from nnunet_ext.comparison.results import Comparison, ModelSummary, Pair, Ranking, Result
 from nnunet_ext.comparison.wording import PROMPTS, digest, effect, interval, method, number, p_value, shift_interval
+from nnunet_ext.metrics.definitions import BY_KEY
 
 RECORD, MARK = "comparison.json", "nnunet_ext compare"
 FILES = (RECORD, "comparison.csv", "comparison_pairs.csv", "comparison_cases.csv", "comparison.tex")
@@ -89,8 +90,12 @@ def summary_cells(summary: ModelSummary) -> dict[str, Any]:
 
 def pair_rows(comparison: Comparison) -> pd.DataFrame:
     """Return one row per structure, metric and pair of models: `Pair`."""
-    rows = [{**_head(result), **asdict(pair)} for result in comparison.results.values() for pair in result.pairs]
-    return pd.DataFrame(rows, columns=["structure", "metric", "unit", *(f.name for f in fields(Pair))])
+    rows = [
+        {**_head(result), "primary": result.primary, **asdict(pair)}
+        for result in comparison.results.values()
+        for pair in result.pairs
+    ]
+    return pd.DataFrame(rows, columns=["structure", "metric", "unit", "primary", *(f.name for f in fields(Pair))])
 
 
 def case_rows(comparison: Comparison) -> pd.DataFrame:
@@ -224,7 +229,8 @@ def _latex_pairs(comparison: Comparison, structure: str, results: Sequence[Resul
     caption = (
         f"{structure}: paired differences (Hodges-Lehmann, interval of the corrected test; mean). p: Wilcoxon "
         "signed-rank test with Holm's correction; effect: rank-biserial correlation, positive where the first model is "
-        "better; W/T/L: cases won, tied and lost by it."
+        f"better; W/T/L: cases won, tied and lost by it. Primary metric: {BY_KEY[comparison.primary].label}; findings "
+        "by others are exploratory."
     )
     return _latex_table(caption, f"differences-{structure}", "llrrrrr", head, body)
 

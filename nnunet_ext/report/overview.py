@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import pandas as pd
 from markupsafe import Markup
@@ -18,6 +19,13 @@ from nnunet_ext.report.data import ReportData
 
 ROW, TOP = 20, 46
 BARS, RANKS = (178, 238), (254, 404)  # where the bars and the axis lie, from left to right
+
+
+class Overview(NamedTuple):
+    """A figure of mean ranks, and whether the means of the values have the same order."""
+
+    figure: Markup
+    same_order: bool
 
 
 def mean_ranks(result: Result, models: Sequence[str]) -> pd.Series:
@@ -38,7 +46,7 @@ def undecided(order: Sequence[str], pairs: Sequence[Pair]) -> list[tuple[int, in
     return [(i, j) for i, j in alike if (i - 1, j) not in alike and (i, j + 1) not in alike]
 
 
-def overview(data: ReportData, result: Result, ranking: Ranking) -> Markup | None:
+def overview(data: ReportData, result: Result, ranking: Ranking) -> Overview | None:
     """Draw mean ranks, best first, and bars that join models not shown to differ; None for fewer than three models.
 
     None as well where models were compared with a baseline only: nobody has tested the others.
@@ -67,7 +75,7 @@ def overview(data: ReportData, result: Result, ranking: Ranking) -> Markup | Non
         for i, (name, rank) in enumerate(zip(order, ranks, strict=True))
     ]
     groups = "; ".join(", ".join(order[i : j + 1]) for i, j in runs) or "none"
-    return svg.figure(
+    figure = svg.figure(
         [
             svg.text("Mean ranks; bars join what is not shown to differ", 0, 14, "t title"),
             svg.x_axis(scale, TOP - 12, bottom),
@@ -79,6 +87,7 @@ def overview(data: ReportData, result: Result, ranking: Ranking) -> Markup | Non
         + ", ".join(f"{name} {rank:.1f}" for name, rank in zip(order, ranks, strict=True))
         + f". Not shown to differ: {groups}",
     )
+    return Overview(figure, order == list(ranking.ranks))
 
 
 def _middle(row: int) -> float:

@@ -12,6 +12,7 @@ import pytest
 
 from nnunet_ext import registry
 from nnunet_ext.benchmark import matrix, matrix_file
+from nnunet_ext.benchmark.jobs import script
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.metrics.published import Published
 
@@ -160,12 +161,34 @@ def test_what_only_shows_together_is_named_as_well() -> None:
             [{"trainer": "nnUNetTrainer", "checkpoint": "checkpoint_latest.pth"}],
             "checkpoint is 'checkpoint_latest.pth', but must be 'checkpoint_final.pth' or 'checkpoint_best.pth'",
         ),
+        ([{"trainer": "nnUNetTrainer", "name": ".."}], "names of rows need letters or digits"),
+        ([{"trainer": "nnUNetTrainer", "name": "a\x1b[2J"}], "name is 'a\\x1b[2J', which holds control characters"),
+        ([{"trainer": "nnUNetTrainer", "name": "--out"}], "name is '--out', which commands would take for an option"),
+        ([{"trainer": "nnUNetTrainer", "plans": "../../x"}], "plans is '../../x', but must begin with a letter"),
+        ([{"trainer": "nnUNetTrainer", "plans": "p\nreboot #"}], "have no slashes or control characters"),
+        ([{"trainer": "nnUNetTrainer", "configuration": ".."}], "configuration is '..', but must begin with"),
+        ([{"trainer": "nnUNetTrainer", "configurations": ["2d", "--c"]}], "configurations, item 2 is '--c', but must"),
         ([{}], "trainer is missing"),
         ([], "rows is [], but must have at least 1 item"),
     ],
 )
 def test_rows_that_cannot_be(rows: list[dict[str, Any]], expected: str) -> None:
     assert any(expected in p for p in problems(rows=rows)), problems(rows=rows)
+
+
+def test_names_of_variables_are_what_a_shell_takes() -> None:
+    """They stand unquoted in the printed script."""
+    found = problems(environment={"A; reboot": 1, "train": {"B=1 reboot #": "x", "OK": "$(reboot)"}})
+    assert found == [
+        "matrix: environment 'A; reboot' is not the name of a variable",
+        "matrix: environment 'B=1 reboot #' is not the name of a variable",
+    ]
+
+
+def test_a_title_stays_in_its_line_of_the_script() -> None:
+    made = matrix_file.parse(changed(title="Livers\nreboot"))
+    assert made.title == "Livers reboot"
+    assert "# Livers reboot: 0 jobs" in script([], made.title).splitlines()
 
 
 def test_published_figures_are_of_a_dataset() -> None:
@@ -185,10 +208,10 @@ def test_no_matrix(tmp_path: Path) -> None:
         matrix_file.load(tmp_path / "no.toml")
     assert "lits-table1" in e.value.hint
     (tmp_path / "bad.toml").write_text("name = ")
-    with pytest.raises(InputError, match="is not TOML"):
+    with pytest.raises(InputError, match="is not valid TOML"):
         matrix_file.load(tmp_path / "bad.toml")
     (tmp_path / "latin.toml").write_bytes("name = 'Größe'".encode("latin-1"))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not text in UTF-8"):
         matrix_file.load(tmp_path / "latin.toml")
 
 

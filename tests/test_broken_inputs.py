@@ -19,6 +19,7 @@ import pytest
 from evaluations import evaluation
 from PIL import Image
 
+from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.cli import main
 
 OLD = Path(__file__).resolve().parent / "data" / "a5e75ff"
@@ -131,7 +132,54 @@ def report(rounds: int, root: Path) -> None:
     compare(rounds // 4, root, "--report", root / "report.html")
 
 
-COMMANDS: dict[str, Callable[[int, Path], Any]] = {f.__name__: f for f in (evaluate, compare, report)}
+def benchmark(root: Path) -> tuple[Path, Path]:
+    """The folder of a finished benchmark, and its matrix elsewhere."""
+    out, matrix = root / "out", root / "demo.toml"
+    shutil.copytree(OLD / "benchmark", out)
+    shutil.copy(out / "demo.toml", matrix)
+    for job in Benchmark.of(matrix, out).jobs:
+        for path in map(Path, job.missing):  # too large to be kept for a test
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir() if job.kind == "predict" else path.touch()
+    return out, matrix
+
+
+def matrix(rounds: int, root: Path) -> None:
+    out, file = benchmark(root)
+
+    def run() -> int:
+        if (code := answer("benchmark", "plan", file, "--out", out)) == 0:
+            written = [path for job in Benchmark.of(file, out).jobs for path in (*job.outputs, job.folder) if path]
+            assert all(Path(path).resolve().is_relative_to(out) for path in written)
+        return code
+
+    survives(rounds, [file], run, text=True)
+
+
+def records(rounds: int, root: Path) -> None:
+    out, file = benchmark(root)
+    survives(rounds, sorted(out.glob("jobs/*.json")), lambda: answer("benchmark", "status", file, "--out", out))
+
+
+def manifests(rounds: int, root: Path) -> None:
+    out, file = benchmark(root)
+    survives(rounds // 4, sorted(out.rglob("manifest.json")), lambda: answer("benchmark", "report", file, "--out", out))
+
+
+COMMANDS: dict[str, Callable[[int, Path], Any]] = {
+    f.__name__: f for f in (evaluate, compare, report, matrix, records, manifests)
+}
+
+
+def test_a_broken_record_of_a_job_is_not_a_job_that_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Days of training would be set aside without a word."""
+    out, file = benchmark(tmp_path)
+    record = next(out.glob("jobs/*_train_*.json"))
+    record.write_text(record.read_text()[:-20])
+    for step in ("status", "run"):
+        assert main(["benchmark", step, str(file), "--out", str(out)]) == 2
+        assert f"{record} is not valid JSON" in (said := capsys.readouterr().err)
+        assert "the job is run again" in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)

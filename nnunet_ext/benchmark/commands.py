@@ -16,6 +16,8 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import sha256
 from nnunet_ext.common.nnunet_files import DATASET, SPLITS
 
+LONGEST = 200  # bytes of a job's id, which begins the names of files
+
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
@@ -253,6 +255,8 @@ class _Builder:
         **values: Any,
     ) -> Job:
         """Add a job with the arguments and variables of its kind; that of a cell has facts and a manifest."""
+        if len(values["id"].encode()) > LONGEST:
+            self.problems.append(f"{values['id'][:LONGEST]}...: too long for the name of a file; shorten its parts.")
         more = getattr(self.matrix.arguments, kind) if arguments is None else arguments
         environment = {
             "nnUNet_raw": str(self.folders.raw),

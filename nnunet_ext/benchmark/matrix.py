@@ -26,6 +26,7 @@ from nnunet_ext.metrics.published import Published
 
 KINDS = ("prepare", "plan", "train", "predict", "evaluate")
 FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 OURS = (*NNUNET_FOLDERS, *FROM_MATRIX)
 STOCK_PLANS = {
     "ExperimentPlanner": "nnUNetPlans",
@@ -58,6 +59,26 @@ def _distinct(values: list[int]) -> list[int]:
     return values
 
 
+def _line(text: str) -> str:
+    """Return a text that reports and scripts print on one line: breaks become spaces."""
+    text = re.sub(r"\s*[\n\r]\s*", " ", text).strip()
+    _faults([f"is {text!r}, which holds control characters"] if _CONTROL.search(text) else ())
+    return text
+
+
+def _row_name(text: str) -> str:
+    _faults([f"is {text!r}, which commands would take for an option"] if text.startswith("-") else ())
+    return _line(text)
+
+
+def _part(text: str) -> str:
+    """Check a name that becomes part of a folder's and a word of a command; empty for the default."""
+    wrong = text and (not re.match(r"\w", text) or _CONTROL.search(text) or re.search(r"[/\\]", text))
+    problem = f"is {text!r}, but must begin with a letter or digit and have no slashes or control characters"
+    _faults([problem] if wrong else ())
+    return text
+
+
 def _environment(table: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Return the variables by kind of job; those at the top of the table are for all kinds."""
     common = {key: value for key, value in table.items() if key not in KINDS}
@@ -67,6 +88,8 @@ def _environment(table: dict[str, Any]) -> dict[str, dict[str, str]]:
     for name, value in [*common.items(), *(item for own in tables for item in own.items())]:
         if not isinstance(value, str | int) or isinstance(value, bool):
             problems.append(f"{name} is {value!r}, but must be a string or an integer")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            problems.append(f"{name!r} is not the name of a variable")
         if name in OURS:
             problems.append(f"{name} is set by the benchmark itself ([budget], seeds, data)")
     _faults(problems)
@@ -79,6 +102,9 @@ def _primary(key: str) -> str:
     return key
 
 
+Line = Annotated[str, AfterValidator(_line)]
+RowName = Annotated[str, AfterValidator(_row_name)]
+Part = Annotated[str, AfterValidator(_part)]
 Words = Annotated[str, AfterValidator(_words)]
 Command = Annotated[str, AfterValidator(_command)]
 Distinct = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
@@ -168,13 +194,13 @@ class Row:
 class Rows(Table):
     """One [[rows]] table: every trainer of it with every configuration is a row."""
 
-    name: str = ""
+    name: RowName = ""
     trainer: str = ""
     trainers: list[str] = []
-    configuration: str = ""
-    configurations: list[str] = []
+    configuration: Part = ""
+    configurations: list[Part] = []
     planner: str = ""
-    plans: str = ""
+    plans: Part = ""
     checkpoint: Literal["checkpoint_final.pth", "checkpoint_best.pth"] | None = None  # no latest: nnU-Net removes it
     prompts: Literal["none", "reference"] = "none"
     datasets: list[int] = []
@@ -285,8 +311,8 @@ class Matrix(Table):
         differences: between the published figures' protocol and this one.
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    title: str = ""
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)]
+    title: Line = ""
     device: Literal["cuda", "cpu", "mps"] = "cuda"
     data: Literal["environment", "own"] = "environment"
     folds: Distinct = [0]

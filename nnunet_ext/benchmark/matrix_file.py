@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sys
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -14,13 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from nnunet_ext.benchmark.matrix import Dataset, Matrix, Row, Rows, slug
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import read_toml
 from nnunet_ext.common.text import meant, some
 from nnunet_ext.metrics.published import Published
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def presets() -> dict[str, Path]:
@@ -41,16 +36,8 @@ def load(what: str | Path) -> Matrix:
         InputError: there is no such file, it is not TOML, or anything is wrong in it; every fault is named.
     """
     path = file_of(what)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as e:
-        raise InputError(f"{path} is not TOML: {e}.", hint="https://toml.io has the format on one page.") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(
-            f"{what} cannot be read: {e.strerror if isinstance(e, OSError) else e}.",
-            hint=f"Name a TOML file, or a preset: {some(presets(), None)}.",
-        ) from None
-    return parse(content, str(path))
+    hint = f"Name a TOML file (https://toml.io has the format on one page), or a preset: {some(presets(), None)}."
+    return parse(read_toml(path, hint=hint), str(path))
 
 
 def parse(content: dict[str, Any], where: str = "matrix") -> Matrix:
@@ -115,7 +102,7 @@ def _wrong_together(content: dict[str, Any]) -> Iterator[str]:
     for what, values in (("dataset ids", ids), ("names of rows", [slug(row.name) for row in rows])):
         if twice := sorted({str(value) for value in values if values.count(value) > 1}):
             yield f"{what} must differ, but these are there more than once: {some(twice, None)}"
-        if "" in values:
+        if not all(re.search(r"\w", str(value)) for value in values):
             yield f"{what} need letters or digits, of which their folders are made"
     for plans in sorted({row.plans for row in rows}):
         if len(planners := sorted({row.planner for row in rows if row.plans == plans})) > 1:

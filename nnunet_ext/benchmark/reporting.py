@@ -7,17 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from nnunet_ext import comparison, report
 from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.benchmark.jobs import Job, script
 from nnunet_ext.benchmark.matrix import Dataset
 from nnunet_ext.benchmark.status import lines
+from nnunet_ext.benchmark.store import Manifest
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json
 from nnunet_ext.common.nnunet_files import SPLITS
 from nnunet_ext.common.processes import Track, untracked
+from nnunet_ext.common.shapes import read_as
 from nnunet_ext.common.text import aligned
 from nnunet_ext.comparison import DEFAULT_METRICS, ModelRuns
 from nnunet_ext.evaluation.evaluation import Evaluation
@@ -39,7 +39,7 @@ class FinishedRun:
     job: Job
     train: Job
     evaluation: Evaluation
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def row(self) -> str:
@@ -104,9 +104,9 @@ def collect(benchmark: Benchmark, dataset: Dataset) -> Results:
 def differences(runs: Sequence[FinishedRun]) -> Iterator[str]:
     """Yield why runs cannot be compared, a sentence each; nothing if they can."""
     for what, key in (("splits (splits_final.json)", SPLITS), ("held-out cases (labelsTs)", "labelsTs")):
-        yield from _differing(what, runs, [run.manifest["sha256"].get(key) for run in runs])
-    bound = [run for run in runs if run.manifest["budget"] != "own"]
-    yield from _differing("budgets", bound, [_budget(run.manifest["budget"]) for run in bound])
+        yield from _differing(what, runs, [run.manifest.sha256.get(key) for run in runs])
+    budgets = [(run, _budget(budget)) for run in runs if isinstance(budget := run.manifest.budget, dict)]  # not "own"
+    yield from _differing("budgets", [run for run, _ in budgets], [text for _, text in budgets])
 
 
 def _differing(what: str, runs: Sequence[FinishedRun], values: Sequence[str | None]) -> Iterator[str]:
@@ -123,10 +123,10 @@ def _budget(variables: dict[str, str]) -> str:
 
 
 def _run(benchmark: Benchmark, job: Job) -> FinishedRun:
-    manifest, evaluation = read_json(Path(job.manifest)), Evaluation.load(Path(job.outputs[0]))
+    manifest, evaluation = read_as(Manifest, Path(job.manifest)), Evaluation.load(Path(job.outputs[0]))
     # unseeded repeats are distinguished by the seed of the folder that they are in
     facts = ("dataset", "trainer", "plans", "configuration", "fold", "prompts", "seed")
-    info = {key: job.facts[key] for key in facts} | {"name": job.facts["row"], "versions": manifest["versions"]}
+    info = {key: job.facts[key] for key in facts} | {"name": job.facts["row"], "versions": manifest.versions}
     train = next(other for other in benchmark.jobs.with_needs(job) if other.kind == "train")
     evaluation = replace(evaluation, info={**evaluation.info, **info})
     return FinishedRun(job=job, train=train, evaluation=evaluation, manifest=manifest)
@@ -249,8 +249,8 @@ def _notes(benchmark: Benchmark, results: Results) -> list[str]:
 
 def _device(train: Job) -> str:
     """Return that of a training; an evaluation, whose manifest a run has, may have had another node without a GPU."""
-    machine = read_json(Path(train.manifest))["machine"]
-    return machine["gpus"][0] if train.gpu and machine["gpus"] else machine["cpu"]
+    machine = read_as(Manifest, Path(train.manifest)).machine
+    return machine.gpus[0] if train.gpu and machine.gpus else machine.cpu
 
 
 def _extras(benchmark: Benchmark, results: Results) -> report.Extras:
@@ -260,7 +260,7 @@ def _extras(benchmark: Benchmark, results: Results) -> report.Extras:
         model_folders={row: [Path(run.train.folder) for run in runs] for row, runs in results.runs.items()},
         costs={row: report.Cost(device=_device(runs[0].train)) for row, runs in results.runs.items()},
         commands=[line for line in commands if line and not line.startswith(("#", "set "))],
-        manifests={row: [run.manifest for run in runs] for row, runs in results.runs.items()},
+        manifests={row: [run.manifest.model_dump() for run in runs] for row, runs in results.runs.items()},
         published=benchmark.matrix.published_of(results.dataset),
         differences=benchmark.matrix.differences,
         notes=[*_notes(benchmark, results), *(f"Missing: {text}." for text in results.missing)],

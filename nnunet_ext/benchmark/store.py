@@ -11,15 +11,16 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from nnunet_ext.benchmark.jobs import Job
-from nnunet_ext.common.files import read_json_if_any, sha256, write_json
+from nnunet_ext.common.files import sha256, write_json
 from nnunet_ext.common.nnunet_files import DATASET, SPLITS
 from nnunet_ext.common.processes import is_running
 from nnunet_ext.common.provenance import commit, machine, versions
+from nnunet_ext.common.shapes import Count, Seconds, Shape, read_as
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,13 @@ class Attempt:
         gpu_bytes: largest sum over its processes that was seen on a GPU.
     """
 
-    started: float
-    seconds: float | None = None
+    started: Seconds
+    seconds: Seconds | None = None
     exit: int | None = None
     continued: bool = False
-    cpu_seconds: float | None = None
-    peak_bytes: int | None = None
-    gpu_bytes: int | None = None
+    cpu_seconds: Seconds | None = None
+    peak_bytes: Count | None = None
+    gpu_bytes: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +85,15 @@ class Store:
         return record if record.hash == job.hash else Record()
 
     def former(self, job_id: str) -> Record:
-        """Read whatever was written down under a job's id, also by other versions of this package."""
-        content = _known(Record, read_json_if_any(self.file(job_id, "json")))
-        try:
-            attempts = tuple(Attempt(**_known(Attempt, attempt)) for attempt in content.get("attempts", ()))
-        except (TypeError, AttributeError):  # written by somebody else
+        """Read whatever was written down under a job's id, also by other versions of this package.
+
+        Raises:
+            InputError: the record is broken; what it was about may have taken days.
+        """
+        file = self.file(job_id, "json")
+        if not file.exists():
             return Record()
-        return Record(**{**content, "attempts": attempts})
+        return read_as(Record, file, hint="Without this file, the job is run again and its former results set aside.")
 
     def write(self, job: Job, record: Record) -> None:
         (self.root / "jobs").mkdir(parents=True, exist_ok=True)
@@ -123,11 +126,6 @@ class Store:
         mark.touch()
         end = attempts[-1].started + (attempts[-1].seconds or 0)
         os.utime(mark, (end, end))
-
-
-def _known(kind: type, content: dict[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(kind)}
-    return {key: value for key, value in content.items() if key in names}
 
 
 class Lock:
@@ -191,6 +189,33 @@ def is_held(file: Path) -> bool:
     return held
 
 
+class Step(Shape):
+    """One command on the way to a result, in its manifest."""
+
+    kind: str
+    command: str
+    seconds: Seconds | None = None
+    peak_bytes_of_largest_process: Count | None = None
+    gpu_bytes_seen: Count | None = None
+
+
+class Machine(Shape):
+    """The machine that computed a result, in its manifest."""
+
+    cpu: str
+    gpus: list[str]
+
+
+class Manifest(Shape):
+    """What a result came from; `write_manifest` says the rest."""
+
+    budget: dict[str, str] | Literal["own"]
+    versions: dict[str, Any]
+    machine: Machine
+    sha256: dict[str, str | None]
+    steps: dict[str, Step]
+
+
 def write_manifest(job: Job, record: Record, needed: Sequence[Job], store: Store) -> None:
     """Write what a result came from: software, machine, data, seed, and the cost of every step.
 
@@ -204,7 +229,7 @@ def write_manifest(job: Job, record: Record, needed: Sequence[Job], store: Store
     )
     read = (SPLITS, f"{job.facts.get('plans')}.json")  # by a training, besides the cases
     trained = [j for j in needed if j.kind == "train" and Path(j.manifest).is_file()]
-    written = read_json_if_any(Path(trained[0].manifest)).get("sha256", {}) if trained else {}  # others by now
+    written = read_as(Manifest, Path(trained[0].manifest)).sha256 if trained else {}  # others by now
     sums = {name: written[name] if name in written else _sha256(preprocessed / name) for name in read}
     write_json(
         Path(job.manifest),

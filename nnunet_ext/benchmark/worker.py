@@ -19,15 +19,16 @@ import sys
 import time
 import zipfile
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from nnunet_ext.benchmark.jobs import FROM_MATRIX, Job, Jobs
 from nnunet_ext.benchmark.store import Attempt, Lock, Record, Store, write_manifest
 from nnunet_ext.common.environment import BENCHMARK_GPUS
-from nnunet_ext.common.files import read_json
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.provenance import nvidia_smi
+from nnunet_ext.common.shapes import read_as
 
 # variables that Snakemake sets in addition to OMP_NUM_THREADS, over which they would win against the matrix's
 SNAKEMAKES = [f"{name}_NUM_THREADS" for name in ("GOTO", "OPENBLAS", "MKL", "NUMEXPR")]
@@ -40,6 +41,15 @@ KILLED_IN = 300.0  # seconds after which SLURM has killed a job that it ends
 
 class StoppedError(Exception):
     """The job was asked to end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workflow:
+    """What the JSON file next to a Snakefile says; see `Worker` for the key ``slurm``."""
+
+    root: str
+    jobs: list[Job]
+    slurm: dict[str, Any]
 
 
 class Worker:
@@ -223,7 +233,10 @@ class Worker:
         )
         record = replace(self.record, state=state, reason=reason)
         if state == "done" and self.job.manifest:
-            write_manifest(self.job, record, self.jobs.with_needs(self.job)[:-1], self.store)
+            try:
+                write_manifest(self.job, record, self.jobs.with_needs(self.job)[:-1], self.store)
+            except InputError as e:
+                code, record = 1, replace(record, state="failed", reason=" ".join(str(e).split()))
         self.store.write(self.job, record)
         return 1 if code is None else code
 
@@ -292,12 +305,16 @@ def _set_broken_checkpoints_aside(folder: Path, log: IO[str]) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the job that the arguments name: the workflow's file and the job's id."""
-    content = read_json(Path(argv[0]))
-    jobs = Jobs(Path(content["root"]), (Job(**job) for job in content["jobs"]))
-    worker = Worker(jobs[argv[1]], jobs, content["slurm"])
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, worker.stop)
-    return worker.run()
+    try:
+        workflow = read_as(Workflow, Path(argv[0]))
+        jobs = Jobs(Path(workflow.root), workflow.jobs)
+        worker = Worker(jobs[argv[1]], jobs, workflow.slurm)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, worker.stop)
+        return worker.run()
+    except InputError as e:
+        sys.stderr.write(f"error: {e}\n")
+        return 1
 
 
 if __name__ == "__main__":

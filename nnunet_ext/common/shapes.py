@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import read_json
 
 Text = Annotated[str, Field(max_length=4096)]  # no path is longer
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]  # a time from 1970 as well
 
 
 class Shape(BaseModel):
@@ -20,11 +22,11 @@ class Shape(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, populate_by_name=True)
 
 
-Kind = TypeVar("Kind", bound=Shape)
+Kind = TypeVar("Kind")
 
 
 def read_as(shape: type[Kind], path: Path, *, hint: str = "") -> Kind:
-    """Read a JSON file of a shape.
+    """Read a JSON file of a shape, which may be a dataclass of ours as well.
 
     Raises:
         InputError: as `files.read_json`, or everything in which the file differs.
@@ -43,12 +45,18 @@ def checked(shape: type[Kind], content: Any, where: object, *, hint: str = "", m
         InputError: everything in which the content differs.
     """
     try:
-        return shape.model_validate(content)
+        made: Kind = _adapter(cast(Any, shape)).validate_python(content)
+        return made
     except ValidationError as e:
         errors = e.errors(include_url=False)
         problems = [f"{where}: {_place(error['loc'])}{error['msg']}." for error in errors[:most]]
         more = [f"{where}: and {len(errors) - most} faults more."] if len(errors) > most else []
         raise InputError(*problems, *more, hint=hint) from e
+
+
+@functools.cache
+def _adapter(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)
 
 
 def _place(parts: tuple[int | str, ...]) -> str:

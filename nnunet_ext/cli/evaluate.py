@@ -167,7 +167,7 @@ def table(evaluation: Evaluation) -> list[str]:
     return [
         *lines,
         "",
-        f"[ ]: Student's t {LEVEL:.0%} interval of the mean. pooled: from the summed counts of all cases.",
+        f"[ ]: Student's t {100 * LEVEL:.0f} % interval of the mean. pooled: from the summed counts of all cases.",
         *filter(None, [coverage("mean", len(evaluation.cases))]),
         f"NSD: tolerance {tolerance:g} {evaluation.units.length}. Lesions: matched one to one from an IoU of "
         f"{evaluation.info.get('lesion_iou', LESION_IOU):g}. All definitions are in metrics.json.",

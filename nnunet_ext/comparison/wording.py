@@ -293,7 +293,7 @@ def method(comparison: Comparison) -> list[str]:
         "Differences: Hodges and Lehmann's estimate, the median of the means of all pairs of cases' differences. Its "
         "interval is that of the test, at the level which the correction leaves to it: it leaves out 0 where, and only "
         "where, the corrected p is significant.",
-        f"Means: Student's t interval, {LEVEL:.0%}, of a single mean; not corrected.",
+        f"Means: Student's t interval, {percent(LEVEL)}, of a single mean; not corrected.",
         *filter(None, (coverage(what, len(comparison.cases)) for what in ("mean", "typical difference"))),
         "docs/statistics.md gives reasons, and simulations of these intervals and of others.",
         "Effect: matched-pairs rank-biserial correlation.",

@@ -19,6 +19,7 @@ from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dataset_conversion import convert
 from nnunet_ext.dataset_conversion.folders import FoldersReader
+from nnunet_ext.dataset_conversion.nifti_space import NO_SIZE
 from nnunet_ext.dataset_conversion.splits import FOLDS, official_split
 from nnunet_ext.dataset_conversion.types import Outcome
 
@@ -371,11 +372,11 @@ def test_columns_that_no_table_has(here: Path) -> None:
         folders(images=Path("images"), csv=(Path("t.csv"),), group_column="case", split_column="kfold")
 
 
-def volume(path: str, array: np.ndarray, *, spacing: tuple[float, ...] = (1, 1, 2)) -> None:
+def volume(path: str, array: np.ndarray, *, spacing: tuple[float, ...] = (1, 1, 2), compressed: bool = False) -> None:
     found = sitk.GetImageFromArray(array, isVector=False)
     found.SetSpacing(spacing)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(found, path)
+    sitk.WriteImage(found, path, useCompression=compressed)
 
 
 def box(*, left: int = 2, value: int = 1) -> np.ndarray:
@@ -402,6 +403,48 @@ def test_volumes(here: Path, ending: str, masks: int) -> None:
     label = sitk.GetArrayFromImage(sitk.ReadImage(path))
     np.testing.assert_array_equal(label, np.maximum(box(), box(left=7)) if masks == 2 else box())
     verify(outcome.folder)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])
+@pytest.mark.parametrize("masks", [1, 2])
+def test_masks_in_another_order_of_voxels(here: Path, ending: str, masks: int) -> None:
+    for n in range(3):
+        volume(f"images/c{n}{ending}", np.random.default_rng(n).normal(0, 100, (5, 10, 12)).astype(np.int16))
+        for i in range(masks):
+            volume(f"masks/c{n}_mask_{i}{ending}", box(left=2 + 5 * i))
+    mask = sitk.ReadImage(f"masks/c1_mask_0{ending}")
+    sitk.WriteImage(sitk.PermuteAxes(sitk.Flip(mask, (True, False, True)), (1, 2, 0)), f"masks/c1_mask_0{ending}")
+    outcome = folders(images=Path("images"), masks=Path("masks"))
+    (path,) = outcome.folder.glob("labels*/c1.nii.gz")
+    label = sitk.GetArrayFromImage(sitk.ReadImage(path))
+    np.testing.assert_array_equal(label, np.maximum(box(), box(left=7)) if masks == 2 else box())
+    (repair,) = outcome.layout.repairs
+    assert f"masks/c1_mask_0{ending}: voxels were stored in another order" in repair
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])
+def test_voxel_sizes_that_nobody_knows(here: Path, ending: str) -> None:
+    for n in range(3):
+        volume(f"images/c{n}{ending}", np.zeros((5, 10, 12), np.int16), spacing=(1, 1, 1 + (n != 1)))
+        for i in range(2):
+            volume(f"masks/c{n}_mask_{i}{ending}", box(left=2 + 5 * i), spacing=(1, 1, 1 + (n != 1)))
+    assert f"c1: {NO_SIZE}" in folders(images=Path("images"), masks=Path("masks")).layout.notes
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_damage_that_simpleitk_reads_over(here: Path, ending: str, cut: bool) -> None:
+    for n in range(3):
+        array = np.random.default_rng(n).normal(0, 100, (5, 10, 12)).astype(np.int16)
+        volume(f"images/c{n}{ending}", array, compressed=True)
+        for i in range(2):
+            volume(f"masks/c{n}_mask_{i}{ending}", box(left=2 + 5 * i), compressed=True)
+    path = Path(f"images/c1{ending}")
+    data = bytearray(path.read_bytes())
+    data[-300] ^= 0x10
+    path.write_bytes(data[:-300] if cut else data)
+    with pytest.raises(InputError, match=rf"images/c1{ending}: cannot be read or is damaged"):
+        folders(images=Path("images"), masks=Path("masks"))
 
 
 VOLUME_FAULTS: dict[str, tuple[Callable[[], None], str]] = {

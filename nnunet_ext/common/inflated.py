@@ -1,4 +1,4 @@
-"""What is in a gzip file, its checksum compared, and whether anything follows it."""
+"""What is in a gzip file or a zlib stream, its checksum compared, and whether anything follows it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, BinaryIO
 
 MAGIC = b"\x1f\x8b"
 _BLOCK = 1 << 16
+_EITHER = zlib.MAX_WBITS | 32  # gzip or zlib, as it says itself
 
 
 class Inflated(io.RawIOBase):
-    """Reads the content of a gzip file, all its members; at the end of each its checksum is compared.
+    """Reads the content of a gzip file, all its members, or of a zlib stream; at the end its checksum is compared.
 
     Other bytes that follow the last one are left alone, as by zlib's own reader, and with it ITK's: Python's takes
     them for damage. `followed` says afterwards that they are there; padding with zeros does not count.
@@ -24,7 +25,7 @@ class Inflated(io.RawIOBase):
     def __init__(self, compressed: BinaryIO) -> None:
         self.followed = False
         self._compressed = compressed
-        self._member: Any = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self._member: Any = zlib.decompressobj(_EITHER)
         self._ahead = b""  # of the next member
         self._ended = False
 
@@ -50,5 +51,5 @@ class Inflated(io.RawIOBase):
             rest += more
         self._ended = not rest.startswith(MAGIC)
         self.followed = self._ended and bool(rest)
-        self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self._member = zlib.decompressobj(_EITHER)
         self._ahead = rest

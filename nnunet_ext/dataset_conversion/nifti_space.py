@@ -50,10 +50,21 @@ class Geometry:
     origin: tuple[float, ...]
     direction: tuple[float, ...]
 
+    @classmethod
+    def of(cls, image: sitk.Image | sitk.ImageFileReader) -> Geometry:
+        """Take what ITK says of a 3D volume."""
+        return cls(spacing=image.GetSpacing(), origin=image.GetOrigin(), direction=image.GetDirection())
+
     @property
     def affine(self) -> np.ndarray:
         """(4, 4), from an index to a place."""
         return nib.affines.from_matvec(np.reshape(self.direction, (3, 3)) * self.spacing, self.origin)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether this is what programs write that know nothing; signs differ between ITK's frame and NIfTI's."""
+        plain = np.abs(np.reshape(self.direction, (3, 3)))
+        return np.allclose(self.spacing, 1) and np.allclose(self.origin, 0) and np.allclose(plain, np.eye(3))
 
     def differences(self, other: Geometry) -> list[str]:
         """Return which parts differ by more than nnU-Net's integrity check allows."""
@@ -117,7 +128,7 @@ def locate(header: nib.Nifti1Header, shape: tuple[int, ...]) -> Place | None:
         header=header,
         shape=shape,
         geometry=found,
-        known=_sizes(header) is not None and not _is_identity(found),
+        known=_sizes(header) is not None and not found.is_identity,
         repairs=tuple(repairs),
         doubts=(*doubts, *_two_places(header, shape)),
     )
@@ -164,7 +175,7 @@ def geometry(header: nib.Nifti1Header) -> Geometry | None:
             reader.ReadImageInformation()
         except RuntimeError:
             return None
-        found = Geometry(spacing=reader.GetSpacing(), origin=reader.GetOrigin(), direction=reader.GetDirection())
+        found = Geometry.of(reader)
     numbers = [*found.spacing, *found.origin, *found.direction]
     return found if np.isfinite(numbers).all() and min(found.spacing) > 0 else None
 
@@ -230,12 +241,6 @@ def _sizes(header: nib.Nifti1Header) -> np.ndarray | None:
     """Return pixdim's voxel size in mm; None where it is none."""
     stored = np.array(header["pixdim"][1:4], dtype=np.float64)
     return stored if np.isfinite(stored).all() and stored.min() > 0 else None
-
-
-def _is_identity(place: Geometry) -> bool:
-    """Tell whether this is what programs write that know nothing; signs differ between ITK's frame and NIfTI's."""
-    plain = np.abs(np.reshape(place.direction, (3, 3)))
-    return np.allclose(place.spacing, 1) and np.allclose(place.origin, 0) and np.allclose(plain, np.eye(3))
 
 
 def _two_places(header: nib.Nifti1Header, shape: Sequence[int]) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from nnunet_ext.common.files import writing_to
 from nnunet_ext.dataset_conversion.raw_folder import RawFolder, nnunet_root
 
 _STALE_FILES = ("dataset_fingerprint.json", "splits_final.json", "dataset.json")
@@ -57,7 +58,7 @@ def recover(folder: RawFolder) -> None:
     hidden = [path for path in stale_entries(folder.final.name) if _is_hidden(path)]
     if not hidden and not folder.work.is_dir():
         return
-    with folder.locked():
+    with folder.locked(), writing_to(folder.work, hint="An earlier conversion was killed, and its remains are there."):
         folder.recover()
         _settle(hidden, swapped=folder.swapped)
         if folder.swapped:

@@ -304,6 +304,29 @@ def test_pretrained_weights_bring_the_prompts_that_belong_to_them(datasets: Path
     trainer.on_train_end()
 
 
+@pytest.mark.parametrize(("first", "second"), [("nnUNetTrainerSAMUS", HF), (HF, "nnUNetTrainerSAMUS")])
+def test_pretrained_weights_go_from_samus_to_samus_hf_and_back(first: str, second: str, datasets: Path) -> None:
+    trainer = initialized(first)
+    with torch.no_grad():
+        for parameter in trainer.network.parameters():
+            parameter.add_(0.01)
+    file = str(Path(trainer.output_folder) / "checkpoint_final.pth")
+    trainer.save_checkpoint(file)
+    other = make(second, BUSI, plans=PLANS)
+    maybe_load_checkpoint(other, False, False, file)
+    given, state = torch.load(file, weights_only=False)["network_weights"], other.network.state_dict()
+    shared = [name for name in state if name in given and "seg_layers" not in name]
+    assert len(shared) > 100
+    assert all(torch.equal(state[name], given[name]) for name in shared)
+    added = [name for name in state if name not in given]
+    assert added == [name for name in added if ".high_frequency." in name]
+    assert bool(added) == (second == HF)
+    [log] = Path(other.output_folder).glob("training_log_*.txt")
+    assert f"Training begins with {file} (-pretrained_weights)" in log.read_text()
+    assert ("they begin as always" in log.read_text()) == (second == HF)
+    assert other.network.state_dict().keys() == state.keys()
+
+
 def test_learned_prompts_begin_at_sams_click_in_the_middle(datasets: Path, sam_file: Path) -> None:
     trainer = initialized("nnUNetTrainerSAMUS")
     trainer.on_train_start()

@@ -209,25 +209,6 @@ def test_every_trained_parameter_gets_a_gradient(entry: registry.Entry, datasets
 
 
 @pytest.mark.slow
-def test_a_new_training_sets_the_finished_one_aside(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """nnU-Net's --c would go on with the old checkpoint_final and delete the new checkpoint_latest."""
-    first = make("nnUNetTrainerRAUNet")
-    first.run_training()
-    folder = Path(first.output_folder)
-    old = (folder / "checkpoint_final.pth").read_bytes()
-    monkeypatch.setenv("NNUNET_EXT_EPOCHS", "3")
-    second = make("nnUNetTrainerRAUNet")
-    second.on_train_start()
-    second.save_checkpoint(str(folder / "checkpoint_latest.pth"))
-    assert (folder / "checkpoint_final.pth.previous").read_bytes() == old
-    third = make("nnUNetTrainerRAUNet", continue_training=True)
-    maybe_load_checkpoint(third, True, False)
-    assert third.current_epoch == 1
-    third.on_train_start()  # a resumed training sets nothing aside
-    assert (folder / "checkpoint_latest.pth").is_file()
-
-
-@pytest.mark.slow
 def test_interrupted_and_resumed_equals_uninterrupted(
     datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,8 +5,12 @@ A private name may move with any release of its owner. tests/test_host.py says w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nnunetv2.run import load_pretrained_weights as pretrained
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
@@ -37,7 +41,7 @@ TRANSFORM = "batchgeneratorsv2.transforms.base.basic_transform:BasicTransform"
 
 PRIVATE = (
     Private(TRAINER, "_build_loss", "overridden in trainers/raunet.py and prompted_recipe.py: the papers' losses"),
-    Private(TRAINER, "_best_ema", "set in trainers/prompted_recipe.py: checkpoint_best by validation loss"),
+    Private(TRAINER, "_best_ema", "set in trainers: checkpoint_best by validation loss, and after an interruption"),
     Private(TRANSFORM, "_apply_to_image", "overridden in trainers/samus_training.py: SAMUS's zoom"),
     Private(TRANSFORM, "_apply_to_segmentation", "overridden in trainers/samus_training.py: SAMUS's zoom"),
     Private(
@@ -59,7 +63,7 @@ PRIVATE = (
     ),
     Private("torch.utils", "_python_dispatch", "`TorchDispatchMode`, in architectures/memory.py: what a step holds"),
     Private("torchvision.extension", "_has_ops", "called in _nnunet_ext_hook.py and cli/doctor.py: does it fit torch"),
-    Private("sys", "_getframe", "called in _nnunet_ext_hook.py: who it is that imports torchvision"),
+    Private("sys", "_getframe", "called in _nnunet_ext_hook.py and here: who it is that imports torchvision"),
 )
 
 
@@ -79,3 +83,16 @@ def encode_places(encoder: PromptEncoder, places: torch.Tensor) -> torch.Tensor:
     """Return SAM's random Fourier features of places (..., 2) in [0, 1], as (..., dim)."""
     features: torch.Tensor = encoder.pe_layer._pe_encoding(places)
     return features
+
+
+def pretrained_weights() -> tuple[str, Mapping[str, Any]] | None:
+    """Return file and tensors of ``-pretrained_weights`` while nnU-Net transfers them, which it tells no trainer.
+
+    nnU-Net has one function for that; its local variables say it. None at any other time.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is pretrained.load_pretrained_weights.__code__:
+            return frame.f_locals["fname"], frame.f_locals.get("pretrained_dict", {})
+        frame = frame.f_back
+    return None

@@ -26,7 +26,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.labels import as_labels
+from nnunet_ext.common.known_labels import as_labels
 from nnunet_ext.evaluation.source import CaseFiles, Source
 from nnunet_ext.metrics.definitions import PHYSICAL, PIXELS, PLANAR, Units
 

@@ -15,7 +15,7 @@ from PIL import Image
 from nnunet_ext.common import grids
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.inflated import Inflated
-from nnunet_ext.common.labels import as_labels
+from nnunet_ext.common.known_labels import as_labels
 from nnunet_ext.dataset_conversion import picture_file, picture_format
 from nnunet_ext.inference.model_folder import PromptedModelFolder
 

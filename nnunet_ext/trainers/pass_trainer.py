@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -17,11 +18,16 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ext.common import environment
-from nnunet_ext.common.files import PARTIAL, atomic
+from nnunet_ext.common import environment, host
+from nnunet_ext.common.files import atomic
+from nnunet_ext.common.provenance import versions
+from nnunet_ext.trainers.fold_folder import FolderLock, check_fold, remove_partial, set_aside
+from nnunet_ext.weights import read_checkpoint
 
 CUDA = torch.device("cuda")
+RUNS = "nnunet_ext_runs"  # among a checkpoint's init_args: budget, seed and versions since each start and --c
 INITIAL_WEIGHTS, LOADERS = 2**32 - 1, 2**32 - 2  # stand where an epoch stands in the entropy of a seed
 
 
@@ -118,14 +124,18 @@ class PassTrainer(nnUNetTrainer):
     replacement, foreground oversampled), so a pass is a budget, not an enumeration. Validation during training is one
     pass over the validation cases, `max_val_iterations` at most.
 
-    Checkpoints are moved into place atomically, every `save_every` epochs. NNUNET_EXT_EPOCHS, NNUNET_EXT_ITERATIONS
-    and NNUNET_EXT_VAL_ITERATIONS shorten a run; NNUNET_EXT_SEED makes it reproducible (bit for bit on a CPU with
-    nnUNet_n_proc_DA=0): everything random in an epoch follows from (seed, epoch, rank).
+    Checkpoints are moved into place atomically, every `save_every` epochs. What an earlier training left in the folder
+    is set aside when there is the first of them, and no second training gets into the folder meanwhile.
+    NNUNET_EXT_EPOCHS, NNUNET_EXT_ITERATIONS and NNUNET_EXT_VAL_ITERATIONS shorten a run; NNUNET_EXT_SEED makes it
+    reproducible (bit for bit on a CPU with nnUNet_n_proc_DA=0): everything random in an epoch follows from
+    (seed, epoch, rank).
     """
 
     num_passes: int = 50
     max_val_iterations: int = 250
     checkpoint_interval: int = 1  # epochs
+
+    _best_ema: float | None  # nnU-Net's
 
     def __init__(
         self,
@@ -135,6 +145,8 @@ class PassTrainer(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = CUDA,
     ) -> None:
+        preprocessed = Path(os.environ.get("nnUNet_preprocessed", ""), PlansManager(plans).dataset_name)
+        check_fold(fold, preprocessed)  # before nnU-Net makes the fold's folder
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = environment.integer(environment.EPOCHS) or self.num_passes
         self.save_every = self.checkpoint_interval
@@ -142,18 +154,35 @@ class PassTrainer(nnUNetTrainer):
         self.progress: Progress | None = None
         self._iterations = environment.integer(environment.ITERATIONS)
         self._val_iterations = environment.integer(environment.VAL_ITERATIONS)
+        self._lock = FolderLock(Path(self.output_folder))
+        self._is_new = False  # its first checkpoint is still to come
+        self._state_loaded = False
+        self.begins_with = "random weights"
+        self.best = -np.inf  # of what `ranked_by` returns, what checkpoint_best has
 
     def initialize(self) -> None:
         """Build network, optimiser and loss, from the seed if there is one."""
         if self.seed is not None:
             reseed(self.seed, INITIAL_WEIGHTS)
         super().initialize()
+        host.unwrapped(self.network).register_load_state_dict_post_hook(self._note_loaded_state)
+
+    def _note_loaded_state(self, *_: object) -> None:
+        """Remember that a checkpoint has filled the network, and say so where it is another training's."""
+        self._state_loaded = True
+        if found := host.pretrained_weights():
+            self.begins_with = f"{found[0]} (-pretrained_weights)"
+            self.print_to_log_file(f"Training begins with {self.begins_with}")
 
     def on_train_start(self) -> None:
         """Open the data and set the length of an epoch."""
         if self.local_rank == 0 and not self.disable_checkpointing:
-            self._clear_folder()
+            self._lock.take()
+            remove_partial(Path(self.output_folder))
+            self._is_new = self.current_epoch == 0
         super().on_train_start()
+        if self.current_epoch:
+            self._restore_best()
         patch, batch = self.configuration_manager.patch_size, self.configuration_manager.batch_size
         train, val = (iterations_per_pass(d, patch, batch) for d in self.get_tr_and_val_datasets())
         self.num_iterations_per_epoch = self._iterations or train
@@ -162,19 +191,70 @@ class PassTrainer(nnUNetTrainer):
             f"{self.num_epochs} epochs of {self.num_iterations_per_epoch} iterations; a pass over the training cases "
             f"is {train} iterations of {batch} samples. Validation: {self.num_val_iterations_per_epoch} iterations."
         )
+        self._record_run(train, min(val, self.max_val_iterations))
 
-    def _clear_folder(self) -> None:
-        """Remove what a killed training left half written, and set the checkpoints of an earlier training aside.
+    def _record_run(self, iterations: int, val_iterations: int) -> None:
+        """Say and store with what budget, seed and versions this training runs, and what differs from before `--c`.
 
-        With those in place, `--c` would continue the earlier training, and lose the new one.
+        Args:
+            iterations, val_iterations: of a pass.
         """
-        folder = Path(self.output_folder)
-        for file in folder.glob(f".checkpoint_*{PARTIAL}"):
-            file.unlink()
-        if self.current_epoch == 0:
-            for file in folder.glob("checkpoint_*.pth"):
-                file.replace(file.with_name(f"{file.name}.previous"))
-                self.print_to_log_file(f"{file.name} of an earlier training was renamed to {file.name}.previous")
+        run: dict[str, Any] = {
+            "budget": {
+                "epochs": self.num_epochs,
+                "iterations": self.num_iterations_per_epoch,
+                "validation iterations": self.num_val_iterations_per_epoch,
+            },
+            "seed": self.seed,
+            "versions": versions(),
+        }
+        changed = {
+            environment.EPOCHS: (self.num_epochs, self.num_passes, "the paper's", "passes"),
+            environment.ITERATIONS: (self._iterations or iterations, iterations, "a pass's", "iterations"),
+            environment.VAL_ITERATIONS: (
+                *(self._val_iterations or val_iterations, val_iterations),
+                *("a pass's", "validation iterations"),
+            ),
+        }
+        for variable, (ours, whole, whose, what) in changed.items():
+            if ours != whole:
+                self.print_to_log_file(f"NOT THE WHOLE BUDGET: {ours} of {whose} {whole} {what} ({variable}={ours})")
+        self.print_to_log_file(f"Seed: {'none' if self.seed is None else self.seed} ({environment.SEED})")
+        self.print_to_log_file(f"Versions: {', '.join(f'{name} {v}' for name, v in run['versions'].items())}")
+        stored = self.my_init_kwargs.setdefault(RUNS, [])  # which goes into every checkpoint, and comes back with --c
+        for what, now in run.items() if stored else ():
+            if (before := stored[-1][what]) != now:
+                self.print_to_log_file(f"WARNING: this training goes on with another {what}: {now} (before: {before})")
+        stored.append({"epoch": self.current_epoch, "begins_with": self.begins_with, **run})
+
+    def on_train_end(self) -> None:
+        """Do what nnU-Net does, and let others train in the folder."""
+        super().on_train_end()
+        self._lock.release()
+
+    def ranked_by(self, logging: Mapping[str, Sequence[float]]) -> Sequence[float]:
+        """Return by epoch, of a logger's or a checkpoint's content, what `checkpoint_best` has the highest of."""
+        return logging["ema_fg_dice"]
+
+    def _restore_best(self) -> None:
+        """Let checkpoint_best be what it would be without the interruption.
+
+        nnU-Net saves checkpoint_latest before it looks whether the epoch is the best, and what checkpoint_latest knows
+        of the best is older: the next epoch could replace a better one.
+        """
+        file = Path(self.output_folder) / "checkpoint_best.pth"
+        *before, last = self.ranked_by(self.logger.get_checkpoint())
+        known = [value for value in before if not np.isnan(value)]
+        if file.is_file():  # of an epoch after checkpoint_latest, perhaps
+            known.append(self.ranked_by(read_checkpoint(file)["logging"])[-1])
+        best = max(known, default=-np.inf)
+        self.best = last if last > best else best
+        if self._best_ema != np.inf:  # which says that checkpoint_best is not chosen by it
+            self._best_ema = self.best
+        if last > best:
+            self.current_epoch -= 1  # as in nnU-Net, which saves before it counts
+            self.save_checkpoint(str(file))
+            self.current_epoch += 1
 
     def get_dataloaders(self) -> tuple:
         """Return nnU-Net's loaders; with a seed, batchgenerators' ordered ones."""
@@ -223,8 +303,16 @@ class PassTrainer(nnUNetTrainer):
         if self.local_rank or self.disable_checkpointing:
             super().save_checkpoint(filename)  # which writes none then, and says so
             return
-        with atomic(Path(filename)) as partial:
+        self.set_former_aside()
+        with atomic(Path(filename), sync=True) as partial:
             super().save_checkpoint(str(partial))
+
+    def set_former_aside(self) -> None:
+        """Move what an earlier training left away, once this one has something to put in its place."""
+        if self._is_new and not self.local_rank:
+            self._is_new = False
+            if place := set_aside(Path(self.output_folder), Path(self.log_file)):
+                self.print_to_log_file(f"An earlier training's checkpoints, validation and logs are in {place} now.")
 
 
 class nnUNetTrainerMatchedBudget(PassTrainer):

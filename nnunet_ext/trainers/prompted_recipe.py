@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -61,8 +63,6 @@ class PromptedRecipe(PaperRecipe):
     best_by: Literal["val_loss", "ema_dice"] = "val_loss"
     model_options: ClassVar[dict[str, Any]] = {}
 
-    _state_loaded = False
-
     @classmethod
     def build_model(cls) -> PromptedModel:
         """Build the paper's network."""
@@ -88,15 +88,30 @@ class PromptedRecipe(PaperRecipe):
         return cast(PromptableSegmenter, host.unwrapped(self.network))
 
     def initialize(self) -> None:
-        """Build, and notice from then on whether a checkpoint fills the network."""
+        """Build, and take the weights of networks that lack what this one adds."""
         self.maps = ForegroundMaps.of(self.label_manager)
         self._click_generator = torch.Generator()
         super().initialize()
-        self.segmenter.register_load_state_dict_post_hook(self._note_loaded_state)
+        self._additions: dict[str, torch.Tensor] = {}
+        self.segmenter.register_state_dict_post_hook(
+            partial(self._leave_additions_out)
+        )  # torch marks a hook, no method
+        self.segmenter.register_load_state_dict_pre_hook(self._put_additions_back)
         self.slim = SlimCheckpoints(self.segmenter, Path(self.output_folder))
 
-    def _note_loaded_state(self, *_: object) -> None:
-        self._state_loaded = True
+    def _leave_additions_out(self, _module: nn.Module, state: dict, *_: object) -> None:
+        """Keep nnU-Net from asking weights of SAMUS, by -pretrained_weights, for what SAMUS-HF adds to it."""
+        if (found := host.pretrained_weights()) is None:
+            return
+        for pattern in self.segmenter.model.additions:
+            added = [name for name in state if re.search(pattern, name)]
+            if added and not any(name in found[1] for name in added):
+                self._additions.update({name: state.pop(name) for name in added})
+                self.print_to_log_file(f"{len(added)} tensors ({pattern}) are not in {found[0]}: they begin as always")
+
+    def _put_additions_back(self, _module: nn.Module, state: dict, *_: object) -> None:
+        state.update({name: tensor for name, tensor in self._additions.items() if name not in state})
+        self._additions.clear()
 
     def _build_loss(self) -> nn.Module:
         return ForegroundLoss(criterion=LOSSES[self.loss_name], maps=self.maps)
@@ -214,19 +229,27 @@ class PromptedRecipe(PaperRecipe):
         if self.best_by == "ema_dice":
             super().on_epoch_end()
             return
-        losses = self.logger.get_value("val_losses", step=None)
-        best = not np.isnan(losses[-1]) and not any(loss <= losses[-1] for loss in losses[:-1])
+        loss = self.logger.get_value("val_losses", step=-1)
         self._best_ema = np.inf  # nnU-Net's own choice never applies
         super().on_epoch_end()
-        if best:
-            self.print_to_log_file(f"Lowest validation loss so far: {losses[-1]:.4f}")
+        if -loss > self.best:
+            self.best = -loss
+            self.print_to_log_file(f"Lowest validation loss so far: {loss:.4f}")
             self.current_epoch -= 1  # as in nnU-Net, which saves before it counts
             self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_best.pth"))
             self.current_epoch += 1
 
+    def ranked_by(self, logging: Mapping[str, Sequence[float]]) -> Sequence[float]:
+        """Return the negated validation loss of each epoch, or nnU-Net's moving average."""
+        if self.best_by == "ema_dice":
+            return super().ranked_by(logging)
+        return [-loss for loss in logging["val_losses"]]
+
     def save_checkpoint(self, filename: str) -> None:
         """Leave frozen tensors out of checkpoint_latest, if NNUNET_EXT_SLIM_CHECKPOINTS says so."""
         written = self.local_rank == 0 and not self.disable_checkpointing
+        if written:
+            self.set_former_aside()  # before a new checkpoint_frozen.pth is among it
         with self.slim.saving(filename) if written else contextlib.nullcontext():
             super().save_checkpoint(filename)
 
@@ -275,7 +298,7 @@ class SlimCheckpoints:
             return
         frozen = self._frozen()
         if not self._written:
-            with atomic(self.file) as partial:
+            with atomic(self.file, sync=True) as partial:
                 torch.save(frozen, partial)
             self._written = True
 

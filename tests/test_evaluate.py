@@ -280,6 +280,39 @@ class TestErrors:
         assert f"{ref / 'case_4.nii.gz'} cannot be read" in said
         assert "--ignore-geometry" in said
 
+    @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".nii"])
+    def test_the_same_voxels_in_another_order(
+        self, make: Make, capsys: pytest.CaptureFixture[str], ending: str, tmp_path: Path
+    ) -> None:
+        """References that another tool has saved in its own order of axes are the same references."""
+        pred, ref = make(cases=3, ending=ending, Origin=(-7.0, 11.0, 2.5))
+        expected = evaluate(pred, ref).table
+        for case, order, flips in (
+            ("case_1", (0, 1, 2), (True, True, False)),
+            ("case_2", (2, 0, 1), (False, True, True)),
+        ):
+            file = ref / f"{case}{ending}"
+            image = sitk.Flip(sitk.PermuteAxes(sitk.ReadImage(file), order), flips, flipAboutOrigin=False)
+            sitk.WriteImage(image, file)
+        assert run(pred, ref) == 0
+        said = capsys.readouterr().out
+        assert "Note: case_1: prediction and reference have the same voxels in space in another order" in said
+        assert "Note: case_2: " in said
+        assert "case_0" not in said
+        found = Evaluation.load(pred).table
+        mirrored = ["dice_slices", "precision_slices", "recall_slices"]  # of case_2: its slices are others
+        pd.testing.assert_frame_equal(found.drop(columns=mirrored), expected.drop(columns=mirrored), rtol=1e-5)
+        write(ref / f"case_1{ending}", boxes(101), Origin=(-7.0, 11.0, 30.0))
+        assert run(pred, ref, "--out", tmp_path / "other") == 2
+        assert "case_1: positions in space differ" in capsys.readouterr().err
+
+    def test_the_same_pixels_in_another_order(self, make: Make) -> None:
+        pred, ref = make(cases=1, shape=(20, 22), spacing=(0.5, 0.5))
+        expected = evaluate(pred, ref).table
+        file = ref / "case_0.nii.gz"
+        sitk.WriteImage(sitk.Flip(sitk.ReadImage(file), (True, False), flipAboutOrigin=False), file)
+        pd.testing.assert_frame_equal(evaluate(pred, ref).table, expected, rtol=1e-5)
+
     def test_ignored_geometry(self, make: Make) -> None:
         pred, ref = make(cases=1)
         write(pred / "case_0.nii.gz", boxes(0), Origin=(30, 0, 0))
@@ -312,6 +345,24 @@ class TestErrors:
         odd[0, 0, 0] = value
         write(pred / "case_0.nrrd", odd)
         assert f"holds {value:g}, and dataset.json knows the labels 0, 1." in refused(capsys, pred, ref)
+
+    @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.float32, np.float64])
+    def test_any_type_of_voxels(self, make: Make, kind: type) -> None:
+        pred, ref = make(tiny.CLASSES, cases=2)
+        expected = evaluate(pred, ref).table
+        for file in ref.iterdir():
+            image = sitk.ReadImage(file)
+            sitk.WriteImage(sitk.Cast(image, sitk.GetImageFromArray(np.zeros((1, 1), kind)).GetPixelID()), file)
+        pd.testing.assert_frame_equal(evaluate(pred, ref).table, expected)
+
+    def test_a_flipped_bit(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+        """ITK would read other voxels from it without a word."""
+        pred, ref = make(cases=1, shape=(20, 64, 64))
+        file = pred / "case_0.nii.gz"
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 1  # of the checksum
+        file.write_bytes(content)
+        assert f"{file} cannot be read" in refused(capsys, pred, ref)
 
     @pytest.mark.parametrize("cut", [1, 30, 120])
     def test_truncated_file(self, make: Make, capsys: pytest.CaptureFixture[str], cut: int) -> None:

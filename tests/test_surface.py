@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
+from nnunet_ext.metrics import surface as surface_module
 from nnunet_ext.metrics.surface import SurfaceDistances, hd_rows, surface_distances
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -55,6 +56,17 @@ def numbers(distances: SurfaceDistances, tolerance: float = 1.001) -> np.ndarray
 
 
 @pytest.mark.slow
+@given(pairs)
+def test_looking_around_changes_nothing(masks: tuple[np.ndarray, np.ndarray, list[float]]) -> None:
+    """Large surfaces are looked for nearby first."""
+    far = surface_distances(*masks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(surface_module, "_FEW", 0)
+        near = surface_distances(*masks)
+    for one, other in ((far.prediction, near.prediction), (far.reference, near.reference), (far.hd, near.hd)):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
 @settings(deadline=None, max_examples=300)
 @given(pairs)
 def test_equal_to_the_definitions(masks: tuple[np.ndarray, np.ndarray, list[float]]) -> None:

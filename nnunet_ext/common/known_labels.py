@@ -23,10 +23,16 @@ def as_labels(array: npt.NDArray[Any], known: Collection[int], file: Path) -> np
     Raises:
         InputError: it holds other values: 255 for instance, where the label is 1.
     """
-    with np.errstate(invalid="ignore"):
-        labels = array.astype(np.min_scalar_type(max(known)))
-    if np.array_equal(labels, array) and sum(np.count_nonzero(labels == label) for label in known) == labels.size:
-        return labels
+    highest = max(known)
+    smallest = np.min_scalar_type(highest)
+    if array.dtype.kind in "ui" and len(known) == highest + 1:  # all numbers up to it: two passes say enough
+        if not array.size or (array.max() <= highest and array.min() >= 0):
+            return array.astype(smallest, copy=False)
+    else:
+        with np.errstate(invalid="ignore"):
+            labels = array.astype(smallest)
+        if np.array_equal(labels, array) and sum(np.count_nonzero(labels == label) for label in known) == labels.size:
+            return labels
     unknown = sorted(set(np.unique(array).tolist()) - set(known))
     shown = ", ".join(f"{value:g}" for value in unknown[:5]) + (" ..." if len(unknown) > 5 else "")
     allowed = ", ".join(map(str, sorted(known)))

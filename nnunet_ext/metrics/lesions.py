@@ -70,11 +70,11 @@ class Lesions:
         """
         p, r = boolean(prediction, reference)
         (p_labels, n_p), (r_labels, n_r) = components(p), components(r)
-        both = p & r
-        voxels = np.ones(np.count_nonzero(both), np.int64)
-        shared = sparse.coo_array((voxels, (p_labels[both] - 1, r_labels[both] - 1)), (n_p, n_r)).tocsr().tocoo()
-        p_sizes, r_sizes = (np.bincount(m.ravel(), minlength=n + 1)[1:] for m, n in ((p_labels, n_p), (r_labels, n_r)))
-        found = _matched(shared, p_sizes, r_sizes, iou)
+        p_sizes, r_sizes = _sizes(p_labels, p, n_p), _sizes(r_labels, r, n_r)
+        rows, columns, shared = _common(p_labels, r_labels, p & r, n_p, n_r)
+        near = (ious := shared / (p_sizes[rows] + r_sizes[columns] - shared)) >= iou
+        found = np.zeros(n_r, bool)
+        found[_matched(rows[near], columns[near], ious[near])] = True
         by_size = None
         if spacing is not None:
             classes = np.digitize(_diameters(r_sizes, spacing), DIAMETERS)
@@ -84,8 +84,8 @@ class Lesions:
             prediction=n_p,
             reference=n_r,
             matched=int(found.sum()),
-            prediction_touched=len(np.unique(shared.row)),
-            reference_touched=len(np.unique(shared.col)),
+            prediction_touched=len(np.unique(rows)),
+            reference_touched=len(np.unique(columns)),
             by_size=by_size,
         )
 
@@ -159,28 +159,50 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     return labels, int(number)
 
 
-def _matched(shared: sparse.coo_array, predicted: np.ndarray, referred: np.ndarray, iou: float) -> np.ndarray:
-    """Return which reference lesions are matched, as booleans.
+def _sizes(labels: np.ndarray, mask: np.ndarray, number: int) -> np.ndarray:
+    """Return the number of voxels of each component."""
+    if number == 1:
+        return np.array([np.count_nonzero(mask)])
+    return np.bincount(labels[mask], minlength=number + 1)[1:]
+
+
+def _common(
+    one: np.ndarray, other: np.ndarray, both: np.ndarray, n: int, m: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pairs of components, counted from 0, that have voxels in common, and how many.
 
     Args:
-        shared: voxels in common, predicted x reference lesions.
-        predicted, referred: voxels of each lesion.
+        one, other: labels of `n` and of `m` components.
+        both: where both have one.
     """
-    found = np.zeros(len(referred), bool)
-    ious = shared.data / (predicted[shared.row] + referred[shared.col] - shared.data)
-    near = ious >= iou
-    (p, rows), (r, columns) = (np.unique(ends[near], return_inverse=True) for ends in (shared.row, shared.col))
-    if not p.size:
-        return found
-    # every lesion has a stand-in on the other side, with which it is matched if it stays alone
-    pairs = sparse.coo_array((min(p.size, r.size) + 1 + ious[near], (rows, columns)), (p.size, r.size))
+    if n == m == 1:
+        shared = np.array([np.count_nonzero(both)])
+        first = np.zeros(int(shared[0] > 0), int)
+        return first, first, shared[shared > 0]
+    rows, columns = one[both] - 1, other[both] - 1
+    found = sparse.coo_array((np.ones(rows.size, np.int64), (rows, columns)), (n, m)).tocsr().tocoo()
+    return found.row, found.col, found.data
+
+
+def _matched(rows: np.ndarray, columns: np.ndarray, ious: np.ndarray) -> np.ndarray:
+    """Return the columns that are matched with a row, one to one: as many as possible, then those of greatest IoU.
+
+    Args:
+        rows, columns: pairs that may be matched.
+        ious: of these pairs.
+    """
+    (p, rows), (r, columns) = (np.unique(ends, return_inverse=True) for ends in (rows, columns))
+    if p.size == r.size == ious.size:  # nobody has a choice
+        return r
+    # every row and column has a stand-in on the other side, with which it is matched if it stays alone
+    pairs = sparse.coo_array((min(p.size, r.size) + 1 + ious, (rows, columns)), (p.size, r.size))
     alone = 2.0**-20
     stand_ins = sparse.coo_array((np.full(rows.size, alone), (columns, rows)), (r.size, p.size))
     graph = sparse.block_array(
         [[pairs, alone * sparse.eye_array(p.size)], [alone * sparse.eye_array(r.size), stand_ins]], format="csr"
     )
     ends = sparse.csgraph.min_weight_full_bipartite_matching(graph, maximize=True)[1][: p.size]
-    found[r[ends[ends < r.size]]] = True
+    found: np.ndarray = r[ends[ends < r.size]]
     return found
 
 

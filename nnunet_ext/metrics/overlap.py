@@ -204,9 +204,10 @@ def boolean(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, 
 
 def foreground_box(mask: np.ndarray) -> tuple[slice, ...]:
     """Return the smallest box with all that is not zero; its slices are empty where nothing is."""
-    box = []
+    box: list[slice] = []
     for axis in range(mask.ndim):
-        occupied = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        inside = mask[tuple(box)]  # what is cut along one axis need not be looked at for the next
+        occupied = np.flatnonzero(inside.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
         box.append(slice(occupied[0], occupied[-1] + 1) if occupied.size else slice(0, 0))
     return tuple(box)
 

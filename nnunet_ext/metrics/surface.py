@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -16,6 +17,8 @@ from scipy.spatial import KDTree
 from nnunet_ext.metrics.overlap import MaskPair, boolean
 
 ROWS_SIZE = 256  # of the images that the SAMUS papers evaluate
+_LEAF = 48  # voxels in a leaf of the tree, a third faster than scipy's 10
+_STEPS, _FEW = 2, 2000  # how far to look around for the other surface, and when a tree alone is as fast
 _ROUNDING = 1e-6  # relative: NIfTI's spacings have seven digits, and five voxels of 0.4 mm are 2 mm
 
 
@@ -48,8 +51,8 @@ class SurfaceDistances:
             there, back = (np.full(np.count_nonzero(surface(mask)), np.inf) for mask in (p_mask, r_mask))
             return cls(prediction=there, reference=back, hd=float("nan"))
         p, r = _Surface(p_mask, spacing), _Surface(r_mask, spacing)
-        there, back = p.distances_to(r), r.distances_to(p)
-        hd = max(p.farthest_outside(r, there, spacing), r.farthest_outside(p, back, spacing))
+        there, back = r.nearest(p.indices), p.nearest(r.indices)
+        hd = max(p.farthest_outside(r, there), r.farthest_outside(p, back))
         return cls(prediction=there, reference=back, hd=hd)
 
     @property
@@ -127,26 +130,54 @@ def _percentile_95(values: np.ndarray) -> float:
 class _Surface:
     """The surface of a mask that has foreground, in a tree that answers which voxel of it is the nearest.
 
-    Surfaces have few voxels: a tree is many times faster here than a distance transform of the whole box.
+    Surfaces have few voxels: a tree is many times faster here than a distance transform of the whole box. Good
+    predictions are near: most of a large surface is found by looking around.
     """
 
     def __init__(self, mask: np.ndarray, spacing: np.ndarray) -> None:
-        self.mask = mask
+        self.mask, self.spacing = mask, spacing
         self.voxels = surface(mask)
-        self.points = np.argwhere(self.voxels) * spacing
-        self.tree = KDTree(self.points, balanced_tree=False, compact_nodes=False)
+        self.indices = np.argwhere(self.voxels)
 
-    def distances_to(self, other: _Surface) -> np.ndarray:
-        distances: np.ndarray = other.tree.query(self.points)[0]
+    @cached_property
+    def tree(self) -> KDTree:
+        return KDTree(self.indices * self.spacing, leafsize=_LEAF, balanced_tree=False, compact_nodes=False)
+
+    def nearest(self, indices: np.ndarray) -> np.ndarray:
+        """Return the distance of each voxel, given by its indices (n, axes), to the nearest one of this surface."""
+        distances = np.full(len(indices), np.inf)
+        if len(indices) > _FEW:
+            _look_around(indices, self.voxels, self.spacing, distances)
+        far = np.flatnonzero(np.isinf(distances))
+        if far.size:
+            distances[far] = self.tree.query(indices[far] * self.spacing)[0]
         return distances
 
-    def farthest_outside(self, other: _Surface, distances: np.ndarray, spacing: np.ndarray) -> float:
+    def farthest_outside(self, other: _Surface, distances: np.ndarray) -> float:
         """Return the greatest distance from a voxel of this mask to the other mask, given those of this surface."""
         outside = self.mask & ~other.mask
         known = float(distances.max(where=outside[self.voxels], initial=0))
         # the farthest voxel is not always on the surface: the other mask may lie around this one
-        inner = outside & ~self.voxels & ~_within(other.mask, known, spacing)
-        return max(known, float(other.tree.query(np.argwhere(inner) * spacing)[0].max(initial=0)))
+        inner = outside & ~self.voxels & ~_within(other.mask, known, self.spacing)
+        return max(known, float(other.nearest(np.argwhere(inner)).max(initial=0)))
+
+
+def _look_around(indices: np.ndarray, voxels: np.ndarray, spacing: np.ndarray, distances: np.ndarray) -> None:
+    """Fill in the distances to the nearest true voxel where one is no more than some steps away.
+
+    Shapes: indices (n, axes), distances (n,).
+    """
+    steps = np.indices((2 * _STEPS + 1,) * voxels.ndim).reshape(voxels.ndim, -1).T - _STEPS
+    lengths = np.linalg.norm(steps * spacing, axis=1)
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] < (_STEPS + 1) * spacing.min()]  # farther ones are not all among these steps
+    padded = np.pad(voxels, _STEPS)
+    strides = np.array(padded.strides)
+    places, left = (indices + _STEPS) @ strides, np.arange(len(indices))
+    for step, length in zip(steps[order] @ strides, lengths[order], strict=True):
+        found = padded.ravel()[places + step]
+        distances[left[found]] = length
+        places, left = places[~found], left[~found]
 
 
 def _within(mask: np.ndarray, distance: float, spacing: np.ndarray) -> np.ndarray:

@@ -353,6 +353,26 @@ FAULTS: dict[str, tuple[Callable[[], dict], list[str]]] = {
 }
 
 
+@pytest.mark.parametrize(
+    "labels", [("a=x",), ("a=0",), ("a=-1",), ("a=1.5",), ("a", "a"), ("a=2", "b=2"), ("a=2", "b")]
+)
+def test_impossible_labels(here: Path, labels: tuple[str, ...]) -> None:
+    pictures(2)
+    with pytest.raises(InputError, match=f"--labels {' '.join(labels)}: every name and every value is there once"):
+        folders(images=Path("images"), masks=Path("masks"), structures=labels)
+
+
+@pytest.mark.parametrize("written", ["{}", "./images/{}", "/elsewhere/images/{}", "D:\\\\data\\\\images\\\\{}"])
+def test_paths_of_another_machine(here: Path, written: str) -> None:
+    pictures(4)
+    lines = [f"{written.format(f'p{n // 2}_{n}.png')},m{n}.png" for n in range(4)]
+    for n in range(4):
+        Path(f"masks/p{n // 2}_{n}_mask.png").rename(f"masks/m{n}.png")
+    Path("t.csv").write_text("\n".join(["image,mask", *lines]))
+    outcome = folders(images=Path("images"), masks=Path("masks"), csv=(Path("t.csv"),))
+    assert set(record_of(outcome.folder)["cases"]) == {"p0_0", "p0_1", "p1_2", "p1_3"}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_is_wrong_is_named(here: Path, fault: str) -> None:
     pictures(4)

@@ -187,7 +187,7 @@ def _taken(
     by_name, problems, taken = _by_name(images), [], []
     for line in table.lines:
         name = line[table.columns["image"]]
-        found = by_name.get(_clean(name), [])
+        found = _look_up(name, by_name)
         if len(found) == 1:
             taken.append((found[0], line))
         else:
@@ -225,7 +225,7 @@ class _Pairing:
             return self._by_key[image.key] or alone, []
         masks, faults = [], []
         for name in filter(None, _BETWEEN_MASKS.split(self._table.said("mask", line))):
-            found = [file.path for file in self._named.get(_clean(name), []) if file.path != image.path]
+            found = [file.path for file in _look_up(name, self._named) if file.path != image.path]
             masks += found[:1]
             if len(found) != 1:
                 faults.append(f"{image.path}: its mask {name} was found {count(len(found), 'time')}.")
@@ -264,8 +264,11 @@ def _by_name(files: Sequence[_File]) -> dict[str, list[_File]]:
     return names
 
 
-def _clean(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./").casefold()
+def _look_up(name: str, by_name: Mapping[str, list[_File]]) -> list[_File]:
+    """Return the files that a table means: by all of the path that it writes, else by as much of its end as is here."""
+    parts = name.replace("\\", "/").casefold().split("/")
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((by_name[end] for end in ends if end in by_name), [])
 
 
 def _ids(images: Sequence[_File]) -> dict[Path, str]:

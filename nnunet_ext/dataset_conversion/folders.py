@@ -103,8 +103,18 @@ class FoldersReader(Reader):
 
     def _stored(self) -> dict[str, int]:
         """Return the value that stands for each structure in the masks: what the user says, or 1, 2, 3 and so on."""
-        named = (structure.partition("=") for structure in self.structures)
-        return {name: int(value) if value else number for number, (name, _, value) in enumerate(named, 1)}
+        named = [structure.partition("=") for structure in self.structures]
+        stored = {name: value or str(number) for number, (name, _, value) in enumerate(named, 1)}
+        if (
+            len(stored) < len(named)
+            or len(set(stored.values())) < len(stored)
+            or not all(map(_is_label, stored.values()))
+        ):
+            raise InputError(
+                f"--labels {' '.join(self.structures)}: every name and every value is there once, and values are whole "
+                "numbers above 0."
+            )
+        return {name: int(value) for name, value in stored.items()}
 
     def labels(self) -> dict[str, int]:
         return {"background": 0, **{name: number for number, name in enumerate(self._stored(), 1)}}
@@ -126,6 +136,7 @@ class FoldersReader(Reader):
     def find(self, source: Path, paths: Sequence[Path]) -> Found:
         tables = [source / table for table in self.csv]
         try:
+            self._stored()
             table = read_tables(tables, {what: getattr(self, f"{what}_column") for what in COLUMNS})
             match, group_match = (re.compile(text, re.I) if text else None for text in (self.match, self.group_match))
         except InputError as e:
@@ -136,3 +147,7 @@ class FoldersReader(Reader):
         folders = self.folders(source)
         found = find_cases(paths, folders, table, match=match, group_match=group_match, empty=self.empty)
         return replace(found, files=(*found.files, *tables))
+
+
+def _is_label(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) < 65536

@@ -163,6 +163,10 @@ def test_bus_bra(here: Path) -> None:
         assert {int(name[:4]) % 5 for name in fold["val"]} == {number}
         assert {*fold["train"], *fold["val"]} == set(names)
     assert len(record["kept_together"]) == 15
+    assert (
+        "columns of the tables: image from id, group from case, class from pathology, split from kfold"
+        in record["notes"]
+    )
     np.testing.assert_array_equal(label_of(folder, "0003-l"), lesion())
     verify(folder)
 
@@ -187,6 +191,7 @@ def test_bus_uclm(here: Path) -> None:
     folder = here.parent / "nnUNet_raw" / "Dataset062_BUSUCLM"
     record = record_of(folder)
     assert len(record["cases"]) == 24
+    assert "columns of the tables: class from label, image from image" in record["notes"]
     assert [len(group) for group in record["kept_together"]] == [4] * 6
     marked = {"Benign": 150, "Malignant": 150, "Normal": 0}
     for id_, case in record["cases"].items():
@@ -465,6 +470,14 @@ def test_damage_that_simpleitk_reads_over(here: Path, ending: str, cut: bool) ->
     path.write_bytes(data[:-300] if cut else data)
     with pytest.raises(InputError, match=rf"images/c1{ending}: cannot be read or is damaged"):
         folders(images=Path("images"), masks=Path("masks"))
+
+
+def test_volumes_are_not_compared(here: Path) -> None:
+    for n in range(3):
+        volume(f"images/c{n}.mha", np.zeros((5, 10, 12), np.int16))
+        volume(f"masks/c{n}.mha", box())
+    with pytest.raises(InputError, match="--near-duplicates: only pictures can be compared, not volumes"):
+        folders(images=Path("images"), masks=Path("masks"), duplicates="group")
 
 
 VOLUME_FAULTS: dict[str, tuple[Callable[[], None], str]] = {

@@ -167,6 +167,9 @@ def find_cases(
         ],
     }
     notes = [f"{count(len(left), 'file')} {why}, left alone: {some(left)}" for why, left in left_alone.items() if left]
+    if table.columns:
+        taken_from = ", ".join(f"{what} from {column}" for what, column in table.columns.items())
+        notes.append(f"columns of the tables: {taken_from}")
     if not any(len(members) > 1 for members in groups.values()):
         notes.append("no patients are known, and each image is taken for one (--group-column, --group-match)")
     return Found(

@@ -70,7 +70,7 @@ class FoldersReader(Reader):
         about = "matches names without ending; its group is what an image, its masks and a table's line have in common"
         add("--match", about, default=cls.match, metavar="REGEX")
         add("--group-match", "its group is the patient in an image's name", metavar="REGEX")
-        about = "what masks mark: one name for all that is not 0, or names with values (default: lesion)"
+        about = "what masks mark: one name (all that is not 0 in pictures, 1 in volumes), or several with their values"
         add("--labels", about, dest="structures", nargs="+", default=cls.structures, metavar="NAME[=VALUE]")
         about = "class: what masks mark has the class of its image for a label; --labels are the classes"
         add("--target", about, choices=("mask", "class"), default=cls.target)
@@ -146,7 +146,10 @@ class FoldersReader(Reader):
         assert match
         folders = self.folders(source)
         found = find_cases(paths, folders, table, match=match, group_match=group_match, empty=self.empty)
-        return replace(found, files=(*found.files, *tables))
+        problems = list(found.problems)
+        if self.duplicates and any(ending_of(case.image) in VOLUMES for case in found.cases):
+            problems.append(Problem(message="--near-duplicates: only pictures can be compared, not volumes."))
+        return replace(found, files=(*found.files, *tables), problems=tuple(problems))
 
 
 def _is_label(text: str) -> bool:

@@ -15,7 +15,7 @@ from evaluations import boxes
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import without_nan
+from nnunet_ext.common.files import without_nan, write_results
 from nnunet_ext.evaluation.evaluation import TOUCH, Evaluation, columns, table_of
 from nnunet_ext.metrics.definitions import COUNTS, METRICS, PHYSICAL, PIXELS, Units
 from nnunet_ext.metrics.measure import Ruler, measure_segmentations
@@ -244,11 +244,33 @@ def test_a_file_of_commit_a5e75ff() -> None:
 def test_a_failing_write_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation().save(tmp_path)
     before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+    write = Path.write_bytes
+    for name in ("metrics.csv", "metrics.json"):  # the two appear together or not at all
 
-    def full(self: Path, *_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+        def full(self: Path, content: bytes, name: str = name) -> int:
+            if name in self.name:
+                raise OSError(28, "No space left on device")
+            return write(self, content)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match="cannot be written: No space"):
-        evaluation(PIXELS).save(tmp_path)
-    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
+        monkeypatch.setattr(Path, "write_bytes", full)
+        with pytest.raises(InputError, match=f"{name} cannot be written: No space"):
+            evaluation(PIXELS).save(tmp_path)
+        assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    for name in (".metrics.csv.4194303.partial", ".metrics.json.4194303.partial", ".other.json.4194303.partial"):
+        (tmp_path / name).touch()
+    evaluation().save(tmp_path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == [".other.json.4194303.partial", "metrics.csv", "metrics.json"]
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written: File name too long"):
+        evaluation().save(tmp_path / ("x" * 256))
+    long = tmp_path / ("x" * 255)  # as long as names may be, also while it is written
+    write_results({long: "text"})
+    assert long.read_text() == "text"
+    evaluation(cases=("x" * 256,)).save(tmp_path)
+    with pytest.raises(InputError, match=r"case x{9}.* has a name that no file can have"):
+        Evaluation.load(tmp_path)

@@ -10,7 +10,7 @@ import math
 import os
 import stat
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_LONGEST_NAME = 200  # bytes of a temporary name that are those of the file
 PARTIAL = ".partial"  # ends the name of a file that is being written
 LARGEST = 1 << 29  # bytes of a JSON or TOML file
 DEEPEST = 50  # levels of one
@@ -40,7 +41,7 @@ def atomic(path: Path, *, sync: bool = False, ending: str = "") -> Iterator[Path
         sync: bring the content to disk before it gets its name, so that a power cut cannot truncate it.
         ending: ends the temporary name, for writers that choose a format by it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}{ending}")
+    temporary = _temporary(path, ending)
     try:
         yield temporary
         if sync:
@@ -50,7 +51,16 @@ def atomic(path: Path, *, sync: bool = False, ending: str = "") -> Iterator[Path
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, of: Container[str] | None = None) -> None:
+def _temporary(path: Path, ending: str = "") -> Path:
+    """Return where `path` is written; a long name is cut, because names have no more than 255 bytes."""
+    return path.with_name(f".{_cut(path.name)}.{os.getpid()}{PARTIAL}{ending}")
+
+
+def _cut(name: str) -> str:
+    return os.fsdecode(os.fsencode(name)[:_LONGEST_NAME])
+
+
+def remove_leftovers(folder: Path, of: Iterable[str] | None = None) -> None:
     """Remove what killed processes of this machine left of the files that they were writing with `atomic`.
 
     Args:
@@ -58,9 +68,10 @@ def remove_leftovers(folder: Path, of: Container[str] | None = None) -> None:
         of: names of the files that the caller is about to write; nothing else is touched. None: of all files, for a
             folder that is the caller's own.
     """
+    names = None if of is None else {_cut(name) for name in of}
     for file in folder.glob(f".*{PARTIAL}*"):
         name, _, process = file.name.partition(PARTIAL)[0][1:].rpartition(".")
-        if (of is None or name in of) and process.isdigit() and not is_running(int(process)):
+        if (names is None or name in names) and process.isdigit() and not is_running(int(process)):
             file.unlink(missing_ok=True)
 
 
@@ -85,17 +96,28 @@ def to_json(content: Any) -> str:
 
 
 def write_results(files: Mapping[Path, str], hint: str = "") -> None:
-    """Write the files that a user asked for, in order, each atomically; their folders are made.
+    """Write the files that a user asked for, together or not at all; their folders are made.
+
+    They appear in order, when all of them are on the disk. What a killed run left of them is removed.
 
     Raises:
         InputError: one cannot be written, since the disk is full for instance.
     """
-    for path, text in files.items():
-        try:
+    whole: dict[Path, Path] = {}
+    try:
+        for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, text)
-        except OSError as e:
-            raise InputError(f"{path} cannot be written: {e.strerror or e}.", hint=hint) from e
+            remove_leftovers(path.parent, of=[path.name])
+            whole[path] = _temporary(path)
+            whole[path].write_bytes(text.encode(errors="backslashreplace"))
+        for path, temporary in whole.items():
+            temporary.replace(path)
+    except OSError as e:
+        raise InputError(f"{path} cannot be written: {e.strerror or e}.", hint=hint) from e
+    finally:
+        for temporary in whole.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path, kind: type = dict, *, hint: str = "") -> Any:
@@ -209,11 +231,15 @@ def check_writable(path: Path, hint: str) -> None:
     """Check that a file may be written, before the work that goes into it.
 
     Raises:
-        InputError: `path` is a directory, or its folder cannot be written to.
+        InputError: `path` is a directory, its name is too long, or its folder cannot be written to.
     """
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+    except OSError as e:  # names of over 255 bytes
+        raise InputError(f"{path} cannot be written: {e.strerror or e}.", hint=hint) from e
+    if is_folder:
         raise InputError(f"{path} is a directory.", hint=hint)
-    above = next(folder for folder in path.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise InputError(f"{path} cannot be written: {above} is not a writable directory.", hint=hint)
 
@@ -227,6 +253,8 @@ def writing_to(place: Path, hint: str) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # of a reader that leaves, which is no disk's
+        raise
     except OSError as e:
         reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
         raise InputError(f"{e.filename or place}: {reason}.", hint=hint) from e

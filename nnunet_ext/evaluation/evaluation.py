@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +42,7 @@ BY_TOUCH = "an earlier version found lesions by touch, so that its lesion metric
 HINT = "Name another folder with --out."
 EVALUATE = "Make it with nnunet_ext evaluate --pred DIR --ref DIR."
 REPLACE = "Evaluate the predictions with nnunet_ext evaluate, and name its folder."
+LONGEST_NAME = 255  # bytes
 PICTURES = (".png", ".bmp", ".tif", ".tiff")  # without a spacing that nnU-Net would read
 
 
@@ -209,13 +211,16 @@ def _ours(file: Path) -> bool:
 
 
 def check_cases(cases: Iterable[str], file: Path) -> None:
-    """Check that no case is there twice.
+    """Check that no case is there twice, and that each could be the name of a file.
 
     Raises:
-        InputError: some are; a mean would count them twice.
+        InputError: some are, and a mean would count them twice; or names are too long.
     """
-    if twice := [case for case, count in Counter(cases).items() if count > 1]:
+    counts = Counter(cases)
+    if twice := [case for case, count in counts.items() if count > 1]:
         raise InputError(f"{file} has cases more than once: {some(twice)}.", hint=EVALUATE)
+    if long := [case[:60] for case in counts if len(os.fsencode(case)) > LONGEST_NAME]:
+        raise InputError(f"{file}: case {long[0]}... has a name that no file can have.", hint=EVALUATE)
 
 
 def columns(units: Units) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nnunet_ext.common.environment import SAM_CHECKPOINT
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import PARTIAL, sha256, sync_file, sync_folder
+from nnunet_ext.common.files import PARTIAL, is_special, sha256, sync_file, sync_folder
 from nnunet_ext.common.text import some
 
 if TYPE_CHECKING:
@@ -287,6 +287,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _load(path: Path) -> Any:
     import torch
 
+    if is_special(path):
+        raise InputError(f"{path} is not a file, but a pipe or a device.")
     try:
         path.open("rb").close()  # what the system says about the file; later errors are about its content
     except OSError as e:

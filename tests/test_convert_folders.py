@@ -338,7 +338,7 @@ FAULTS: dict[str, tuple[Callable[[], dict], list[str]]] = {
     "no mask": (alone("images/x.png"), ["images/x.png: its mask is missing", "--empty"]),
     "no image": (lambda: mask("masks/x_mask.png") or {}, ["masks/x_mask.png: its image is missing"]),
     "no regular expression": (lambda: {"match": "(x"}, ["'(x': is not a regular expression"]),
-    "no such table": (lambda: {"csv": (Path("t.csv"),)}, ["t.csv: cannot be read"]),
+    "no such table": (lambda: {"csv": (Path("t.csv"),)}, ["t.csv cannot be read"]),
     "no image column": (break_table("a,b\np0_0,benign\n"), ["no column of a, b is called image; use --image-column"]),
     "an image that is not there": (break_table("image\np0_0\nx7\n"), ["x7: no image in images is called so"]),
     "a name of two images": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_another_list_is_another_conversion(nnunet_folders: Path) -> None:
 
 
 LISTS_THAT_ARE_WRONG = {
-    "gone": (None, "cannot be read"),
+    "gone": (None, " cannot be read"),
     "no header": ("benign (1),a\nbenign (2),a\n", "has the columns benign (1), a; needed are one of image"),
     "no group": ("image,age\nbenign (1),40\n", "has the columns image, age; needed are"),
     "nothing": ("", "holds no lines below a header"),
@@ -99,7 +100,15 @@ def test_a_list_that_is_wrong(nnunet_folders: Path, fault: str) -> None:
         path.write_text(content)
     with pytest.raises(InputError) as caught:
         convert(source, groups=path)
-    assert f"--groups {path}: {message}" in str(caught.value)
+    assert f"--groups {path}" in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(nnunet_folders: Path) -> None:
+    os.mkfifo(nnunet_folders / "pipe")
+    with pytest.raises(InputError, match=r"--groups .*pipe is not a file"):
+        convert(published(nnunet_folders / "in"), groups=nnunet_folders / "pipe")
 
 
 def test_a_name_of_two_images(nnunet_folders: Path) -> None:

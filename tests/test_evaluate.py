@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -255,6 +256,14 @@ class TestUnits:
 
 
 class TestErrors:
+    def test_pipes_are_not_waited_for(self, make: Make) -> None:
+        pred, ref = make()
+        file = next(pred.glob("*.nii.gz"))
+        file.unlink()
+        os.mkfifo(file)
+        with pytest.raises(InputError, match=f"{file.name} is not a file, but a pipe"):
+            from_folders(pred, ref)
+
     def test_missing_cases_both_ways(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
         pred, ref = make(cases=14)
         (pred / "case_1.nii.gz").unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -66,6 +67,14 @@ def test_all_that_is_wrong_with_inputs_is_said_before_the_first_case(
     ):
         assert part in error
     assert not (tmp_path / "out").exists()
+
+
+def test_pipes_are_not_waited_for(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    images = copy(raw(trained, "imagesTr"), tmp_path / "images")
+    (images / "case_1_0000.png").unlink()
+    os.mkfifo(images / "case_1_0000.png")
+    assert run(trained, images, tmp_path / "out") == 2
+    assert "case_1_0000.png is not a file, but a pipe" in capsys.readouterr().err
 
 
 def test_grey_picture_stored_in_colours_is_as_the_grey_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -81,12 +82,16 @@ class TestReading:
         assert "groups.csv" in str(e.value)
 
     def test_no_file(self, tmp_path: Path) -> None:
-        for file in (tmp_path / "nothing.csv", tmp_path):
-            with pytest.raises(InputError, match="cannot be read as CSV"):
-                read_subgroups(file, CASES)
         (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(InputError, match="cannot be read as CSV"):
-            read_subgroups(tmp_path / "binary.csv", CASES)
+        os.mkfifo(tmp_path / "pipe.csv")
+        for name, message in (
+            ("nothing.csv", "cannot be read"),
+            ("", "is not a file"),
+            ("pipe.csv", "is not a file"),
+            ("binary.csv", "is not text in UTF-8"),
+        ):
+            with pytest.raises(InputError, match=rf"{message}[\s\S]*The first column names cases"):
+                read_subgroups(tmp_path / name, CASES)
 
 
 class TestReport:
@@ -155,7 +160,7 @@ class TestCommand:
         ("options", "message"),
         [
             (["--report", "report.html", "--cases", "nobody"], "There is no case nobody."),
-            (["--report", "report.html", "--subgroups", "A"], "A cannot be read as CSV"),
+            (["--report", "report.html", "--subgroups", "A"], "A is not a file"),
             (["--cases", "case_03"], "--cases and --subgroups are for the report."),
         ],
     )

@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -127,7 +126,7 @@ def read_json(path: Path, kind: type = dict, *, hint: str = "") -> Any:
         InputError: there is no such file, it is larger or deeper than any of these files is, is not JSON, names a key
             twice, holds text that no file could be called, or is something else than a `kind`.
     """
-    text = _text(path, hint)
+    text = read_text(path, hint=hint)
     try:
         content = json.loads(text, object_pairs_hook=_unique)
         _check_plain(content)
@@ -156,7 +155,7 @@ def read_json_if_sound(path: Path, kind: type = dict) -> Any:
 
 def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
     """Read TOML; raises as `read_json` does."""
-    text = _text(path, hint)
+    text = read_text(path, hint=hint)
     try:
         content: dict[str, Any] = tomllib.loads(text)
         _check_plain(content)
@@ -165,14 +164,23 @@ def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
     return content
 
 
-def _text(path: Path, hint: str) -> str:
+def is_special(path: Path) -> bool:
+    """Tell whether something is there that would wait for ever, or never end, when it is read: a pipe or a device."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def read_text(path: Path, *, hint: str = "") -> str:
+    """Read a text file in UTF-8, with or without the mark that some editors begin it with.
+
+    Raises:
+        InputError: it is missing, not a file, larger than any that people write, or no such text.
+    """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe might never end
+        if path.is_dir() or is_special(path):
             raise InputError(f"{path} is not a file.", hint=hint)
-        if status.st_size > LARGEST:
-            raise InputError(f"{path} has {size(status.st_size)}, far more than such a file.", hint=hint)
-        return path.read_text(encoding="utf-8-sig")  # some editors begin with a mark
+        if (bytes_ := path.stat().st_size) > LARGEST:
+            raise InputError(f"{path} has {size(bytes_)}, far more than such a file.", hint=hint)
+        return path.read_text(encoding="utf-8-sig")
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror}.", hint=hint) from e
     except UnicodeDecodeError as e:

@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import files_below, read_json_if_sound, sha256
+from nnunet_ext.common.files import files_below, is_special, read_json_if_sound, sha256
 from nnunet_ext.common.processes import Track, in_threads, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import count, some
@@ -154,12 +154,9 @@ def find(reader: Reader, settings: Settings) -> Found:
     folders = reader.folders(source)
     if missing := [folder for folder in folders if not folder.is_dir()]:
         return Found(problems=tuple(Problem(message=f"{folder}: is not a directory.") for folder in missing))
-    paths: dict[Path, Path] = {}
-    special: list[Path] = []
-    for folder in folders:
-        regular, others = _regular(files_below(folder, unreadable.append))
-        paths |= {path: path.relative_to(folder) for path in regular}
-        special += others
+    below = {path: path.relative_to(folder) for folder in folders for path in files_below(folder, unreadable.append)}
+    special = [path for path in below if is_special(path)]
+    paths = {path: place for path, place in below.items() if path not in special}
     problems = [f"{e.filename}: this folder cannot be read ({e.strerror})." for e in unreadable]
     notes = [f"{some(special)}: neither a file nor a folder (a pipe or a device), left alone"] if special else []
     for pattern in settings.exclude or ():
@@ -192,15 +189,6 @@ def find(reader: Reader, settings: Settings) -> Found:
     )
 
 
-def _regular(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Return files, links that lead nowhere among them, and what would wait for ever, or never end, when it is read."""
-    regular: list[Path] = []
-    special: list[Path] = []
-    for path in paths:
-        (regular if path.is_file() or not path.exists() else special).append(path)
-    return regular, special
-
-
 def _matches(path: Path, pattern: str) -> bool:
     """Tell whether a path or one of the folders that it is in has a name like *.jpg, or a path like extra/*.jpg."""
     return any(part.match(pattern) for part in (path, *path.parents[:-1]))
@@ -222,6 +210,8 @@ def fingerprint(path: Path, *, checksum: bool) -> dict[str, Any]:
 
     A file that cannot be read gets ``{"error": ...}``, so that finding out why is left to the check that names it.
     """
+    if is_special(path):
+        return {"error": "not a file"}
     try:
         status = path.stat()
         with path.open("rb") as stream:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import read_text
 from nnunet_ext.common.text import count, some
 from nnunet_ext.dataset_conversion.types import Case
 
@@ -23,12 +24,7 @@ _WHOLE_GROUPS, _BETWEEN = "images", "&"
 
 def read_table(path: Path) -> list[dict[str, str]]:
     """Return the lines of a CSV file by column, whose names are in lower case; InputError where it is none."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror}).") from e
-    except UnicodeDecodeError as e:
-        raise InputError(f"{path}: is not text in UTF-8 ({e.reason}); save it as CSV UTF-8.") from e
+    text = read_text(path, hint="It should be CSV, saved as UTF-8.")
     header, *_ = text.splitlines() or [""]
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", restval="")

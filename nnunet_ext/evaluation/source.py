@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import is_special
 from nnunet_ext.common.nnunet_files import (
     ARGUMENTS,
     PLANS,
@@ -221,6 +222,8 @@ def _validation_cases(dataset: str, fold: str) -> list[str]:
 
 def _cases(folder: Path, ending: str) -> dict[str, Path]:
     files = sorted(f for f in folder.iterdir() if f.name.endswith(ending) and not f.name.startswith("."))
+    if special := [file for file in files if is_special(file)]:
+        raise InputError(*(f"{file} is not a file, but a pipe or a device." for file in special))
     return {file.name.removesuffix(ending): file for file in files}
 
 

@@ -16,7 +16,7 @@ import torch
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import PARTIAL, read_json, sha256, write_json
+from nnunet_ext.common.files import PARTIAL, is_special, read_json, sha256, write_json
 from nnunet_ext.common.nnunet_files import DATASET, PLANS, PROMPTS, used_prompts
 from nnunet_ext.common.processes import Track, is_running, untracked
 from nnunet_ext.common.text import some
@@ -172,7 +172,12 @@ def _unfinished(out: Path) -> Iterator[Path]:
 
 def _cases(request: Request, ending: str) -> list[_Case]:
     """Return the cases with their files; InputError for what is missing."""
-    names = get_identifiers_from_splitted_dataset_folder(str(request.source), ending) if request.source.is_dir() else []
+    there = sorted(request.source.iterdir()) if request.source.is_dir() else []
+    if special := [
+        file for file in there if file.name.endswith(ending) and is_special(file)
+    ]:  # nnU-Net leaves them out
+        raise InputError(*(f"{file} is not a file, but a pipe or a device." for file in special))
+    names = get_identifiers_from_splitted_dataset_folder(str(request.source), ending) if there else []
     if not len(names):
         raise InputError(
             f"{request.source} holds no image called CASE_0000{ending}.", hint="Name the folder of images with -i."

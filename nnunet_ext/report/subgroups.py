@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import read_text
 from nnunet_ext.common.text import some
 from nnunet_ext.comparison.wording import size
 from nnunet_ext.evaluation.aggregate import Summary, summarise
@@ -35,8 +37,9 @@ def read_subgroups(file: Path, cases: Collection[str]) -> dict[str, dict[str, st
         InputError: the file cannot be read, has no column or no row for these cases, or one case twice.
     """
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as e:
+        text = io.StringIO(read_text(file, hint=HINT))
+        table = pd.read_csv(text, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as e:
         raise InputError(f"{file} cannot be read as CSV: {e}.", hint=HINT) from e
     if table.shape[1] < 2:
         raise InputError(f"{file} has no column besides {table.columns[0]}.", hint=HINT)

@@ -25,6 +25,7 @@ from nnunet_ext.benchmark.benchmark import RunResult
 from nnunet_ext.benchmark.jobs import Jobs
 from nnunet_ext.benchmark.store import Attempt, Lock, Record, Store, is_held
 from nnunet_ext.benchmark.worker import Worker
+from nnunet_ext.cli import main
 from nnunet_ext.common import environment
 from nnunet_ext.common.errors import InputError
 
@@ -176,6 +177,42 @@ def test_a_written_workflow_is_one_for_snakemake(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert all(Store(jobs.root).is_done(each) for each in jobs)
     assert not run(jobs).failures
+
+
+@needs_snakemake
+def test_a_prediction_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    jobs, out = Jobs(tmp_path), tmp_path / "predictions"
+    shell(
+        jobs, "predict", f"mkdir {out}; for k in 1 2 3; do echo $k > {out}/case_$k.png; done", kind="predict",
+        folder=str(out), outputs=(str(out),),
+    )  # fmt: skip
+    assert states(run(jobs)) == {"predict": "done"}
+    (out / "metrics.json").touch()  # more does not matter
+    assert Store(tmp_path).is_done(jobs["predict"])
+    (out / "case_2.png").unlink()
+    assert not Store(tmp_path).is_done(jobs["predict"])
+    assert states(run(jobs)) == {"predict": "done"}
+    assert (out / "case_2.png").read_text() == "2\n"
+
+
+def test_a_full_disk_is_a_message(
+    nnunet_folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    matrix = nnunet_folders / "m.toml"
+    matrix.write_text('name = "m"\ndevice = "cpu"\n[[datasets]]\nid = 29\nname = "Dataset029_X"\n'
+                      '[[rows]]\ntrainer = "nnUNetTrainer"\n')  # fmt: skip
+    raw = nnunet_folders / "nnUNet_raw" / "Dataset029_X"
+    raw.mkdir(parents=True)
+    (raw / "dataset.json").write_text("{}")
+
+    def full(file: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device", str(file))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["benchmark", "run", str(matrix), "--out", str(nnunet_folders / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "the disk is full" in said
+    assert "the same command goes on" in said
 
 
 def test_other_parameters_start_anew_beside_what_was_there(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from nnunet_ext.common.environment import EPOCHS, ITERATIONS, MEMORY, NNUNET_FOLDERS, PREFIX, SEED, VAL_ITERATIONS
 
+FULL = "Make room, or name another folder with --out; the same command goes on."
 FROM_MATRIX = (EPOCHS, ITERATIONS, VAL_ITERATIONS, SEED)  # variables that come from the matrix or not at all
 
 
@@ -52,6 +53,12 @@ class Job:
     @property
     def missing(self) -> list[str]:
         return [path for path in self.outputs if not Path(path).exists()]
+
+    @property
+    def contents(self) -> dict[str, tuple[str, ...]]:
+        """What is in the folders that a prediction made, by their paths; nothing for other jobs."""
+        folders = [Path(path) for path in self.outputs if self.kind == "predict" and Path(path).is_dir()]
+        return {str(folder): tuple(sorted(entry.name for entry in folder.iterdir())) for folder in folders}
 
     def line(self, known: Iterable[str] = ()) -> str:
         """Return what to type: variables that are not `known` to be exported already, then the command."""

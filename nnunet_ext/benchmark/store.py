@@ -54,6 +54,7 @@ class Record:
         slurm: number of the SLURM job, if it was one.
         reason: of a failure, one line.
         built_on: when the last attempts began of the jobs that it needs.
+        files: folders that it made -> what was in them at its end.
     """
 
     hash: str = ""
@@ -62,6 +63,7 @@ class Record:
     slurm: str = ""
     reason: str = ""
     built_on: dict[str, float] = field(default_factory=dict)
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
 
     @property
@@ -108,9 +110,14 @@ class Store:
         return self.root / "logs" / f"{job.id}.log"
 
     def is_done(self, job: Job) -> bool:
-        """Tell whether a job is recorded as done, on the latest runs of what it needs, and its outputs are there."""
+        """Tell whether a job is recorded as done, on the latest runs of what it needs, and its outputs are there.
+
+        A prediction that was removed counts: the others would be evaluated without it, or not at all.
+        """
         record = self.record(job)
-        return record.state == "done" and record.built_on == self.runs(job) and not job.missing
+        removed = (name for folder, names in record.files.items() for name in names if not Path(folder, name).exists())
+        whole = not job.missing and next(removed, None) is None
+        return record.state == "done" and record.built_on == self.runs(job) and whole
 
     def runs(self, job: Job) -> dict[str, float]:
         """Return when each job that it needs was last started: one that ran again makes what was built on it stale."""

@@ -23,10 +23,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from nnunet_ext.benchmark.jobs import FROM_MATRIX, Job, Jobs
+from nnunet_ext.benchmark.jobs import FROM_MATRIX, FULL, Job, Jobs
 from nnunet_ext.benchmark.store import Attempt, Lock, Record, Store, write_manifest
 from nnunet_ext.common.environment import BENCHMARK_GPUS
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import writing_to
 from nnunet_ext.common.provenance import nvidia_smi
 from nnunet_ext.common.shapes import read_as
 
@@ -231,7 +232,8 @@ class Worker:
             cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
             peak_bytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         )
-        record = replace(self.record, state=state, reason=reason)
+        files = self.job.contents if state == "done" else {}
+        record = replace(self.record, state=state, reason=reason, files=files)
         if state == "done" and self.job.manifest:
             try:
                 write_manifest(self.job, record, self.jobs.with_needs(self.job)[:-1], self.store)
@@ -311,7 +313,8 @@ def main(argv: list[str]) -> int:
         worker = Worker(jobs[argv[1]], jobs, workflow.slurm)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, worker.stop)
-        return worker.run()
+        with writing_to(jobs.root, FULL):
+            return worker.run()
     except InputError as e:
         sys.stderr.write(f"error: {e}\n")
         return 1

@@ -63,6 +63,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import writing_to
 from nnunet_ext.common.processes import continuing, progress_bar
 
 if TYPE_CHECKING:
@@ -107,8 +108,11 @@ def run(args: argparse.Namespace) -> int:
     if args.passed and args.step != "run":
         raise InputError(f"benchmark {args.step} passes nothing on to Snakemake: {' '.join(args.passed)}")
     from nnunet_ext.benchmark.benchmark import Benchmark
+    from nnunet_ext.benchmark.jobs import FULL
 
-    return args.step_run(Benchmark.of(args.matrix, args.out), args)
+    benchmark = Benchmark.of(args.matrix, args.out)
+    with writing_to(benchmark.folders.root, FULL):
+        return args.step_run(benchmark, args)
 
 
 def _plan(benchmark: Benchmark, args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -362,6 +363,15 @@ class TestErrors:
         for file in ref.iterdir():
             image = sitk.ReadImage(file)
             sitk.WriteImage(sitk.Cast(image, sitk.GetImageFromArray(np.zeros((1, 1), kind)).GetPixelID()), file)
+        pd.testing.assert_frame_equal(evaluate(pred, ref).table, expected)
+
+    def test_gzip_in_several_parts(self, make: Make) -> None:
+        """Which no checksum at the end of the file covers, but those of its parts."""
+        pred, ref = make(cases=1)
+        expected = evaluate(pred, ref).table
+        content = gzip.decompress((pred / "case_0.nii.gz").read_bytes())
+        parts = [gzip.compress(content[:1000]), gzip.compress(content[1000:])]
+        (pred / "case_0.nii.gz").write_bytes(b"".join(parts))
         pd.testing.assert_frame_equal(evaluate(pred, ref).table, expected)
 
     def test_a_flipped_bit(self, make: Make, capsys: pytest.CaptureFixture[str]) -> None:

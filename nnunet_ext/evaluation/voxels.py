@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWit
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.inflated import Inflated
 from nnunet_ext.dataset_conversion import nifti_file
 
 NO_DEPTH = 999  # nnU-Net's spacing of the axis that a 2D image lacks, or so many times its pixels
@@ -86,7 +89,25 @@ def _nifti(file: Path, reader: Reader) -> Voxels | None:
         return None
     if found.scaled or found.version != 1:
         return None
-    return np.concatenate(list(found.stored()), axis=-1).T, header.spacing
+    array = _fast(found) if found.compressed else None
+    return np.concatenate(list(found.stored()), axis=-1).T if array is None else array, header.spacing
+
+
+def _fast(found: nifti_file.NiftiFile) -> np.ndarray | None:
+    """Read voxels by ITK, which inflates several times as fast as Python; None unless the file's checksum proves them.
+
+    ITK itself does not compare it, and fills up what is missing without a word.
+    """
+    with found.path.open("rb") as raw:
+        head = io.BufferedReader(Inflated(raw)).read(found.offset)
+        raw.seek(-8, io.SEEK_END)
+        checksum, size = struct.unpack("<II", raw.read(8))
+    try:
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(found.path)))
+    except RuntimeError:
+        return None
+    proven = zlib.crc32(array.data, zlib.crc32(head)) == checksum and (len(head) + array.nbytes) % (1 << 32) == size
+    return array if proven and array.dtype == found.dtype and array.shape == found.shape[::-1] else None
 
 
 def _grey_png(file: Path) -> Voxels | None:

@@ -137,7 +137,7 @@ class _Surface:
     def __init__(self, mask: np.ndarray, spacing: np.ndarray) -> None:
         self.mask, self.spacing = mask, spacing
         self.voxels = surface(mask)
-        self.indices = np.argwhere(self.voxels)
+        self.indices = _indices(self.voxels)
 
     @cached_property
     def tree(self) -> KDTree:
@@ -159,7 +159,12 @@ class _Surface:
         known = float(distances.max(where=outside[self.voxels], initial=0))
         # the farthest voxel is not always on the surface: the other mask may lie around this one
         inner = outside & ~self.voxels & ~_within(other.mask, known, self.spacing)
-        return max(known, float(other.nearest(np.argwhere(inner)).max(initial=0)))
+        return max(known, float(other.nearest(_indices(inner)).max(initial=0)))
+
+
+def _indices(mask: np.ndarray) -> np.ndarray:
+    """Return what `numpy.argwhere` does, in half of the time."""
+    return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1)
 
 
 def _look_around(indices: np.ndarray, voxels: np.ndarray, spacing: np.ndarray, distances: np.ndarray) -> None:

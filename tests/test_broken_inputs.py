@@ -23,7 +23,7 @@ from nnunet_ext.benchmark.benchmark import Benchmark
 from nnunet_ext.cli import main
 
 OLD = Path(__file__).resolve().parent / "data" / "a5e75ff"
-FEW, MANY = 25, 1500
+FEW, MANY = 25, 500
 
 
 def answer(*words: object) -> int:

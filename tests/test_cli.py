@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import runpy
 import subprocess
@@ -89,10 +90,23 @@ def test_output_that_nobody_reads_is_silent(unbuffered: str) -> None:
     assert result.returncode == 141
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, BrokenPipeError])  # the latter from elsewhere, a worker's pipe
-def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
-    raise_from_list(monkeypatch, error())
-    with pytest.raises(error):
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EACCES, errno.ENOSPC, errno.ELOOP])
+def test_what_the_system_refuses_is_a_message_and_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    raise_from_list(monkeypatch, OSError(number, os.strerror(number), "a.nii"))
+    assert main(["list"]) == 2
+    said = "the disk is full" if number == errno.ENOSPC else os.strerror(number)
+    assert capsys.readouterr() == ("", f"error: a.nii: {said}.\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ZeroDivisionError, BrokenPipeError, FileNotFoundError(errno.ENOENT, "lost", "a.nii"), OSError(errno.EACCES, "?")],
+)  # a pipe from elsewhere, a worker's; a file that we have lost; nothing that is named
+def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch, error: type[Exception] | Exception) -> None:
+    raise_from_list(monkeypatch, error() if isinstance(error, type) else error)
+    with pytest.raises(error if isinstance(error, type) else type(error)):
         main(["list"])
 
 

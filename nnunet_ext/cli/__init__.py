@@ -7,6 +7,7 @@ cheap, so that ``--help`` answers at once: numpy, torch and nnU-Net are imported
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -14,9 +15,12 @@ import sys
 from collections.abc import Sequence
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import reason
 from nnunet_ext.common.processes import single_interrupt
 from nnunet_ext.version import __version__
 
+# what a system refuses whatever a program does: names that it cannot have, folders that are closed, a full disk
+REFUSALS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 VERBS = {
     "demo": "demo",
     "convert": "convert",
@@ -72,6 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _reader_has_left():
             raise
         return 141
+    except OSError as e:
+        if e.errno not in REFUSALS or e.filename is None:
+            raise
+        print(f"error: {e.filename}: {reason(e)}.", file=sys.stderr)
+        return 2
 
 
 def _reader_has_left() -> bool:

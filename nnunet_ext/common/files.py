@@ -264,8 +264,12 @@ def writing_to(place: Path, hint: str) -> Iterator[None]:
     except BrokenPipeError:  # of a reader that leaves, which is no disk's
         raise
     except OSError as e:
-        reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
-        raise InputError(f"{e.filename or place}: {reason}.", hint=hint) from e
+        raise InputError(f"{e.filename or place}: {reason(e)}.", hint=hint) from e
+
+
+def reason(error: OSError) -> str:
+    """Return what the system objects to, in words."""
+    return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
 
 
 def check_replaceable(paths: Iterable[Path], ours: Callable[[Path], bool], by: str, hint: str) -> None:

@@ -157,7 +157,7 @@ def _run_in_background(benchmark: Benchmark, args: argparse.Namespace) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "nnunet_ext", *words, *(["--", *args.passed] if args.passed else [])],
+            [sys.executable, "-P", "-m", "nnunet_ext", *words, *(["--", *args.passed] if args.passed else [])],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import tiny
 import torch
 from commands import ONE_ITERATION, folders
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from training import CPU, make, train
+from training import CPU, train, untrained
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
@@ -44,13 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny.make_raw(36, tiny.CLASSES, shape=(2, 40, 36))
         for dataset in (35, 36):
             tiny.plan_and_preprocess(dataset, "SAMUSPlanner")
-            trainer = make(TINY, dataset, plans=PLANS)
-            trainer.initialize()
-            for checkpoint in ("best", "final"):
-                trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_{checkpoint}.pth")
-            planned = root / "nnUNet_preprocessed" / f"Dataset{dataset:03d}_Tiny"
-            shutil.copy(planned / "dataset.json", model(root, dataset=dataset))
-            shutil.copy(planned / f"{PLANS}.json", model(root, dataset=dataset) / "plans.json")
+            untrained(TINY, dataset, PLANS)
     return root
 
 

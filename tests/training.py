@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,18 @@ def train(trainer: str, dataset_id: int = 29, configuration: str = "2d", plans: 
 def model_folder(results: Path, trainer: str, plans: str = PLANS, configuration: str = "2d", dataset: int = 29) -> Path:
     """Return where nnU-Net puts a model."""
     return results / f"Dataset{dataset:03d}_Tiny" / f"{trainer}__{plans}__{configuration}"
+
+
+def untrained(trainer: str, dataset: int, plans: str) -> Path:
+    """Leave behind a model as a training begins with it, and return its folder."""
+    made = make(trainer, dataset, plans=plans)
+    made.initialize()
+    for name in ("best", "final"):
+        made.save_checkpoint(f"{made.output_folder}/checkpoint_{name}.pth")
+    folder = Path(made.output_folder).parent
+    shutil.copy(Path(made.preprocessed_dataset_folder_base) / "dataset.json", folder)
+    shutil.copy(Path(made.preprocessed_dataset_folder_base) / f"{plans}.json", folder / "plans.json")
+    return folder
 
 
 def checkpoint(folder: Path, name: str = "final", fold: int = 0) -> dict:

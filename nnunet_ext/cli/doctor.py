@@ -106,7 +106,8 @@ def hook() -> Iterator[Check]:
     states = {True: "active", False: "not active"}
     here = _nnunet_ext_hook.installed()
     yield Check("start-up hook here", here, states[here], hint)
-    child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=False)
+    safe = {**os.environ, "PYTHONSAFEPATH": "1"}  # nothing is imported from the current folder
+    child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=False, env=safe)
     try:
         facts = json.loads(child.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -175,6 +176,8 @@ def sam_checkpoint() -> Iterator[Check]:
     problem = weights.problem(path, checkpoint)
     if problem is None:
         yield Check("SAM checkpoint", True, str(path))
+    elif path.exists() and weights.is_own(path, checkpoint):
+        yield Check("SAM checkpoint", None, f"{path}, a file of your own and not SAM's official one")
     elif SAM_CHECKPOINT in os.environ or path.exists():
         yield Check("SAM checkpoint", False, problem, weights.hint(path, checkpoint))
     else:

@@ -75,6 +75,21 @@ class Structures:
         return cls(labels=foreground, ignore=ignore, known=frozenset(known if ignore is None else known | {ignore}))
 
 
+def read_dataset(file: Path) -> tuple[dict[str, Any], Structures]:
+    """Read a dataset.json, and the structures that it names.
+
+    Raises:
+        InputError: it cannot be read, or nnU-Net would not take it either.
+    """
+    dataset = read_json(file, hint="It should be nnU-Net's dataset.json.")
+    ending = dataset.get("file_ending")
+    if not isinstance(ending, str) or not ending.startswith("."):
+        raise InputError(f'{file} has no "file_ending".', hint="It should be nnU-Net's (version 2) dataset.json.")
+    if not isinstance(dataset.get("overwrite_image_reader_writer", ""), str):
+        raise InputError(f"{file}: overwrite_image_reader_writer is no name.", hint="Name a reader of nnU-Net's.")
+    return dataset, Structures.of(dataset, str(file))
+
+
 def named_labels(dataset: Mapping[str, Any], source: str = "dataset.json") -> Mapping[str, Any]:
     """Return the labels and regions of a dataset.json by their names, as the file has them.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import files_below, is_special, read_json_if_sound, sha256
+from nnunet_ext.common.files import files_below, is_special, sha256
 from nnunet_ext.common.processes import Track, in_threads, untracked
 from nnunet_ext.common.provenance import versions
 from nnunet_ext.common.text import count, some
@@ -46,7 +46,7 @@ def run(reader: Reader, settings: Settings, *, track: Track = untracked) -> Outc
     sources = {Path(os.path.relpath(path, settings.source)).as_posix(): found for path, found in fingerprints.items()}
     request = {"format": REVISION, "options": {**settings.options(), **reader.options()}, "sources": sources}
     request = json.loads(json.dumps(request))  # as it will be read back
-    former = read_json_if_sound(folder.final / RECORD)
+    former = folder.record()
     same_data = _same_data(former.get("request", {}), request)
     unchanged = same_data and former["request"]["options"] == request["options"]
     if unchanged and not settings.overwrite and not blocking:
@@ -244,7 +244,7 @@ def _same_sources(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def _finished(folder: RawFolder, record: Mapping[str, Any], settings: Settings) -> Outcome:
-    sizes = record.get("files", {})
+    sizes = record["files"]
     if damage := [name for name, size in sizes.items() if size_of(folder.final / name) != size]:
         raise InputError(
             f"{folder.final} was finished, but {some(damage, 5)} is gone or has changed since.",

@@ -8,12 +8,15 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import Field
 
 from nnunet_ext.common.environment import NNUNET_FOLDERS, overlapping_folders
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import sync_folder
+from nnunet_ext.common.files import read_json, sync_folder
+from nnunet_ext.common.shapes import Shape, checked
 
 RECORD = "conversion.json"
 
@@ -56,6 +59,17 @@ def environment_problems(name: str) -> list[str]:
     return problems
 
 
+class _Request(Shape):
+    format: int = 0
+    options: dict[str, Any]
+    sources: dict[str, dict[str, Any]]
+
+
+class _Record(Shape):
+    request: _Request
+    files: dict[str, int] = Field(default_factory=dict)
+
+
 class RawFolder:
     """One dataset's folder.
 
@@ -67,6 +81,14 @@ class RawFolder:
         self.final = final
         self.work = final.with_name(f".{final.name}.partial")
         self.new, self.old, self.keys = self.work / "new", self.work / "old", self.work / "keys.json"
+
+    def record(self) -> dict[str, Any]:
+        """Return the record of the conversion that is there; empty where there is none that this command has made."""
+        file = self.final / RECORD
+        try:
+            return checked(_Record, read_json(file), file).model_dump()
+        except InputError:
+            return {}
 
     def overlaps(self, source: Path, files: Iterable[Path]) -> list[str]:
         """Return a sentence where replacing the dataset would take the source, or one of its files, with it."""

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json
-from nnunet_ext.common.nnunet_files import DATASET, Structures
+from nnunet_ext.common.nnunet_files import DATASET, Structures, read_dataset
 
 Side = Literal["predictions", "references"]
 Dataset = tuple[dict[str, Any], Structures]
@@ -34,7 +33,7 @@ def read_labels(
             and nobody decides.
     """
     if dataset_json is not None:
-        return _read(dataset_json)
+        return read_dataset(dataset_json)
     folders = {"predictions": list(predictions), "references": list(references)}
     sides = [labels_from] if labels_from else list(folders)
     candidates = [[folder / DATASET for folder in folders[side]] for side in sides]
@@ -45,7 +44,7 @@ def read_labels(
             f"No dataset.json, which says what the labels mean: {absent} not there.",
             hint="Name it with --dataset-json; nnUNet_raw/DATASET has one.",
         )
-    read = [_read(file) for file in there]
+    read = [read_dataset(file) for file in there]
     if len(there) == 2 and (contradictions := _contradictions(*(structures for _, structures in read))):
         raise InputError(
             f"{there[0]} and {there[1]} contradict each other: {'; '.join(contradictions)}.",
@@ -77,13 +76,3 @@ def _names(structures: Structures) -> dict[str, tuple[int, ...]]:
 
 def _shown(labels: tuple[int, ...]) -> str:
     return f"label{'s' * (len(labels) > 1)} {', '.join(map(str, labels))}"
-
-
-def _read(file: Path) -> Dataset:
-    dataset = read_json(file, hint="It should be nnU-Net's dataset.json.")
-    ending = dataset.get("file_ending")
-    if not isinstance(ending, str) or not ending.startswith("."):
-        raise InputError(f'{file} has no "file_ending".', hint="It should be nnU-Net's (version 2) dataset.json.")
-    if not isinstance(dataset.get("overwrite_image_reader_writer", ""), str):
-        raise InputError(f"{file}: overwrite_image_reader_writer is no name.", hint="Name a reader of nnU-Net's.")
-    return dataset, Structures.of(dataset, str(file))

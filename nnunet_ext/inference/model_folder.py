@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from nnunet_ext import registry
 from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common import host
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.nnunet_files import PLANS, Structures, check_trained
+from nnunet_ext.common.nnunet_files import DATASET, PLANS, Structures, check_trained, read_dataset
 from nnunet_ext.inference.prompts import ForegroundMaps, Prompts
 from nnunet_ext.weights import read_checkpoint
 
@@ -72,12 +72,28 @@ def load_model(
 def _predictor(folder: Path, folds: Sequence[int | str], checkpoint: str, device: torch.device) -> nnUNetPredictor:
     """Return nnU-Net's predictor with the networks of some folds; raises as `load_model` does."""
     check_trained(folder)
+    read_dataset(folder / DATASET)
     for fold in folds:
         read_checkpoint(folder / f"fold_{fold}" / checkpoint)  # nnU-Net itself would run what is in there
     with contextlib.redirect_stdout(None):  # which it writes to on the CPU, whatever it is asked for
         predictor = nnUNetPredictor(device=device, perform_everything_on_device=device.type == "cuda")
-    predictor.initialize_from_trained_model_folder(str(folder), tuple(folds), checkpoint)
+    with _by_nnunet(folder):
+        predictor.initialize_from_trained_model_folder(str(folder), tuple(folds), checkpoint)
     return predictor
+
+
+@contextlib.contextmanager
+def _by_nnunet(folder: Path) -> Iterator[None]:
+    """Report as an error of the model what nnU-Net stumbles over where it follows the model's plans."""
+    try:
+        yield
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as e:
+        raise InputError(
+            f"{folder}: nnU-Net cannot use this model ({type(e).__name__}: {e!s:.300}).",
+            hint=f"{DATASET}, {PLANS} and the checkpoint must be those that one training left there.",
+        ) from e
 
 
 def _folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> Sequence[int | str]:
@@ -108,6 +124,7 @@ class PromptedModelFolder:
 
     def __init__(self, folder: Path, folds: Sequence[int | str] | None, checkpoint: str, device: torch.device) -> None:
         folds = _folds(folder, folds, checkpoint)
+        self.folder = folder
         self.checkpoints = [folder / f"fold_{fold}" / checkpoint for fold in folds]
         self.predictor = _predictor(folder, folds, checkpoint, device)
         network = host.unwrapped(self.predictor.network)
@@ -119,22 +136,23 @@ class PromptedModelFolder:
         self.needs_clicks = network.prompts is None if entry is None else entry.prompts == "click"
         self.plans, self.plan = self.predictor.plans_manager, self.predictor.configuration_manager
         self.dataset, self.ending = self.predictor.dataset_json, self.predictor.dataset_json["file_ending"]
-        self.is_picture = issubclass(self.plans.image_reader_writer_class, NaturalImage2DIO)
-        labels = self.plans.get_label_manager(self.dataset)
         structures = Structures.of(self.dataset)
         self.classes, self.known = list(structures.labels), structures.known
-        self.channels = determine_num_input_channels(self.plans, self.plan, self.dataset)
-        self.maps = ForegroundMaps.of(labels)
-        self._preprocessor = self.plan.preprocessor_class(verbose=False)
+        with _by_nnunet(folder):
+            self.is_picture = issubclass(self.plans.image_reader_writer_class, NaturalImage2DIO)
+            self.channels = determine_num_input_channels(self.plans, self.plan, self.dataset)
+            self.maps = ForegroundMaps.of(self.plans.get_label_manager(self.dataset))
+            self._preprocessor = self.plan.preprocessor_class(verbose=False)
 
     def preprocess(self, image: np.ndarray, segmentation: np.ndarray | None, properties: dict) -> tuple:
         """Return a case as nnU-Net preprocesses it: image and segmentation (c, z, y, x), and properties.
 
         Without a segmentation, nnU-Net makes one of what it crops away.
         """
-        return self._preprocessor.run_case_npy(
-            image, segmentation, dict(properties), self.plans, self.plan, self.dataset
-        )
+        with _by_nnunet(self.folder):
+            return self._preprocessor.run_case_npy(
+                image, segmentation, dict(properties), self.plans, self.plan, self.dataset
+            )
 
     def logits(self, data: torch.Tensor, prompts: Prompts) -> torch.Tensor:
         """Return logits averaged over the folds, as nnU-Net averages them; without clicks, by nnU-Net itself."""
@@ -151,16 +169,17 @@ class PromptedModelFolder:
 
     def export(self, logits: torch.Tensor, properties: dict, out: Path, *, save_probabilities: bool) -> None:
         """Write a case as nnU-Net writes it, at its native size."""
-        export_prediction_from_logits(
-            logits.numpy(),
-            properties,
-            self.plan,
-            self.plans,
-            self.dataset,
-            str(out),
-            save_probabilities,
-            num_threads_torch=torch.get_num_threads(),
-        )
+        with _by_nnunet(self.folder):
+            export_prediction_from_logits(
+                logits.numpy(),
+                properties,
+                self.plan,
+                self.plans,
+                self.dataset,
+                str(out),
+                save_probabilities,
+                num_threads_torch=torch.get_num_threads(),
+            )
 
 
 @torch.inference_mode()

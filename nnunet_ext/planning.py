@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,23 @@ from nnunetv2.preprocessing.normalization.default_normalization_schemes import (
     RescaleTo01Normalization,
     RGBTo01Normalization,
 )
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.preprocessing.resampling.no_resampling import no_resampling_hack
 from PIL import Image
 from torch import nn
 
 from nnunet_ext.architectures.memory import set_recomputation, training_memory
 from nnunet_ext.architectures.raunet import UNet, UNet3D
+from nnunet_ext.architectures.samus.segmenter import check_channels
 from nnunet_ext.common import environment
-from nnunet_ext.preprocessing import UNIT_RANGE, LiverWindowCLAHENormalization, resize_slices
+from nnunet_ext.common.errors import InputError
+from nnunet_ext.preprocessing import (
+    UNIT_RANGE,
+    WINDOW_CENTRE,
+    WINDOW_WIDTH,
+    LiverWindowCLAHENormalization,
+    resize_slices,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +62,11 @@ class PaperPlanner(ExperimentPlanner):
 
     default_plans_name: str
 
+    @property
+    def channel_names(self) -> list[str]:
+        """Names of the channels, in their order."""
+        return list(self.dataset_json.get("channel_names", self.dataset_json.get("modality")).values())
+
     def __init__(self, *args: Any, plans_name: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, plans_name=plans_name or self.default_plans_name, **kwargs)
         self.suppress_transpose = True  # nnU-Net would turn thin-slice CT to another plane
@@ -62,7 +76,8 @@ class PaperPlanner(ExperimentPlanner):
 class RAUNetPlanner(PaperPlanner):
     """``nnUNetRAUNetPlans``: what Du & Wang 2025 train on, for their networks and for stock trainers alike.
 
-    * ``2d``: patches of 512x512, or the padded image where images are smaller; no resampling; batch 2.
+    * ``2d``: patches of 512x512, or the padded image where images are smaller; no resampling unless a target spacing
+      is given (``-overwrite_target_spacing``); batch 2.
     * ``3d_fullres`` for the 3D U-Net row: patches of 64x128x128, stock resampling, batch 2; no low resolution stage.
     * CT channels get the paper's window, median and CLAHE, others nnU-Net's scheme; slices are always axial.
 
@@ -76,23 +91,46 @@ class RAUNetPlanner(PaperPlanner):
     def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
         """Put the paper's chain in the place of nnU-Net's CT scheme."""
         schemes, use_mask = super().determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        for channel, scheme in enumerate(schemes):
+            if scheme == CTNormalization.__name__:
+                self._warn_of_window(channel)
         ours = {CTNormalization.__name__: LiverWindowCLAHENormalization.__name__}
         return [ours.get(s, s) for s in schemes], use_mask
+
+    def _warn_of_window(self, channel: int) -> None:
+        """Say where half of the foreground and more lies outside of the paper's window, as nothing is seen of it."""
+        median = self.dataset_fingerprint["foreground_intensity_properties_per_channel"][str(channel)]["median"]
+        low, high = WINDOW_CENTRE - WINDOW_WIDTH / 2, WINDOW_CENTRE + WINDOW_WIDTH / 2
+        if not low <= median <= high:
+            logger.warning(
+                "channel %d: the median of the foreground is %.0f, outside of the paper's window of %.0f to %.0f HU, "
+                "so that most of it becomes black or white. Are the values Hounsfield units (some files have 1024 "
+                "added), and is the target of the liver's density? ExperimentPlanner plans for any.",
+                *(channel, median, low, high),
+            )
 
     def get_plans_for_configuration(self, spacing: Sequence[float], median_shape: Sequence[int], *others: Any) -> dict:
         """Return nnU-Net's plan with the paper's patch, batch and (2d) native resolution."""
         dim = len(spacing)
-        whole = np.max(self.dataset_fingerprint["shapes_after_crop"], axis=0)[1:] if dim == 2 else median_shape
+        whole = np.max(self._slice_shapes(spacing), axis=0) if dim == 2 else median_shape
         wanted = [min(int(np.ceil(i)), p) for i, p in zip(whole, PAPER_PATCH_SIZE[dim], strict=True)]
         plan = super().get_plans_for_configuration(spacing, wanted, *others)
         plan["median_image_size_in_voxels"] = median_shape
         plan["batch_size"], topology = self._fit_to_memory(spacing, wanted)
         self._set_topology(plan, topology, dim)
-        if dim == 2:
+        if dim == 2 and self.overwrite_target_spacing is None:
             for what in ("data", "seg", "probabilities"):
                 plan[f"resampling_fn_{what}"] = no_resampling_hack.__name__
                 plan[f"resampling_fn_{what}_kwargs"] = {}
         return plan
+
+    def _slice_shapes(self, spacing: Sequence[float]) -> list[Sequence[int]]:
+        """Return (height, width) of every case's slices, in the spacing (y, x) that a user asks for if there is one."""
+        shapes = [shape[1:] for shape in self.dataset_fingerprint["shapes_after_crop"]]
+        if self.overwrite_target_spacing is None:
+            return shapes
+        found = [s[1:] for s in self.dataset_fingerprint["spacings"]]
+        return [compute_new_shape(shape, own, spacing) for shape, own in zip(shapes, found, strict=True)]
 
     def _fit_to_memory(self, spacing: np.ndarray | Sequence[float], wanted: Sequence[int]) -> tuple[int, tuple]:
         """Return batch size and topology of the largest step within the memory target, at most the paper's."""
@@ -127,7 +165,7 @@ class RAUNetPlanner(PaperPlanner):
 
     def _training_memory(self, batch: int, patch: Sequence[int]) -> int:
         """Return the bytes of a training step of the hungriest network of the paper."""
-        channels = len(self.dataset_json.get("channel_names", self.dataset_json.get("modality")))
+        channels = len(self.channel_names)
         return _hungriest((batch, channels, *map(int, patch)), environment.switch(environment.RECOMPUTE))
 
     def _set_topology(self, plan: dict, topology: tuple, dim: int) -> None:
@@ -150,6 +188,12 @@ class RAUNetPlanner(PaperPlanner):
 UNLIMITED_GB = 2.0**20  # nnU-Net shrinks patches to its memory target; infinity it cannot round
 MODES_OF_8_BIT = {"L", "P", "RGB", "RGBA"}  # Pillow's names
 KEPT = {NoNormalization.__name__, *UNIT_RANGE}  # what channel names can ask for and SAMUS can take as it is
+COLOURS = (["r", "g", "b"], ["red", "green", "blue"])
+
+
+def is_colour(names: Iterable[str]) -> bool:
+    """Return whether channels are called red, green and blue."""
+    return [name.casefold() for name in names] in COLOURS
 
 
 class SAMUSPlanner(PaperPlanner):
@@ -161,6 +205,7 @@ class SAMUSPlanner(PaperPlanner):
     * 8-bit images are divided by 255. Others are rescaled to [0, 1] by their extremes, unless the name of a channel
       asks for no normalisation.
 
+    One grey channel or three of colour, and no target spacing, or it is an error.
     ``-gpu_memory_target`` changes nothing: the size is the network's, the batch part of the recipe. Another size is a
     subclass with its own `image_size` and `default_plans_name`.
     """
@@ -172,6 +217,17 @@ class SAMUSPlanner(PaperPlanner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.UNet_vram_target_GB = UNLIMITED_GB
+        check_channels(len(self.channel_names), "SAM's family")
+        if self.overwrite_target_spacing is not None:
+            raise InputError(
+                f"-overwrite_target_spacing: {type(self).__name__} resizes every slice to {self.image_size} pixels a "
+                "side, whatever its spacing.",
+                hint="Leave it out, or plan with another planner.",
+            )
+        if len(self.channel_names) > 1 and not is_colour(self.channel_names):
+            logger.warning(
+                "The channels %s are taken for red, green and blue, as SAM was trained.", ", ".join(self.channel_names)
+            )
 
     def determine_resampling(self, *args: Any, **kwargs: Any) -> tuple[Callable, dict, Callable, dict]:
         """Return the resize, for images and for segmentations."""

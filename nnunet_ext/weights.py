@@ -1,6 +1,7 @@
 """Pretrained weights: where SAM's checkpoints are, whether they are the right ones, and how to get and read them.
 
-The ultrasound trainers start from them. torch is imported only where tensors are read, and pooch only for a download.
+The ultrasound trainers start from them, or from another file that fits, which the user names. torch is imported only
+where tensors are read, and pooch only for a download.
 """
 
 from __future__ import annotations
@@ -62,14 +63,21 @@ def location(checkpoint: Checkpoint) -> Path | None:
     return cache / "nnunet_ext" / checkpoint.file
 
 
+def is_own(path: Path, checkpoint: Checkpoint) -> bool:
+    """Return whether a file is one of the user's own, which does not claim to be the official one."""
+    return bool(os.environ.get(SAM_CHECKPOINT)) and path.name != checkpoint.file
+
+
 def require(checkpoint: Checkpoint) -> Path | None:
-    """Return the checkpoint's file, verified; None for ``random``.
+    """Return the checkpoint's file, verified unless it is the user's own (`is_own`); None for ``random``.
 
     Raises:
-        InputError: there is none, or it is not the official one.
+        InputError: there is none, or it claims to be the official one and is not.
     """
     path = location(checkpoint)
-    if path is not None and (fault := problem(path, checkpoint)):
+    if path is None or (path.exists() and is_own(path, checkpoint)):
+        return path
+    if fault := problem(path, checkpoint):
         raise InputError(f"{fault}.", hint=hint(path, checkpoint))
     return path
 
@@ -92,7 +100,7 @@ def problem(path: Path, checkpoint: Checkpoint) -> str | None:
 def hint(path: Path, checkpoint: Checkpoint) -> str:
     """Say what to do about a missing or wrong file; nothing that would overwrite a file of the user's own."""
     if os.environ.get(SAM_CHECKPOINT) and path.exists():
-        return f"Unset {SAM_CHECKPOINT} or point it to the official file ({checkpoint.url})."
+        return f"Unset {SAM_CHECKPOINT}, or let it name the official file ({checkpoint.url})."
     command = f"nnunet_ext weights download {checkpoint.name}{' --overwrite' if path.exists() else ''}"
     return f"Run: {command} (or download {checkpoint.url} and put it there)."
 
@@ -231,7 +239,7 @@ def read_state_dict(source: Source) -> dict[str, torch.Tensor]:
 
     Raises:
         InputError: no file, no torch file, a truncated one, one with other objects than tensors and plain data, no
-            state dict in it, or numbers that are not finite.
+            state dict in it, sparse or quantised tensors, or numbers that are not finite.
     """
     import torch
 
@@ -248,14 +256,23 @@ def read_state_dict(source: Source) -> dict[str, torch.Tensor]:
             raise InputError(f"{name} holds no state dict: its key {key!r} is not a name.", hint=hint)
         if not isinstance(value, torch.Tensor):
             raise InputError(f"{name} holds no state dict: {key!r} is not a tensor but {value!r:.40}.", hint=hint)
-    broken = [key for key, tensor in content.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
+    if odd := [key for key, value in content.items() if value.layout != torch.strided or value.is_quantized]:
+        raise InputError(f"{name}: {some(odd)} are sparse or quantised.", hint="Save them as plain tensors.")
+    if odd := [key for key, tensor in content.items() if tensor.is_complex() or tensor.is_meta]:
+        raise InputError(f"{name}: {some(odd)} are complex, or without values.", hint=hint)
+    if broken := [key for key, tensor in content.items() if not _finite(tensor)]:
         raise InputError(
             f"{name}: NaN or infinite numbers in {some(broken)}.",
             hint="The training that saved it had diverged; take an earlier checkpoint.",
         )
     parallel = all(key.startswith(PARALLEL) for key in content)
     return {key.removeprefix(PARALLEL) if parallel else key: tensor for key, tensor in content.items()}
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    if not tensor.is_floating_point():
+        return True
+    return bool((tensor.float() if tensor.itemsize < 2 else tensor).isfinite().all())  # of 8 bits torch cannot tell
 
 
 def name_of(source: Source) -> str:

@@ -12,8 +12,7 @@ from environments import Environment, build, copy_checkout
 
 os.environ.update(nnUNet_def_n_proc="1", nnUNet_n_proc_DA="1", nnUNet_compile="f")
 os.environ.setdefault("MPLBACKEND", "Agg")
-if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads would wait for each other
-    os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # more threads would wait for those of other tests, and do not survive a fork
 
 pytest.register_assert_rewrite("contract", "training")  # what they assert is explained as in a test
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"

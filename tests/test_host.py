@@ -21,7 +21,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import nnunet_ext
-from nnunet_ext.architectures.samus.prompted_model import PromptEncoder
 from nnunet_ext.common import host
 from nnunet_ext.common.host import PRIVATE, Private
 from nnunet_ext.trainers.samus_training import RandomZoom
@@ -75,13 +74,6 @@ def test_workers_are_stopped() -> None:
     for worker in workers:
         worker.join(10)
     assert not any(w.is_alive() for w in workers)
-
-
-def test_places_are_encoded_as_sam_does() -> None:
-    encoder = PromptEncoder(embed_dim=8, image_embedding_size=(4, 4), input_image_size=(64, 64), mask_in_chans=4)
-    places = torch.rand(3, 5, 2)
-    angles = 2 * torch.pi * (2 * places - 1) @ encoder.pe_layer.positional_encoding_gaussian_matrix
-    torch.testing.assert_close(host.encode_places(encoder, places), torch.cat([angles.sin(), angles.cos()], -1))
 
 
 def test_nnunet_builds_the_loss_and_chooses_the_best_as_it_did() -> None:

@@ -127,3 +127,25 @@ def test_stock_networks_fit_the_plan(nnunet_folders: Path) -> None:
         patch = configuration["patch_size"]
         with torch.no_grad():
             assert net(torch.zeros(1, 1, *patch)).shape == (1, 2, *patch)
+
+
+def test_a_target_spacing_is_honoured_in_2d_and_3d(nnunet_folders: Path) -> None:
+    plans = plan(nnunet_folders, (40, 300, 200), spacing=(3, 0.5, 0.5), overwrite_target_spacing=[3.0, 1.0, 1.0])
+    two, three = plans["configurations"]["2d"], plans["configurations"]["3d_fullres"]
+    assert (two["spacing"], three["spacing"]) == ([1, 1], [3, 1, 1])
+    assert two["patch_size"] == [160, 112]  # 150 x 100 pixels, padded
+    for configuration in (two, three):
+        assert configuration["resampling_fn_data"] == "resample_data_or_seg_to_shape"
+
+
+@pytest.mark.parametrize(("median", "warned"), [(-19, False), (139, False), (-80, True), (1124, True)])
+def test_foreground_outside_of_the_window_is_named(
+    median: float, warned: bool, nnunet_folders: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan(nnunet_folders, (20, 96, 96), median=median)
+    assert (f"the median of the foreground is {median}, outside of the paper's window" in caplog.text) == warned
+
+
+def test_the_window_is_of_ct_alone(nnunet_folders: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plan(nnunet_folders, (20, 96, 96), channels=("MR",), median=900)
+    assert not caplog.records

@@ -192,9 +192,22 @@ def test_prompts_and_masks_are_sams() -> None:
     sparse, dense = PromptEncoder.forward(prompts, points=(xy, labels), boxes=None, masks=None)
     tokens = prompts.points(xy, labels)
     torch.testing.assert_close(tokens, sparse, rtol=0, atol=1e-6)
+    assert torch.equal(prompts.image_positions(), prompts.get_dense_pe())
     embedding = torch.randn(1, 32, 8, 8)
     expected, _ = SAMMaskDecoder.forward(net.mask_decoder, embedding, prompts.get_dense_pe(), sparse, dense, False)
     torch.testing.assert_close(net.decode(embedding, tokens[:, None]), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("clicks", [0, 2])
+def test_boxes_are_sams(clicks: int) -> None:
+    prompts = build("SAMUS").prompt_encoder
+    xy, labels = torch.tensor([[[3.0, 60.0], [20.0, 7.5]]])[:, :clicks], torch.tensor([[1, 0]])[:, :clicks]
+    box = torch.tensor([[4.0, 6.0, 50.0, 33.0]])
+    sparse, _ = PromptEncoder.forward(prompts, points=(xy, labels) if clicks else None, boxes=box, masks=None)
+    corners = torch.cat([xy, box.view(1, 2, 2)], 1), torch.cat([labels, torch.tensor([[2, 3]])], 1)
+    torch.testing.assert_close(prompts.points(*corners, end=False), sparse, rtol=0, atol=1e-6)
+    nothing = prompts.points(torch.zeros(1, 1, 2), torch.tensor([[-1]]), end=False)
+    torch.testing.assert_close(nothing[0], prompts.not_a_point_embed.weight)
 
 
 def test_several_requests_equal_one_at_a_time() -> None:

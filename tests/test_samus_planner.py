@@ -18,7 +18,9 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from PIL import Image
 from torch import nn
+from training import make
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.planning import SAMUSPlanner
 
 PLANS = "nnUNetSAMUSPlans"
@@ -116,6 +118,41 @@ def test_another_size_is_a_subclass(nnunet_folders: Path) -> None:
     assert two["resampling_fn_data_kwargs"]["size"] == [1024, 1024]
 
 
+@pytest.mark.parametrize("channels", [("a", "b"), ("T1", "T2", "FLAIR", "PD")])
+def test_channels_that_sam_cannot_take(channels: tuple[str, ...], nnunet_folders: Path) -> None:
+    with pytest.raises(InputError, match=rf"SAM's family takes one grey .* not {len(channels)} channels"):
+        plan(nnunet_folders, channels=channels)
+    assert not list(nnunet_folders.rglob(f"{PLANS}.json"))
+    plan(nnunet_folders, channels=channels, planner="ExperimentPlanner")
+    with pytest.raises(InputError, match=rf"nnUNetTrainerSAMUS takes one grey .* not {len(channels)} channels"):
+        make("nnUNetTrainerSAMUS", plans="nnUNetPlans")
+    assert not list((nnunet_folders / "nnUNet_results").iterdir())
+
+
+@pytest.mark.parametrize(("channels", "warned"), [(("R", "G", "B"), False), (("T1", "T2", "FLAIR"), True)])
+def test_three_channels_that_are_no_colours(
+    channels: tuple[str, ...], warned: bool, nnunet_folders: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan(nnunet_folders, channels=channels)
+    said = "The channels T1, T2, FLAIR are taken for red, green and blue"
+    assert (said in caplog.text) == (said in make("nnUNetTrainerSAMUSHFTiny", plans=PLANS).plan_note()) == warned
+
+
+def test_a_target_spacing_is_refused(nnunet_folders: Path) -> None:
+    with pytest.raises(InputError, match="resizes every slice to 256 pixels a side, whatever its spacing"):
+        plan(nnunet_folders, overwrite_target_spacing=[999.0, 0.5, 0.5])
+
+
+def test_what_patches_of_stock_plans_cost_is_said(nnunet_folders: Path) -> None:
+    def note(plans: str) -> str:
+        return make("nnUNetTrainerSAMUSHFTiny", plans=plans).plan_note()
+
+    plan(nnunet_folders, (1, 700, 900))
+    assert "passes of the encoder" not in note(PLANS)
+    plan(nnunet_folders, (1, 700, 900), planner="ExperimentPlanner", gpu_memory_target_in_gb=1)
+    assert "An image of the median size takes 9 passes of the encoder" in note("nnUNetPlans")
+
+
 def test_plans_name_of_the_user(nnunet_folders: Path) -> None:
     assert plan(nnunet_folders, overwrite_plans_name="mine")["plans_name"] == "mine"
 
@@ -149,10 +186,10 @@ def test_pictures_of_any_size_become_256_in_0_to_1(pictures: Path) -> None:
 
 @pytest.mark.slow
 def test_volumes_keep_their_slices(nnunet_folders: Path) -> None:
-    name = tiny.make_raw(33, tiny.BINARY, channels=("T1", "T2"))
+    name = tiny.make_raw(33, tiny.BINARY, channels=("T1", "T2", "FLAIR"))
     tiny.plan_and_preprocess(33, "SAMUSPlanner")
     data, seg, _, _ = preprocessed(name).load_case("case_0")
-    assert data.shape == (2, 6, 256, 256)
+    assert data.shape == (3, 6, 256, 256)
     assert seg.shape == (1, 6, 256, 256)
     assert np.asarray(data).min() >= 0
     assert np.asarray(data).max() <= 1

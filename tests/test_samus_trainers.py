@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +28,16 @@ from training import (
 )
 
 from nnunet_ext import registry
+from nnunet_ext.architectures.samus import checkpoint as sam_checkpoint
 from nnunet_ext.architectures.samus.image_encoder import VIT_TINY
-from nnunet_ext.architectures.samus.models import SAM
+from nnunet_ext.architectures.samus.models import SAM, SAMUS, SAMUSHF
+from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import sha256
 from nnunet_ext.inference.prompts import random_clicks
+from nnunet_ext.trainers.pass_trainer import RUNS
 from nnunet_ext.trainers.prompted_recipe import PromptedRecipe
+from nnunet_ext.weights import read_state_dict
 
 PLANS = "nnUNetSAMUSPlans"
 TRAINERS = [e for e in registry.entries("trainer") if e.planner == "SAMUSPlanner"]
@@ -253,13 +260,122 @@ def test_random_weights_are_said_in_the_log(datasets: Path, capsys: pytest.Captu
 
 @pytest.fixture
 def sam_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint with SAM's tensors in tiny sizes that passes for the official one."""
+    """A checkpoint with SAM's tensors in tiny sizes that is not the official one."""
     torch.manual_seed(11)
     file = tmp_path / "sam.pth"
     torch.save(SAM(vit=VIT_TINY, image_size=1024).state_dict(), file)
     monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", str(file))
-    monkeypatch.setattr("nnunet_ext.weights.problem", lambda path, *_: None if path.exists() else f"no {path}")
     return file
+
+
+@pytest.mark.parametrize("kind", [SAM, SAMUS, SAMUSHF])
+def test_training_begins_with_any_file_that_fits(
+    kind: type, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SAM's own, MedSAM's and one's own are of SAM's tensors; SAMUS's official one has more."""
+    torch.manual_seed(12)
+    file = tmp_path / "mine.pth"
+    given = kind(vit=VIT_TINY).state_dict()
+    torch.save(given, file)
+    monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", str(file))
+    trainer = initialized("nnUNetTrainerSAMUS")
+    trainer.on_train_start()
+    trainer.on_train_end()
+    state = trainer.segmenter.model.state_dict()
+    assert all(torch.equal(state[name], given[name]) for name in state if name in given and "pos" not in name)
+    [log] = (text.read_text() for text in Path(trainer.output_folder).glob("training_log_*.txt"))
+    what = f"{file} (tensors of {kind.__name__}, not SAM's official vit_b; SHA-256 {sha256(file)})"
+    assert f"Training begins with {what}" in log
+    assert ("of its tensors are not used, such as image_encoder.high" in log) == (kind is SAMUSHF)
+    assert trainer.my_init_kwargs[RUNS][-1]["begins_with"] == what
+
+
+def test_a_file_that_claims_to_be_official_is_verified(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sam_vit_b_01ec64.pth"
+    torch.save(SAM(vit=VIT_TINY).state_dict(), file)
+    monkeypatch.setenv("NNUNET_EXT_SAM_CHECKPOINT", str(file))
+    with pytest.raises(InputError, match=rf"{file} has [\d,]+ bytes, not 375,042,383, and SHA-256"):
+        initialized("nnUNetTrainerSAMUS").on_train_start()
+
+
+def odd(tensor: torch.Tensor, rng: random.Random) -> object:
+    """A tensor, or what stands in its place, as no SAM has it."""
+    return rng.choice(
+        (
+            lambda: tensor.long(),
+            lambda: tensor.to(torch.complex64),
+            lambda: tensor.to_sparse(),
+            lambda: tensor.to(torch.float8_e4m3fn),
+            lambda: tensor.half(),
+            lambda: tensor.bool(),
+            lambda: tensor[..., :0],
+            lambda: tensor.flatten()[0],
+            lambda: tensor[None],
+            lambda: tensor.transpose(0, -1),
+            lambda: tensor * float("nan"),
+            lambda: tensor.to("meta"),
+            lambda: tensor.numpy(),
+            lambda: {"a": tensor},
+            lambda: None,
+            lambda: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        )
+    )()
+
+
+@pytest.mark.parametrize("rounds", [30, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:quantize:DeprecationWarning", "ignore:.*deprecated:UserWarning")
+def test_odd_tensors_are_messages(rounds: int) -> None:
+    whole = SAM(vit=VIT_TINY).state_dict()
+    model = SAMUS(vit=VIT_TINY)
+    refused = 0
+    for number in range(rounds):
+        rng = random.Random(number)
+        state: dict = dict(whole)
+        for name in rng.choices(list(whole), k=rng.choice((1, 1, 3))):
+            state[name] = odd(whole[name], rng)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        try:
+            state = read_state_dict(state)
+            sam_checkpoint.load(model, state, state)
+        except InputError:
+            refused += 1
+            assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+        with contextlib.suppress(InputError):
+            SAMUS.from_checkpoint(state)
+    assert rounds / 2 < refused < rounds
+
+
+def test_validation_is_at_the_resolution_of_training(datasets: Path) -> None:
+    """The papers choose their model by the loss at 128 x 128."""
+    trainer = initialized(HF)
+    sizes = []
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        sizes.append((tuple(output.shape), tuple(target.shape)))
+        return output.mean()
+
+    trainer.loss = loss
+    data, target = torch.rand(4, 1, 256, 256), torch.zeros(4, 1, 256, 256, dtype=torch.int16)
+    target[:, :, 100:140, 90:120] = 1
+    result = trainer.validation_step({"data": data, "target": target})
+    assert sizes == [((4, 2, 128, 128), (4, 1, 128, 128))]
+    assert result["tp_hard"] + result["fn_hard"] == 4 * 20 * 15
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", [SAM, SAMUS, SAMUSHF])
+def test_other_precisions(kind: type, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    network = PromptableSegmenter(model=kind(vit=VIT_TINY)).eval()
+    image, click = torch.rand(1, 1, 256, 256), torch.tensor([[[[120.0, 88.0]]]])
+    with torch.no_grad():
+        expected = [network(image), network(image, click, torch.ones(1, 1, 1))]
+        found = [network.to(dtype)(image.to(dtype)), network(image.to(dtype), click, torch.ones(1, 1, 1))]
+    for a, b in zip(expected, found, strict=True):
+        assert b.dtype == dtype
+        torch.testing.assert_close(b.float(), a, rtol=0, atol=1e-3 if dtype == torch.float64 else 0.2)
 
 
 @pytest.mark.parametrize("name", ["vit_l", "vit_h"])

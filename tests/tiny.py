@@ -121,19 +121,21 @@ def plan(
     channels: tuple[str, ...] = ("CT",),
     cases: int = 4,
     planner: str = "RAUNetPlanner",
+    median: float = 0,
     **kwargs: object,
 ) -> dict:
     """Plan a dataset of which there is only a fingerprint; returns the plans.
 
     Args:
         shape: of all cases, or one per case.
+        median: of the foreground, as the fingerprint says.
     """
     name = "Dataset029_Tiny"
     raw = folders / "nnUNet_raw" / name
     if not raw.exists():
         make_raw(29, BINARY, channels=channels, cases=cases, png=shape[0] == 1)
     shapes = [shape] * cases if isinstance(shape[0], int) else list(shape)
-    intensity = {"max": 1, "mean": 0, "median": 0, "min": 0, "percentile_00_5": 0, "percentile_99_5": 1, "std": 1}
+    intensity = {"max": 1, "mean": 0, "median": median, "min": 0, "percentile_00_5": 0, "percentile_99_5": 1, "std": 1}
     save(
         folders / "nnUNet_preprocessed" / name / "dataset_fingerprint.json",
         {

@@ -17,9 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 if TYPE_CHECKING:
-    import torch
     from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-    from segment_anything.modeling import PromptEncoder
 
 
 class Private(NamedTuple):
@@ -56,11 +54,6 @@ PRIVATE = (
     ),
     Private("torch._dynamo", "OptimizedModule", "asked for by `unwrapped`: compiled networks"),
     Private("torch._dynamo:OptimizedModule", "_orig_mod", "read by `unwrapped`: compiled networks"),
-    Private(
-        "segment_anything.modeling.prompt_encoder:PositionEmbeddingRandom",
-        "_pe_encoding",
-        "called by `encode_places`: clicks in prompted networks",
-    ),
     Private("torch.utils", "_python_dispatch", "`TorchDispatchMode`, in architectures/memory.py: what a step holds"),
     Private("torchvision.extension", "_has_ops", "called in _nnunet_ext_hook.py and cli/doctor.py: does it fit torch"),
     Private("sys", "_getframe", "called in _nnunet_ext_hook.py and here: who it is that imports torchvision"),
@@ -77,12 +70,6 @@ def unwrapped(network: nn.Module) -> nn.Module:
 def stop_workers(loader: MultiThreadedAugmenter) -> None:
     """End the worker processes of one of batchgenerators' loaders that nobody will ask any more."""
     loader._finish()
-
-
-def encode_places(encoder: PromptEncoder, places: torch.Tensor) -> torch.Tensor:
-    """Return SAM's random Fourier features of places (..., 2) in [0, 1], as (..., dim)."""
-    features: torch.Tensor = encoder.pe_layer._pe_encoding(places)
-    return features
 
 
 def pretrained_weights() -> tuple[str, Mapping[str, Any]] | None:

@@ -143,27 +143,35 @@ class PaperRecipe(PassTrainer):
         names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
         schemes = zip(names.values(), plan.normalization_schemes, strict=True)
         of_ct = ", ".join(sorted({scheme for name, scheme in schemes if name.casefold() == "ct"}))
-        differences = [
-            f"{what} {ours} (paper: {theirs})"
+        differences = {
+            what: f"{what} {ours} (paper: {theirs})"
             for what, ours, theirs in (
                 ("batch size", plan.batch_size, self.paper_batch_size),
                 ("patch", "x".join(map(str, plan.patch_size)), "x".join(map(str, self.paper_patch_size))),
                 ("normalisation", of_ct, self.paper_normalization if of_ct else ""),
             )
             if ours != theirs
-        ]
+        }
         note = f"{type(self).__name__} ({self.paper}): the plan {self.plans_manager.plans_name} "
-        note += f"differs from the paper in {', '.join(differences)}. " if differences else "is the paper's. "
+        note += f"differs from the paper in {', '.join(differences.values())}. " if differences else "is the paper's. "
         recomputed = f", with {environment.RECOMPUTE}=1" if environment.switch(environment.RECOMPUTE) else ""
         note += f"A training step needs about {self._training_memory() / 2**30:.1f} GiB in fp32{recomputed}."
         entry = next((e for c in type(self).__mro__ if (e := registry.get("trainer", c.__name__))), None)
-        if differences and entry is not None and self.plans_manager.experiment_planner_name != entry.planner:
+        by_planner = differences.keys() - ({"patch"} if self._patch_follows_images() else set())
+        if by_planner and entry is not None and self.plans_manager.experiment_planner_name != entry.planner:
             dataset = self.plans_manager.dataset_name
             note += (
                 f" The paper's plan: nnUNetv2_plan_and_preprocess -d {dataset} -c {self.configuration_name} "
                 f"-pl {entry.planner}, then train with -p {entry.plans}."
             )
         return note
+
+    def _patch_follows_images(self) -> bool:
+        """Return whether the patch is smaller than the paper's because images are, as the paper's planner has it."""
+        plan = self.configuration_manager
+        sizes = plan.configuration.get("median_image_size_in_voxels", ())
+        whole = zip(plan.patch_size, sizes, self.paper_patch_size, strict=False)
+        return bool(sizes) and all(size <= ours <= theirs for ours, size, theirs in whole)
 
     def _training_memory(self) -> int:
         """Return the bytes of a training step with the plan's batch and patch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,19 +14,23 @@ import numpy as np
 import torch
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
+from torch.nn import functional as F  # noqa: N812  (torch's own idiom)
 
 from nnunet_ext import weights
 from nnunet_ext.architectures.samus import checkpoint
 from nnunet_ext.architectures.samus.image_encoder import VIT_B, ViT
+from nnunet_ext.architectures.samus.models import kind_of
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
-from nnunet_ext.architectures.samus.segmenter import LearnedPrompts, PromptableSegmenter
+from nnunet_ext.architectures.samus.segmenter import LearnedPrompts, PromptableSegmenter, check_channels
 from nnunet_ext.common import environment, host
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import atomic
+from nnunet_ext.common.files import atomic, sha256
+from nnunet_ext.common.text import some
 from nnunet_ext.inference.prompts import ForegroundMaps, fixed_clicks, random_clicks
-from nnunet_ext.planning import SAMUSPlanner
+from nnunet_ext.planning import SAMUSPlanner, is_colour
 from nnunet_ext.preprocessing import UNIT_RANGE
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
 from nnunet_ext.trainers.samus_training import ForegroundLoss, dice_bce, dice_mse, samus_transforms
@@ -33,6 +38,11 @@ from nnunet_ext.trainers.validation import ordered_validation, validate_with_cli
 
 LOSSES = {"dice_mse": dice_mse, "dice_bce": dice_bce}
 CLICKS = 2**32 - 3  # stands where an epoch stands in the entropy of a seed
+
+
+def rescales(plan: ConfigurationManager) -> bool:
+    """Return whether samples must be brought to [0, 1] in the network, because the plan's normalisation does not."""
+    return not set(plan.normalization_schemes) <= UNIT_RANGE
 
 
 class PromptedRecipe(PaperRecipe):
@@ -64,6 +74,12 @@ class PromptedRecipe(PaperRecipe):
     model_options: ClassVar[dict[str, Any]] = {}
 
     @classmethod
+    def _refuse_what_cannot_work(cls, configuration_manager: ConfigurationManager, configuration: str) -> None:
+        """Raise InputError also for channels that SAM cannot take."""
+        super()._refuse_what_cannot_work(configuration_manager, configuration)
+        check_channels(len(configuration_manager.normalization_schemes), cls.__name__)
+
+    @classmethod
     def build_model(cls) -> PromptedModel:
         """Build the paper's network."""
         return cls.model(vit=cls.vit, image_size=cls.image_size, **cls.model_options)
@@ -79,7 +95,7 @@ class PromptedRecipe(PaperRecipe):
             out_channels=out_channels,
             has_regions=has_regions,
             learned_prompts=cls.prompts == "mixed",
-            rescale=not set(plan.normalization_schemes) <= UNIT_RANGE,
+            rescale=rescales(plan),
         )
 
     @property
@@ -148,25 +164,48 @@ class PromptedRecipe(PaperRecipe):
         if not self.pretrained:
             self.print_to_log_file(f"{type(self).__name__} begins with random weights: there are no pretrained ones.")
             return
-        path = weights.require(weights.CHECKPOINTS[self.pretrained])
+        path = weights.require(official := weights.CHECKPOINTS[self.pretrained])
         if path is None:
             self.print_to_log_file(
                 f"{environment.SAM_CHECKPOINT}={weights.RANDOM}: training begins with a RANDOM image encoder, most of "
                 "which stays frozen. This tries the software; it does not reproduce the paper."
             )
             return
-        checkpoint.load(self.segmenter.model, weights.read_state_dict(path), path)
+        state = weights.read_state_dict(path)
+        checkpoint.load(self.segmenter.model, state, path)
         if self.segmenter.prompts is not None:
             self.segmenter.prompts.reset(self.segmenter.model)
-        self.print_to_log_file(f"Training begins with {path}")
+        digest = sha256(path)
+        what = f"SAM's official {official.name}"
+        if digest != official.sha256:
+            what = f"tensors of {kind_of(state).__name__}, not {what}"
+        self.begins_with = f"{path} ({what}; SHA-256 {digest})"
+        self.print_to_log_file(f"Training begins with {self.begins_with}")
+        if unused := state.keys() - self.segmenter.model.state_dict().keys():
+            self.print_to_log_file(f"{len(unused)} of its tensors are not used, such as {some(sorted(unused))}")
 
     def plan_note(self) -> str:
-        """Say also whether samples are rescaled."""
+        """Say also whether samples are rescaled, what channels are taken for, and where an image takes many passes."""
         note = super().plan_note()
-        if self.segmenter.rescale:
+        names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
+        if len(names) > 1 and not is_colour(names.values()):
+            note += f" The channels {', '.join(names.values())} are taken for red, green and blue, as SAM was trained."
+        plan = self.configuration_manager
+        size = [max(*n) for n in zip(plan.configuration["median_image_size_in_voxels"], plan.patch_size, strict=True)]
+        passes = math.prod(map(len, compute_steps_for_sliding_window(tuple(size), tuple(plan.patch_size), 0.5)))
+        if passes > 1:
+            note += (
+                f" An image of the median size takes {passes} passes of the encoder to predict, in patches that a "
+                f"click or a lesion may lie across; on the plans of {SAMUSPlanner.__name__} it takes one."
+            )
+        if rescales(self.configuration_manager):
             schemes = ", ".join(sorted(set(self.configuration_manager.normalization_schemes)))
             note += f" The plan's {schemes} does not give [0, 1]: every sample is rescaled to it in the network."
         return note
+
+    def _patch_follows_images(self) -> bool:
+        """Return False: the planner resizes every image to the paper's patch."""
+        return False
 
     def _network_without_prompts(self, channels: int) -> nn.Module:
         network: Any = super()._network_without_prompts(channels)
@@ -206,12 +245,16 @@ class PromptedRecipe(PaperRecipe):
             return super().train_step(batch)
 
     def validation_step(self, batch: dict) -> dict:
-        """Do nnU-Net's step, with the papers' fixed clicks where the network takes nothing else."""
-        if self.prompts == "mixed":
-            return super().validation_step(batch)
-        points, labels = fixed_clicks(*self.maps(batch["target"]))
-        with self._prompted(points=points, labels=labels):
-            return super().validation_step(batch)
+        """Do nnU-Net's step at the model's resolution, with fixed clicks where the network takes nothing else.
+
+        SAMUS computes the loss that chooses the model where it computes that of training.
+        """
+        prompts: dict[str, torch.Tensor] = {}
+        if self.prompts == "click":
+            prompts["points"], prompts["labels"] = fixed_clicks(*self.maps(batch["target"]))
+        small = F.interpolate(batch["target"].float(), self.segmenter.model.mask_size, mode="nearest")
+        with self._prompted(**prompts, low_res=True):
+            return super().validation_step({**batch, "target": small})
 
     @contextlib.contextmanager
     def _prompted(self, **prompts: Any) -> Iterator[None]:

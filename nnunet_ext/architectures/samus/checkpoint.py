@@ -16,7 +16,7 @@ from nnunet_ext.common.text import some
 from nnunet_ext.weights import Source, name_of
 
 _STEM = ("inc.conv.0", "downs.0.maxpool_conv.1", "downs.1.maxpool_conv.1")
-_FETCH = "Get the official file: nnunet_ext weights download."
+_FETCH = "SAM's official file fits: nnunet_ext weights download."
 State = Mapping[str, torch.Tensor]
 
 
@@ -38,7 +38,7 @@ def infer(state: State, source: Source) -> ViT:
             out_channels=len(state["image_encoder.neck.0.weight"]),
         )
         return replace(vit, stem_channels=(stem[0], stem[1], stem[2])) if stem else vit  # SAM has none
-    except (KeyError, ValueError, IndexError, AttributeError) as e:
+    except (KeyError, ValueError, IndexError, AttributeError, TypeError, ArithmeticError) as e:
         raise InputError(f"{name_of(source)} is not a checkpoint of SAM or SAMUS ({e}).", hint=_FETCH) from e
 
 
@@ -64,6 +64,14 @@ def load(model: PromptedModel, state: State, source: Source) -> None:
             hint=_FETCH,
         )
     fitting = {name: _fit(name, state[name], tensor.shape) for name, tensor in own.items() if name in state}
+    whole = [name for name, t in fitting.items() if t.is_floating_point() != own[name].is_floating_point()]
+    if whole:
+        name = whole[0]
+        raise InputError(
+            f"{name_of(source)}: {some(whole)} of {state[name].dtype}, where {type(model).__name__} has "
+            f"{own[name].dtype}.",
+            hint=_FETCH,
+        )
     wrong = [name for name, tensor in fitting.items() if tensor.shape != own[name].shape]
     if wrong:
         name = wrong[0]
@@ -77,6 +85,8 @@ def load(model: PromptedModel, state: State, source: Source) -> None:
 
 def _fit(name: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """Resize what describes positions; anything else is returned as it is."""
+    if not tensor.numel():
+        return tensor
     if "rel_pos" in name and tensor.ndim == 2 and tensor.shape[1] == shape[1]:
         return F.interpolate(tensor[None, None].float(), size=shape, mode="bilinear", align_corners=False)[0, 0]
     if name.endswith("pos_embed") and tensor.ndim == 4 and tensor.shape[3] == shape[3]:

@@ -175,3 +175,12 @@ class SAMUSHF(SAMUS):
 
     additions = (*SAMUS.additions, r"\.high_frequency\.")
     encoder = SAMUSHFImageEncoder
+
+
+def kind_of(state: checkpoint.State) -> type[PromptedModel]:
+    """Return which of the networks a state dict has the parameters of, by what each adds to the one before it."""
+
+    def has(pattern: str) -> bool:
+        return any(re.search(pattern, name) for name in state)
+
+    return next(kind for kind in (SAMUSHF, SAMUS, SAM) if all(map(has, kind.additions)))

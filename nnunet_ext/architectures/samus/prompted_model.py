@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from typing import Any
 
@@ -13,7 +14,6 @@ from segment_anything.modeling import TwoWayTransformer
 from torch import nn
 
 from nnunet_ext.architectures.samus.image_encoder import VIT_B, ViT
-from nnunet_ext.common.host import encode_places
 
 UNUSED = r"iou_prediction_head|output_hypernetworks_mlps\.[1-9]"  # SAM's heads that a single mask does not use
 
@@ -32,28 +32,39 @@ class PromptEncoder(SAMPromptEncoder):
     would lose the click's place in half precision.
     """
 
-    def points(self, xy: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the tokens of clicks, and SAM's "not a point" behind them.
+    def points(self, xy: torch.Tensor, labels: torch.Tensor, *, end: bool = True) -> torch.Tensor:
+        """Return the tokens of clicks and boxes.
 
         Args:
             xy: (..., N, 2) in pixels of the network's image, the centre of the first pixel being (0, 0).
-            labels: (..., N), 1 for foreground and 0 for background.
+            labels: (..., N), SAM's: 1 for foreground, 0 for background, 2 and 3 for a box's upper left and lower right
+                corner, -1 for no point.
+            end: with SAM's "not a point" behind them, which SAM has where there is no box.
 
         Returns:
-            (..., N + 1, dim), in fp32.
+            (..., N + 1 or N, dim), in the precision of the weights.
         """
         with full_precision(xy.device):
             height, width = self.input_image_size
             place = (xy.float() + 0.5) / xy.new_tensor([width, height], dtype=torch.float32)
-            positive, negative = self.point_embeddings[1].weight[0], self.point_embeddings[0].weight[0]
-            tokens = encode_places(self, place) + torch.where(labels[..., None] == 1, positive, negative)
-            end = self.not_a_point_embed.weight.expand(*tokens.shape[:-2], 1, -1)
-            return torch.cat([tokens, end], -2)
+            kinds = torch.cat([self.not_a_point_embed.weight, *(e.weight for e in self.point_embeddings)])
+            is_place = (labels >= 0)[..., None].to(kinds.dtype)
+            tokens = is_place * self._features(place) + kinds[labels.long() + 1]
+            return torch.cat([tokens, kinds[:1].expand(*tokens.shape[:-2], 1, -1)], -2) if end else tokens
+
+    def _features(self, place: torch.Tensor) -> torch.Tensor:
+        """Return SAM's random Fourier features of places (..., 2) in [0, 1], computed in fp32: (..., dim)."""
+        weights = self.pe_layer.positional_encoding_gaussian_matrix
+        angles = 2 * math.pi * ((2 * place - 1) @ weights.to(place.dtype))
+        return torch.cat([angles.sin(), angles.cos()], -1).to(weights.dtype)
 
     def image_positions(self) -> torch.Tensor:
-        """Return the position of every token of the image embedding: (1, dim, h, w), in fp32."""
-        with full_precision(self.no_mask_embed.weight.device):
-            return self.get_dense_pe()
+        """Return the position of every token of the image embedding: (1, dim, h, w), as precise as the weights."""
+        device = self.no_mask_embed.weight.device
+        with full_precision(device):
+            y, x = ((torch.arange(n, device=device) + 0.5) / n for n in self.image_embedding_size)
+            place = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)
+            return self._features(place).permute(2, 0, 1)[None]
 
     def no_mask(self) -> torch.Tensor:
         """Return the dense prompt of a request without a mask: (1, dim, 1, 1)."""
@@ -157,6 +168,12 @@ class PromptedModel(nn.Module):
         """Return the logits (B, K, 4 S / stride, 4 S / stride) of K requests per image, tokens (B, K, T, dim)."""
         prompts = self.prompt_encoder
         return self.mask_decoder.masks(embedding, prompts.image_positions(), sparse, prompts.no_mask())
+
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """Height and width of the masks that are decoded, four per side of a token."""
+        height, width = self.prompt_encoder.image_embedding_size
+        return 4 * height, 4 * width
 
     def predict_low_res(self, image: torch.Tensor, points_xy: torch.Tensor, point_labels: torch.Tensor) -> torch.Tensor:
         """Return one mask for all clicks of an image.

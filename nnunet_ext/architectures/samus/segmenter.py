@@ -12,6 +12,15 @@ from nnunet_ext.architectures.samus.prompted_model import PromptedModel
 from nnunet_ext.common.errors import InputError
 
 
+def check_channels(channels: int, taker: str) -> None:
+    """Raise InputError for a number of channels that SAM's family cannot take."""
+    if channels not in (1, 3):
+        raise InputError(
+            f"{taker} takes one grey channel or three of colour, not {channels} channels.",
+            hint="Make a dataset of one of the channels.",
+        )
+
+
 class LearnedPrompts(nn.Module):
     """Two tokens per class that stand for "the usual object", so that no click is needed.
 
@@ -64,11 +73,7 @@ class PromptableSegmenter(nn.Module):
         rescale: bool = False,
     ) -> None:
         super().__init__()
-        if in_channels not in (1, 3):
-            raise InputError(
-                f"{type(model).__name__} takes one grey channel or three of colour, not {in_channels} channels.",
-                hint="Make a dataset of one of the channels.",
-            )
+        check_channels(in_channels, type(model).__name__)
         self.model = model
         self.has_regions = has_regions
         self.rescale = rescale

@@ -108,6 +108,9 @@ _samus = functools.partial(
     best_checkpoint=True,
 )
 _matched_budget = functools.partial(_trainer, module="nnunet_ext.trainers.pass_trainer", family="nnunet")
+_clicked = functools.partial(
+    _trainer, module="nnunet_ext.trainers.clicked_baseline", family="nnunet", configuration="2d", prompts="click"
+)
 
 # parameters, and those that are trained
 SAMUSHF, SAMUS, SAM = (134_537_504, 40_867_056), (133_323_568, 39_653_120), (90_737_200, 3_506_304)
@@ -172,6 +175,13 @@ ENTRIES = (
     ),
     _matched_budget(
         "nnUNetTrainerMatchedBudget400", "stock nnU-Net network and recipe, the ultrasound paper's 400 passes"
+    ),
+    _clicked(
+        "nnUNetTrainerMatchedBudgetClick", "nnU-Net with a channel per class for clicks, the liver paper's 50 passes"
+    ),
+    _clicked(
+        "nnUNetTrainerMatchedBudget400Click",
+        "nnU-Net with a channel per class for clicks, the ultrasound paper's 400 passes",
     ),
     Entry(
         "planner",

@@ -41,6 +41,10 @@ def test_every_trainer_trains_validates_and_predicts(entry: registry.Entry, data
     assert 0 <= summary["foreground_mean"]["Dice"] <= 1
     assert len(summary["metric_per_case"]) == 2
     case = images(prepared)[2]
+    if entry.prompts == "click":
+        with pytest.raises(InputError, match="nnunet_ext predict"):
+            predict(folder, [case])
+        return
     [segmentation] = predict(folder, [case])
     validated = sitk.GetArrayFromImage(sitk.ReadImage(folder / "fold_0" / "validation" / "case_2.nii.gz"))
     assert np.array_equal(segmentation, validated)

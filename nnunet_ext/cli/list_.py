@@ -62,5 +62,8 @@ def trainers_table() -> str:
                 facts = (f"`{e.name}`", e.summary, e.paper_row, count + trained, e.configuration, PROMPTS[e.prompts])
                 lines += [f"| {' | '.join(facts)} |"]
         lines += [""]
-    lines += ["### Baselines", "", "| `-tr` | Network and recipe |", "|---|---|"]
-    return "\n".join([*lines, *(f"| `{e.name}` | {e.summary} |" for e in trainers if not e.paper)])
+    lines += ["### Baselines", "", "| `-tr` | Network and recipe | `-c` | Prompts |", "|---|---|---|---|"]
+    for e in trainers:
+        if not e.paper:
+            lines += [f"| `{e.name}` | {e.summary} | {e.configuration} | {PROMPTS[e.prompts]} |"]
+    return "\n".join(lines)

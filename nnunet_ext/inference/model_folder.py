@@ -17,6 +17,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from torch import nn
 
 from nnunet_ext import registry
+from nnunet_ext.architectures.click_channels import ClickChannels
 from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common import host
 from nnunet_ext.common.errors import InputError
@@ -180,6 +181,17 @@ class PromptedModelFolder:
                 save_probabilities,
                 num_threads_torch=torch.get_num_threads(),
             )
+
+
+def with_click_channels(network: ClickChannels, data: torch.Tensor, prompts: Prompts) -> torch.Tensor:
+    """Return a preprocessed case (c, z, y, x) with the clicks of every class behind its channels.
+
+    A class that nobody clicked on in a slice has an empty channel there.
+    """
+    drawn = data.new_zeros(network.classes, *data.shape[1:])
+    for (z, k), clicks in prompts.items():
+        drawn[k, z] = network.channels(clicks.xy, clicks.labels, data.shape[2:])
+    return torch.cat([data, drawn])
 
 
 @torch.inference_mode()

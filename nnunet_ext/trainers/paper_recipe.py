@@ -11,6 +11,7 @@ from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
@@ -21,6 +22,18 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.trainers.pass_trainer import CUDA, PassTrainer
 
 PLANS_KEY = "nnunet_ext"  # what a plan carries for us to the prediction, where nnU-Net rebuilds the network from it
+
+
+def note_regions(plans: PlansManager, labels: LabelManager) -> None:
+    """Write into the plans whether the channels of the output are regions."""
+    if labels.has_regions:
+        plans.plans[PLANS_KEY] = {"has_regions": True}
+
+
+def has_regions(plans: PlansManager) -> bool:
+    """Return what `note_regions` wrote into the plans: whether the channels of the output are regions."""
+    regions: bool = plans.plans.get(PLANS_KEY, {}).get("has_regions", False)
+    return regions
 
 
 class PaperRecipe(PassTrainer):
@@ -51,8 +64,7 @@ class PaperRecipe(PassTrainer):
         self.enable_deep_supervision = False
         self.initial_lr = self.learning_rate
         self.weight_decay = 0
-        if self.label_manager.has_regions:
-            self.plans_manager.plans[PLANS_KEY] = {"has_regions": True}
+        note_regions(self.plans_manager, self.label_manager)
 
     @classmethod
     def _refuse_what_cannot_work(cls, configuration_manager: ConfigurationManager, configuration: str) -> None:
@@ -86,8 +98,8 @@ class PaperRecipe(PassTrainer):
         enable_deep_supervision: bool = False,
     ) -> nn.Module:
         """Build the network for training and for prediction; the plan says whether the channels are regions."""
-        has_regions = plans_manager.plans.get(PLANS_KEY, {}).get("has_regions", False)
-        network = cls.build_network(configuration_manager, num_input_channels, num_output_channels, has_regions)
+        regions = has_regions(plans_manager)
+        network = cls.build_network(configuration_manager, num_input_channels, num_output_channels, regions)
         set_recomputation(network, environment.switch(environment.RECOMPUTE))
         return network
 

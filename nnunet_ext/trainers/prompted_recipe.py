@@ -29,15 +29,16 @@ from nnunet_ext.common import environment, host
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import atomic, sha256
 from nnunet_ext.common.text import some
+from nnunet_ext.inference.model_folder import prompted_logits
 from nnunet_ext.inference.prompts import ForegroundMaps, fixed_clicks, random_clicks
 from nnunet_ext.planning import SAMUSPlanner, is_colour
 from nnunet_ext.preprocessing import UNIT_RANGE
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
 from nnunet_ext.trainers.samus_training import ForegroundLoss, dice_bce, dice_mse, samus_transforms
+from nnunet_ext.trainers.simulated_prompts import seed_clicks
 from nnunet_ext.trainers.validation import ordered_validation, validate_with_clicks
 
 LOSSES = {"dice_mse": dice_mse, "dice_bce": dice_bce}
-CLICKS = 2**32 - 3  # stands where an epoch stands in the entropy of a seed
 
 
 def rescales(plan: ConfigurationManager) -> bool:
@@ -228,11 +229,7 @@ class PromptedRecipe(PaperRecipe):
     def on_train_epoch_start(self) -> None:
         """Seed the clicks as well, apart from everything else that is random."""
         super().on_train_epoch_start()
-        if self.seed is None:
-            self._click_generator.seed()
-        else:
-            entropy = (self.seed, CLICKS, self.current_epoch, self.local_rank)
-            self._click_generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        seed_clicks(self._click_generator, self.seed, self.current_epoch, self.local_rank)
 
     def train_step(self, batch: dict) -> dict:
         """Do nnU-Net's step with clicks and at the model's resolution."""
@@ -301,7 +298,10 @@ class PromptedRecipe(PaperRecipe):
         if self.prompts == "mixed":
             super().perform_actual_validation(save_probabilities)
         else:
-            validate_with_clicks(self, self.segmenter, self.maps, save_probabilities=save_probabilities)
+            network = self.segmenter.eval()
+            patch_size, device = self.configuration_manager.patch_size, self.device
+            logits = partial(prompted_logits, network, patch_size=patch_size, device=device)
+            validate_with_clicks(self, logits, self.maps, save_probabilities=save_probabilities)
 
 
 class _Prompted:

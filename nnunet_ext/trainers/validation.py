@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,9 @@ from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common.files import write_json
 from nnunet_ext.common.nnunet_files import PROMPTS
-from nnunet_ext.inference.model_folder import prompted_logits
-from nnunet_ext.inference.prompts import ForegroundMaps, clicks_from_reference
+from nnunet_ext.inference.prompts import ForegroundMaps, Prompts, clicks_from_reference
 
 
 class OrderedLoader(nnUNetDataLoader):
@@ -82,13 +81,17 @@ def ordered_validation(trainer: nnUNetTrainer) -> SingleThreadedAugmenter:
 
 
 def validate_with_clicks(
-    trainer: nnUNetTrainer, network: PromptableSegmenter, maps: ForegroundMaps, *, save_probabilities: bool
+    trainer: nnUNetTrainer,
+    logits_of: Callable[[torch.Tensor, Prompts], torch.Tensor],
+    maps: ForegroundMaps,
+    *,
+    save_probabilities: bool,
 ) -> None:
     """Predict the validation cases with a click per slice and class from the reference; write what nnU-Net writes.
 
     Args:
         trainer: after its training.
-        network: the trained network itself.
+        logits_of: makes logits (channels, z, y, x), on the CPU, of a preprocessed case (c, z, y, x) and its clicks.
         maps: how segmentations are to be read.
         save_probabilities: as for nnU-Net's own final validation.
     """
@@ -100,13 +103,10 @@ def validate_with_clicks(
         keys = keys[trainer.local_rank :: dist.get_world_size()]
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, keys)
     trainer.print_to_log_file("Final validation with clicks FROM THE REFERENCE (fixed: the middle foreground pixel).")
-    network.eval()
     for case in dataset.identifiers:
         data, seg, _, properties = dataset.load_case(case)
         prompts = clicks_from_reference(torch.from_numpy(seg[:]), maps)
-        logits = prompted_logits(
-            network, torch.from_numpy(data[:]), prompts, patch_size=plan.patch_size, device=trainer.device
-        )
+        logits = logits_of(torch.from_numpy(data[:]), prompts)
         out = str(folder / case)
         export_prediction_from_logits(
             logits.numpy(), properties, plan, plans, trainer.dataset_json, out, save_probabilities

@@ -245,7 +245,7 @@ def test_the_ultrasound_preset_keeps_clicks_apart() -> None:
     made = matrix_file.load("busi-table1")
     clicks = [r for r in made.rows if r.prompts == "reference"]
     assert {r.trainer for r in clicks} == {
-        f"nnUNetTrainer{n}Click" for n in ("SAMUSHF", "SAMUS", "SAMUSHFControl", "SAM")
+        f"nnUNetTrainer{n}Click" for n in ("SAMUSHF", "SAMUS", "SAMUSHFControl", "SAM", "MatchedBudget400")
     }
     assert {r.trainer for r in made.rows} - {r.trainer for r in clicks} == {
         *(f"nnUNetTrainer{n}" for n in ("SAMUSHF", "SAMUS", "SAMUSHFControl", "SAM", "MatchedBudget400")),

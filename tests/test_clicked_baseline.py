@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
@@ -146,6 +147,51 @@ def test_trains_and_validates_with_clicks(datasets: Path, prepared: Path) -> Non
     assert Evaluation.load(datasets / "out").info["prompts"] == "reference"
     with pytest.raises(InputError, match="nnunet_ext predict -m"):
         predict(folder, images(prepared)[:1])
+
+
+def array(file: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(file))
+
+
+def test_predicts_from_reference_and_file_what_it_validated(
+    datasets: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train(CLICK, 29)
+    folder, raw = model_folder(datasets, CLICK), prepared / "nnUNet_raw" / "Dataset029_Tiny"
+    command = ["predict", "-m", folder, "-i", raw / "imagesTr", "-chk", "checkpoint_final.pth", "-device", "cpu"]
+
+    def run(out: str, *options: object) -> int:
+        return main([*map(str, (*command, "-o", tmp_path / out, *options))])
+
+    assert run("none") == 2
+    assert "was trained with clicks only" in capsys.readouterr().err
+    assert run("reference", "--from-reference", raw / "labelsTr") == 0
+    validated = array(folder / "fold_0" / "validation" / "case_2.nii.gz")
+    assert np.array_equal(array(tmp_path / "reference" / "case_2.nii.gz"), validated)
+    used = json.loads((tmp_path / "reference" / "prompts_used.json").read_text())
+    assert used["source"] == "reference"
+    assert len(used["cases"]["case_2"]) == 6  # a click per slice
+    file = tmp_path / "prompts.json"
+    file.write_text(json.dumps(used["cases"]))
+    assert run("file", "--prompts", file) == 0
+    assert np.mean(array(tmp_path / "file" / "case_2.nii.gz") != validated) < 1e-3  # the record rounds
+    file.write_text(json.dumps({**used["cases"], "case_1": []}))
+    assert run("empty", "--prompts", file) == 2
+    assert "no clicks for case_1" in capsys.readouterr().err
+    assert not (tmp_path / "empty").exists()
+
+
+def test_clicks_decide_and_boxes_are_refused() -> None:
+    network = ClickChannels(ShowsClicks(), image_channels=1, classes=2)
+    data, click = torch.rand(1, 2, 8, 9), Clicks(xy=torch.tensor([[3.0, 4.0]]), labels=torch.tensor([1]))
+    given = with_click_channels(network, data, {(1, 0): click})
+    assert torch.equal(given[:1], data)
+    assert given[1, 1].argmax() == 4 * 9 + 3
+    assert not given[1, 0].any()
+    assert not given[2].any()
+    box = Clicks(xy=torch.tensor([[1.0, 1.0], [3.0, 4.0]]), labels=torch.tensor([2, 3]))
+    with pytest.raises(InputError, match="takes clicks, no boxes"):
+        with_click_channels(network, data, {(1, 0): click, (0, 1): box})
 
 
 @pytest.mark.parametrize("dataset", range(30, 35), ids=["regions", "classes", "ignore", "channels", "png"])

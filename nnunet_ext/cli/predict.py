@@ -1,4 +1,4 @@
-"""Predict with clicks, for the trainers of the SAM family.
+"""Predict with clicks, for the trainers of the SAM family and for nnU-Net that was trained with clicks.
 
   nnunet_ext predict -m MODEL_FOLDER -i imagesTs -o OUT --prompts prompts.json
   nnunet_ext predict -m MODEL_FOLDER -i imagesTs -o OUT --from-reference labelsTs
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from nnunet_ext.common.processes import continuing, progress_bar
 
-HELP = "predict with clicks (SAM, SAMUS, SAMUS-HF)"
+HELP = "predict with clicks (SAM, SAMUS, SAMUS-HF, nnU-Net with clicks)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -131,10 +131,13 @@ class PromptedModelFolder:
         network = host.unwrapped(self.predictor.network)
         trainer = self.predictor.trainer_name
         entry = registry.get("trainer", trainer)
-        if not isinstance(network, PromptableSegmenter) or (entry is not None and entry.prompts == "none"):
+        if not isinstance(network, PromptableSegmenter | ClickChannels) or (
+            entry is not None and entry.prompts == "none"
+        ):
             raise InputError(f"{folder} takes no prompts ({trainer}).", hint="Predict with nnUNetv2_predict.")
         self.network = network
-        self.needs_clicks = network.prompts is None if entry is None else entry.prompts == "click"
+        learned = isinstance(network, PromptableSegmenter) and network.prompts is not None
+        self.needs_clicks = not learned if entry is None else entry.prompts == "click"
         self.plans, self.plan = self.predictor.plans_manager, self.predictor.configuration_manager
         self.dataset, self.ending = self.predictor.dataset_json, self.predictor.dataset_json["file_ending"]
         structures = Structures.of(self.dataset)
@@ -157,7 +160,9 @@ class PromptedModelFolder:
 
     def logits(self, data: torch.Tensor, prompts: Prompts) -> torch.Tensor:
         """Return logits averaged over the folds, as nnU-Net averages them; without clicks, by nnU-Net itself."""
-        if not prompts:
+        if isinstance(self.network, ClickChannels):
+            data = with_click_channels(self.network, data, prompts)
+        if isinstance(self.network, ClickChannels) or not prompts:
             return self.predictor.predict_logits_from_preprocessed_data(data).float()
         total, folds = torch.zeros(()), self.predictor.list_of_parameters
         for parameters in folds:
@@ -187,7 +192,12 @@ def with_click_channels(network: ClickChannels, data: torch.Tensor, prompts: Pro
     """Return a preprocessed case (c, z, y, x) with the clicks of every class behind its channels.
 
     A class that nobody clicked on in a slice has an empty channel there.
+
+    Raises:
+        InputError: there is a box among the clicks.
     """
+    if any((clicks.labels > 1).any() for clicks in prompts.values()):
+        raise InputError("This network takes clicks, no boxes.", hint="Leave the boxes out of the prompts.")
     drawn = data.new_zeros(network.classes, *data.shape[1:])
     for (z, k), clicks in prompts.items():
         drawn[k, z] = network.channels(clicks.xy, clicks.labels, data.shape[2:])

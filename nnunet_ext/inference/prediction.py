@@ -64,6 +64,11 @@ def predict(request: Request, *, track: Track = untracked) -> int:
         ndim = 2 if model.is_picture else 3
         given = read_prompts(request.prompts, cases=names, classes=model.classes, ndim=ndim)
         cases = [replace(case, clicks=given[case.name]) for case in cases]
+        if model.needs_clicks and (empty := [name for name in names if not given[name]]):
+            raise InputError(
+                f"{request.prompts}: no clicks for {some(empty)}.",
+                hint=f"{request.model} was trained with clicks only.",
+            )
     if model.needs_clicks and request.prompts is None and request.reference is None:
         raise InputError(
             f"{request.model} was trained with clicks only.", hint="Add --prompts FILE or --from-reference DIR."

@@ -191,6 +191,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 ) -> None:
     monkeypatch.setenv("NNUNET_EXT_SLIM_CHECKPOINTS", str(int(slim)))
     monkeypatch.setattr(PromptedRecipe, "checkpoint_interval", 1)
+    monkeypatch.setattr(PromptedRecipe, "correction_share", 1.0)  # of the half with clicks
     latest, final = resumed_equals_whole(trainer, BUSI, PLANS, datasets, tmp_path / "again", monkeypatch)
     assert (len(latest["network_weights"]) < len(final["network_weights"])) == slim
 
@@ -490,3 +491,51 @@ def test_torch_compile_keeps_the_output(datasets: Path) -> None:
     image = torch.rand(1, 1, 256, 256)
     with torch.no_grad():
         torch.testing.assert_close(compiled(image), network(image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerSAMUSHFTiny", "nnUNetTrainerSAMUSHFTinyClick"])
+def test_only_mixed_prompts_have_boxes_and_corrections(
+    trainer: str, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PromptedRecipe, "box_share", 0.5)
+    monkeypatch.setattr(PromptedRecipe, "correction_share", 1.0)
+    monkeypatch.setenv("NNUNET_EXT_SEED", "1")
+    made = initialized(trainer)
+    made.on_train_start()
+    made.on_train_epoch_start()
+    batch, asked, forward = next(made.dataloader_train), [], PromptableSegmenter.forward
+
+    def kept(self: PromptableSegmenter, *args, **kwargs) -> torch.Tensor:
+        asked.append((torch.is_grad_enabled(), self.training, kwargs))
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(PromptableSegmenter, "forward", kept)
+    for _ in range(3):
+        made.train_step(batch)
+    steps = [kwargs for gradients, _, kwargs in asked if gradients]
+    seen = [training for gradients, training, _ in asked if not gradients]
+    assert len(steps) == 3
+    labels = torch.stack([kwargs["labels"] for kwargs in steps])
+    if trainer.endswith("Click"):
+        assert seen == []
+        assert (labels[..., 0] <= 1).all()
+        assert all("corrected" not in kwargs for kwargs in steps)
+    else:
+        assert seen == [False] * sum("corrected" in kwargs for kwargs in steps) != []  # masks are made as in prediction
+        assert {(1, -1), (2, 3)} == {tuple(pair) for pair in labels.flatten(0, 2).tolist()}
+        assert all(torch.equal(kwargs.get("corrected", kwargs["clicked"]), kwargs["clicked"]) for kwargs in steps)
+    assert made.segmenter.training
+    made.on_train_end()
+
+
+def test_looking_at_a_mask_changes_nothing(datasets: Path) -> None:
+    """Not even the running statistics of a batch norm."""
+    made = initialized("nnUNetTrainerSAMUSHFLiteralGate")
+    made.network.train()
+    before = {name: t.clone() for name, t in made.network.state_dict().items()}
+    chosen, points, labels = torch.tensor([True, False, True]), torch.rand(3, 1, 2, 2), torch.tensor([[[1, -1]]] * 3)
+    masks = made._masks(torch.rand(3, 1, 64, 64), chosen, points, labels)
+    assert masks.shape == (2, 1, 64, 64)
+    assert masks.dtype == torch.bool
+    assert all(torch.equal(t, before[name]) for name, t in made.network.state_dict().items())
+    assert made.network.training

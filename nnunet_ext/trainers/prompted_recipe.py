@@ -30,12 +30,12 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import atomic, sha256
 from nnunet_ext.common.text import some
 from nnunet_ext.inference.model_folder import prompted_logits
-from nnunet_ext.inference.prompts import ForegroundMaps, fixed_clicks, random_clicks
+from nnunet_ext.inference.prompts import ForegroundMaps, fixed_clicks
 from nnunet_ext.planning import SAMUSPlanner, is_colour
 from nnunet_ext.preprocessing import UNIT_RANGE
 from nnunet_ext.trainers.paper_recipe import PaperRecipe
 from nnunet_ext.trainers.samus_training import ForegroundLoss, dice_bce, dice_mse, samus_transforms
-from nnunet_ext.trainers.simulated_prompts import seed_clicks
+from nnunet_ext.trainers.simulated_prompts import seed_clicks, simulated_prompts
 from nnunet_ext.trainers.validation import ordered_validation, validate_with_clicks
 
 LOSSES = {"dice_mse": dice_mse, "dice_bce": dice_bce}
@@ -51,8 +51,9 @@ class PromptedRecipe(PaperRecipe):
 
     With `prompts` = "mixed" (the default) half of the samples train with a click on each class, as SAMUS does, and
     the other half with trained tokens in its place, so that nnUNetv2_predict needs no click; validation uses the
-    tokens. With "click" all samples train and validate with clicks from the reference, as the papers do, and only
-    ``nnunet_ext predict`` can predict.
+    tokens. Of the samples with clicks, `box_share` have a box instead, and for `correction_share` the mask that click
+    or box gives is corrected by a click, both as SAM was trained. With "click" all samples train and validate with
+    clicks from the reference alone, as the papers do, and only ``nnunet_ext predict`` can predict.
 
     ``checkpoint_best`` is the epoch of the lowest validation loss, as the paper selects its model.
     """
@@ -70,6 +71,8 @@ class PromptedRecipe(PaperRecipe):
     image_size = SAMUSPlanner.image_size
     pretrained = "vit_b"  # SAM's checkpoint to begin with, by its name in `weights.CHECKPOINTS`; empty for none
     prompts: Literal["mixed", "click"] = "mixed"
+    box_share = 0.25  # of the samples with clicks, where prompts are mixed
+    correction_share = 0.25  # likewise
     loss_name: Literal["dice_mse", "dice_bce"] = "dice_mse"
     best_by: Literal["val_loss", "ema_dice"] = "val_loss"
     model_options: ClassVar[dict[str, Any]] = {}
@@ -232,14 +235,30 @@ class PromptedRecipe(PaperRecipe):
         seed_clicks(self._click_generator, self.seed, self.current_epoch, self.local_rank)
 
     def train_step(self, batch: dict) -> dict:
-        """Do nnU-Net's step with clicks and at the model's resolution."""
-        maps, valid = self.maps(batch["target"])
-        points, labels = random_clicks(maps, valid, self._click_generator)
-        clicked = torch.rand(len(maps), generator=self._click_generator) < 0.5
-        if self.prompts == "click":
-            clicked[:] = True
-        with self._prompted(points=points, labels=labels, clicked=clicked, low_res=True):
+        """Do nnU-Net's step with clicks, boxes and corrections, and at the model's resolution."""
+        mixed = self.prompts == "mixed"
+        prompts = simulated_prompts(
+            *self.maps(batch["target"]),
+            self._click_generator,
+            clicked_share=0.5 if mixed else 1,
+            box_share=self.box_share if mixed else 0,
+            correction_share=self.correction_share if mixed else 0,
+            masks_of=partial(self._masks, batch["data"]),
+        )
+        with self._prompted(**prompts, low_res=True):
             return super().train_step(batch)
+
+    @torch.no_grad()
+    def _masks(
+        self, image: torch.Tensor, chosen: torch.Tensor, points: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the masks (B, K, H, W), bool, that a person would see for the chosen samples of a batch."""
+        network = self.segmenter.eval()
+        on_device = (t[chosen].to(self.device) for t in (image, points, labels))
+        with torch.autocast("cuda") if self.device.type == "cuda" else contextlib.nullcontext():
+            z = network(*on_device, end=False)
+        network.train()
+        return (z if network.has_regions else z[:, 1:]).cpu() > 0
 
     def validation_step(self, batch: dict) -> dict:
         """Do nnU-Net's step at the model's resolution, with fixed clicks where the network takes nothing else.

@@ -89,28 +89,42 @@ class PromptableSegmenter(nn.Module):
         points: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         clicked: torch.Tensor | None = None,
+        more_points: torch.Tensor | None = None,
+        more_labels: torch.Tensor | None = None,
+        corrected: torch.Tensor | None = None,
+        end: bool = True,
         low_res: bool = False,
     ) -> torch.Tensor:
         """Return the logits.
 
         Args:
             image: (B, in_channels, H, W).
-            points: clicks (B, classes, N, 2) as (x, y) in pixels of `image`; None: the learned prompts.
-            labels: (B, classes, N), 1 for foreground and 0 for background.
-            clicked: (B,), where a sample's clicks count and not the learned prompts; None: everywhere. Needs N = 1.
+            points: clicks or corners of boxes (B, classes, N, 2) as (x, y) in pixels of `image`; None: the learned
+                prompts.
+            labels: (B, classes, N), SAM's, as for `PromptEncoder.points`.
+            clicked: (B,), where a sample's points count and not the learned prompts, which are two tokens; None:
+                everywhere.
+            more_points, more_labels: points (B, classes, M, 2) with labels (B, classes, M) that are added to the others
+                where a sample is `corrected`. Those are decoded apart, for other numbers of tokens are other requests.
+            corrected: (B,).
+            end: end the points with SAM's "not a point".
             low_res: leave the logits at the model's resolution, where SAMUS computes its loss.
 
         Returns:
             (B, out_channels, H, W), or (B, out_channels, h, w) with `low_res`.
         """
-        size = image.shape[-2:]
+        size, embedding = image.shape[-2:], self.embed(image)
         if points is None or labels is None:
-            tokens = self.learned(len(image))
-        else:
-            tokens = self.model.prompt_encoder.points(self.to_model(points, size), labels)
-            if clicked is not None and self.prompts is not None:
-                tokens = torch.where(clicked[:, None, None, None], tokens, self.prompts(len(image)))
-        z = self.model.decode(self.embed(image), tokens)
+            return self.emit(self.model.decode(embedding, self.learned(len(image))), None if low_res else size)
+        tokens = self.model.prompt_encoder.points(self.to_model(points, size), labels, end=end)
+        chosen = tokens
+        if clicked is not None and self.prompts is not None:
+            chosen = torch.where(clicked[:, None, None, None], tokens, self.prompts(len(image)))
+        z = self.model.decode(embedding, chosen)
+        if more_points is not None and more_labels is not None and corrected is not None:
+            more = self.model.prompt_encoder.points(self.to_model(more_points, size), more_labels, end=False)
+            corrected_z = self.model.decode(embedding, torch.cat([tokens, more], -2))
+            z = torch.where(corrected[:, None, None, None], corrected_z, z)
         return self.emit(z, None if low_res else size)
 
     def embed(self, image: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from commands import ONE_ITERATION, folders
 from environments import Environment, build, copy_checkout
@@ -14,6 +15,8 @@ os.environ.update(nnUNet_def_n_proc="1", nnUNet_n_proc_DA="1", nnUNet_compile="f
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["OMP_NUM_THREADS"] = "1"  # more threads would wait for those of other tests, and do not survive a fork
 
+hypothesis.settings.register_profile("suite", deadline=None)  # a loaded machine is slow, and nothing else
+hypothesis.settings.load_profile("suite")
 pytest.register_assert_rewrite("contract", "training")  # what they assert is explained as in a test
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 MARKERS = {  # of every test that uses the fixture

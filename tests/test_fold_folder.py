@@ -193,6 +193,7 @@ def log_of(results: Path) -> str:
     return "".join(file.read_text() for file in sorted(fold_folder(results).glob("training_log_*.txt")))
 
 
+@pytest.mark.slow
 def test_budget_seed_and_versions_are_in_log_and_checkpoint(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNUNET_EXT_SEED", "7")
     train(RAUNET)
@@ -223,6 +224,7 @@ def test_whole_budget_says_nothing_of_a_part(datasets: Path, monkeypatch: pytest
     assert "NOT THE WHOLE BUDGET" not in log_of(datasets)
 
 
+@pytest.mark.slow
 def test_pretrained_weights_leave_a_line(datasets: Path) -> None:
     train(RAUNET)
     file = str(fold_folder(datasets) / "checkpoint_final.pth")

@@ -29,6 +29,7 @@ from nnunet_ext.architectures.raunet import UNet, UNet3D
 from nnunet_ext.architectures.samus.segmenter import check_channels
 from nnunet_ext.common import environment
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.nnunet_files import channel_names
 from nnunet_ext.preprocessing import (
     UNIT_RANGE,
     WINDOW_CENTRE,
@@ -61,11 +62,6 @@ class PaperPlanner(ExperimentPlanner):
     """nnU-Net's planner with plans of another name, for axial slices whatever the spacing, without a low resolution."""
 
     default_plans_name: str
-
-    @property
-    def channel_names(self) -> list[str]:
-        """Names of the channels, in their order."""
-        return list(self.dataset_json.get("channel_names", self.dataset_json.get("modality")).values())
 
     def __init__(self, *args: Any, plans_name: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, plans_name=plans_name or self.default_plans_name, **kwargs)
@@ -165,7 +161,7 @@ class RAUNetPlanner(PaperPlanner):
 
     def _training_memory(self, batch: int, patch: Sequence[int]) -> int:
         """Return the bytes of a training step of the hungriest network of the paper."""
-        channels = len(self.channel_names)
+        channels = len(channel_names(self.dataset_json))
         return _hungriest((batch, channels, *map(int, patch)), environment.switch(environment.RECOMPUTE))
 
     def _set_topology(self, plan: dict, topology: tuple, dim: int) -> None:
@@ -217,17 +213,16 @@ class SAMUSPlanner(PaperPlanner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.UNet_vram_target_GB = UNLIMITED_GB
-        check_channels(len(self.channel_names), "SAM's family")
+        names = channel_names(self.dataset_json)
+        check_channels(len(names), "SAM's family")
         if self.overwrite_target_spacing is not None:
             raise InputError(
                 f"-overwrite_target_spacing: {type(self).__name__} resizes every slice to {self.image_size} pixels a "
                 "side, whatever its spacing.",
                 hint="Leave it out, or plan with another planner.",
             )
-        if len(self.channel_names) > 1 and not is_colour(self.channel_names):
-            logger.warning(
-                "The channels %s are taken for red, green and blue, as SAM was trained.", ", ".join(self.channel_names)
-            )
+        if len(names) > 1 and not is_colour(names):
+            logger.warning("The channels %s are taken for red, green and blue, as SAM was trained.", ", ".join(names))
 
     def determine_resampling(self, *args: Any, **kwargs: Any) -> tuple[Callable, dict, Callable, dict]:
         """Return the resize, for images and for segmentations."""

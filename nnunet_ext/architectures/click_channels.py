@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.errors import clicks_needed
 
 
 class ClickChannels(nn.Module):
@@ -41,10 +41,7 @@ class ClickChannels(nn.Module):
             InputError: the clicks are missing.
         """
         if x.shape[1] == self.image_channels:
-            raise InputError(
-                "This network was trained with clicks only and needs some: nnunet_ext predict -m MODEL_FOLDER -i IN "
-                "-o OUT --prompts prompts.json (or --from-reference DIR)."
-            )
+            raise clicks_needed()
         return self.network(x)
 
     def channels(self, xy: torch.Tensor, labels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

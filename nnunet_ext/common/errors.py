@@ -17,3 +17,11 @@ class InputError(ValueError):
         self.hint = hint
         lines = problems if len(problems) == 1 else (f"{len(problems)} problems:", *(f"  - {p}" for p in problems))
         super().__init__("\n".join([*lines, hint] if hint else lines))
+
+
+def clicks_needed() -> InputError:
+    """Return what a network says that was trained with clicks only and gets none."""
+    return InputError(
+        "This network was trained with clicks only and needs some: nnunet_ext predict -m MODEL_FOLDER -i IN "
+        "-o OUT --prompts prompts.json (or --from-reference DIR)."
+    )

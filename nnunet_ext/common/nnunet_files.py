@@ -90,6 +90,11 @@ def read_dataset(file: Path) -> tuple[dict[str, Any], Structures]:
     return dataset, Structures.of(dataset, str(file))
 
 
+def channel_names(dataset: Mapping[str, Any]) -> list[str]:
+    """Return the names of a dataset.json's channels in their order; nnU-Net's first version called them modalities."""
+    return list(dataset.get("channel_names", dataset.get("modality", {})).values())
+
+
 def named_labels(dataset: Mapping[str, Any], source: str = "dataset.json") -> Mapping[str, Any]:
     """Return the labels and regions of a dataset.json by their names, as the file has them.
 

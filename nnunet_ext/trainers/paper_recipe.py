@@ -19,6 +19,7 @@ from nnunet_ext import registry
 from nnunet_ext.architectures.memory import set_recomputation, training_memory
 from nnunet_ext.common import environment
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.nnunet_files import channel_names
 from nnunet_ext.trainers.pass_trainer import CUDA, PassTrainer
 
 PLANS_KEY = "nnunet_ext"  # what a plan carries for us to the prediction, where nnU-Net rebuilds the network from it
@@ -152,8 +153,7 @@ class PaperRecipe(PassTrainer):
     def plan_note(self) -> str:
         """Return one line: where the plan differs from the paper, the memory, and how to get the paper's plan."""
         plan = self.configuration_manager
-        names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
-        schemes = zip(names.values(), plan.normalization_schemes, strict=True)
+        schemes = zip(channel_names(self.dataset_json), plan.normalization_schemes, strict=True)
         of_ct = ", ".join(sorted({scheme for name, scheme in schemes if name.casefold() == "ct"}))
         differences = {
             what: f"{what} {ours} (paper: {theirs})"

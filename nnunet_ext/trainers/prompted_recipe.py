@@ -28,6 +28,7 @@ from nnunet_ext.architectures.samus.segmenter import LearnedPrompts, PromptableS
 from nnunet_ext.common import environment, host
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import atomic, sha256
+from nnunet_ext.common.nnunet_files import channel_names
 from nnunet_ext.common.text import some
 from nnunet_ext.inference.model_folder import prompted_logits
 from nnunet_ext.inference.prompts import ForegroundMaps, fixed_clicks
@@ -179,7 +180,7 @@ class PromptedRecipe(PaperRecipe):
         checkpoint.load(self.segmenter.model, state, path)
         if self.segmenter.prompts is not None:
             self.segmenter.prompts.reset(self.segmenter.model)
-        digest = sha256(path)
+        digest = sha256(path) if weights.is_own(path, official) else official.sha256  # which `require` has compared
         what = f"SAM's official {official.name}"
         if digest != official.sha256:
             what = f"tensors of {kind_of(state).__name__}, not {what}"
@@ -191,9 +192,9 @@ class PromptedRecipe(PaperRecipe):
     def plan_note(self) -> str:
         """Say also whether samples are rescaled, what channels are taken for, and where an image takes many passes."""
         note = super().plan_note()
-        names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
-        if len(names) > 1 and not is_colour(names.values()):
-            note += f" The channels {', '.join(names.values())} are taken for red, green and blue, as SAM was trained."
+        names = channel_names(self.dataset_json)
+        if len(names) > 1 and not is_colour(names):
+            note += f" The channels {', '.join(names)} are taken for red, green and blue, as SAM was trained."
         plan = self.configuration_manager
         size = [max(*n) for n in zip(plan.configuration["median_image_size_in_voxels"], plan.patch_size, strict=True)]
         passes = math.prod(map(len, compute_steps_for_sliding_window(tuple(size), tuple(plan.patch_size), 0.5)))

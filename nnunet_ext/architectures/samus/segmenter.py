@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from nnunet_ext.architectures.samus.prompted_model import PromptedModel
-from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.errors import InputError, clicks_needed
 
 
 def check_channels(channels: int, taker: str) -> None:
@@ -113,13 +113,14 @@ class PromptableSegmenter(nn.Module):
         Returns:
             (B, out_channels, H, W), or (B, out_channels, h, w) with `low_res`.
         """
-        size, embedding = image.shape[-2:], self.embed(image)
+        size = image.shape[-2:]
         if points is None or labels is None:
-            return self.emit(self.model.decode(embedding, self.learned(len(image))), None if low_res else size)
-        tokens = self.model.prompt_encoder.points(self.to_model(points, size), labels, end=end)
-        chosen = tokens
-        if clicked is not None and self.prompts is not None:
-            chosen = torch.where(clicked[:, None, None, None], tokens, self.prompts(len(image)))
+            tokens = chosen = self.learned(len(image))
+        else:
+            tokens = chosen = self.model.prompt_encoder.points(self.to_model(points, size), labels, end=end)
+            if clicked is not None and self.prompts is not None:
+                chosen = torch.where(clicked[:, None, None, None], tokens, self.prompts(len(image)))
+        embedding = self.embed(image)
         z = self.model.decode(embedding, chosen)
         if more_points is not None and more_labels is not None and corrected is not None:
             more = self.model.prompt_encoder.points(self.to_model(more_points, size), more_labels, end=False)
@@ -147,10 +148,7 @@ class PromptableSegmenter(nn.Module):
     def learned(self, batch: int) -> torch.Tensor:
         """Return the tokens that stand for no click: (B, classes, 2, dim)."""
         if self.prompts is None:
-            raise InputError(
-                "This network was trained with clicks only and needs some: nnunet_ext predict -m MODEL_FOLDER -i IN "
-                "-o OUT --prompts prompts.json (or --from-reference DIR)."
-            )
+            raise clicks_needed()
         return self.prompts(batch)
 
     def emit(self, z: torch.Tensor, size: Sequence[int] | None) -> torch.Tensor:

@@ -30,6 +30,7 @@ from nnunet_ext.report import Cost, Extras, Published, build_report
 from nnunet_ext.report.context import deviations, deviations_text
 from nnunet_ext.report.costs import training_curves
 from nnunet_ext.report.data import ReportData
+from nnunet_ext.report.figures import LEFT, RIGHT, distributions
 from nnunet_ext.report.pictures import chosen_cases, high_frequency, qualitative
 from nnunet_ext.report.svg import Scale, line, tag
 from nnunet_ext.report.tables import cases, published, summary
@@ -258,6 +259,16 @@ class TestSections:
         head = Page((tmp_path / "few.html").read_text()).texts[""]
         assert "Only 4 cases" in head
         assert "clicked: clicks from the reference, an upper bound" in head
+
+
+def test_intervals_of_few_cases_end_within_their_figure() -> None:
+    """Of three cases, Student's interval is wider than the values are apart."""
+    others = {"hd95": [8.0, 22.0, 25.0]}
+    figures = distributions(data_of({"A": [evaluation([0.4, 0.7, 0.75], others=others)]}))
+    assert figures is not None
+    intervals = re.findall(r'd="M([-\d.]+) [\d.]+H([-\d.]+)" class="interval"', "".join(figures["tumour"]))
+    assert len(intervals) >= 2
+    assert all(LEFT <= float(low) < float(high) <= RIGHT for low, high in intervals)
 
 
 class TestSummary:

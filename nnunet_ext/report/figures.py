@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -48,9 +48,10 @@ def distribution(
         rows: heading, values of all cases (NaN where a case does not belong), and model.
         by: what the heading of the figure says after the metric.
     """
-    scale = svg.Scale(domain(data.values(structure, metric.key), metric), (LEFT, RIGHT))
-    height = 26 + ROW * len(rows)
     sums = [summarise(metric, values.to_numpy(dtype=float)) for _, values, _ in rows]
+    shown = [*data.values(structure, metric.key).to_numpy().ravel(), *(e for s in sums for e in (s.low, s.high))]
+    scale = svg.Scale(domain(shown, metric), (LEFT, RIGHT))
+    height = 26 + ROW * len(rows)
     spoken = "; ".join(
         f"{head} mean {number(s.mean, metric)}, n {s.n}" if s.n else f"{head} no values"
         for (head, *_), s in zip(rows, sums, strict=True)
@@ -69,12 +70,12 @@ def distribution(
     )
 
 
-def domain(values: pd.DataFrame, metric: Metric) -> tuple[float, float]:
+def domain(values: Iterable[float], metric: Metric) -> tuple[float, float]:
     """Return the ends of an axis: ratios end at 1 and begin at the tenth below the smallest, others begin at 0."""
     if metric.quantity == "ratio" and metric.better:
-        least = values.min(axis=None)
-        return (max(0.0, math.floor(10 * (least - 0.02)) / 10) if math.isfinite(least) else 0.0), 1.0
-    return svg.outer(values.to_numpy().ravel())
+        finite = [value for value in values if math.isfinite(value)]
+        return (max(0.0, math.floor(10 * (min(finite) - 0.02)) / 10) if finite else 0.0), 1.0
+    return svg.outer(values)
 
 
 def _row(
@@ -133,7 +134,7 @@ def _lines(data: ReportData, structure: str, metric: Metric) -> Markup:
     complete = values.dropna()  # a line needs a value of every model
     number_of = {case: i for i, case in enumerate(data.cases)}
     x = svg.Scale((0, len(data.names) - 1), (64, 396))
-    y = svg.Scale(domain(values, metric), (290, 44))
+    y = svg.Scale(domain(values.to_numpy().ravel(), metric), (290, 44))
     means = complete.mean()
     lines = [
         svg.tag("path", d=svg.line((x(i), y(v)) for i, v in enumerate(row)), data_c=number_of[case])
@@ -282,7 +283,7 @@ def _size(data: ReportData, structure: str) -> Markup | None:
     if there.sum() < 3:
         return None
     x = svg.Scale((float(size[there].min()) / 1.15, float(size[there].max()) * 1.15), (40, 404), log=True)
-    y = svg.Scale(domain(values[there], BY_KEY["dice"]), (344, 32))
+    y = svg.Scale(domain(values[there].to_numpy().ravel(), BY_KEY["dice"]), (344, 32))
     number_of = {case: i for i, case in enumerate(data.cases)}
     marks = []
     for i, name in enumerate(data.names):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
+from dicom_source import write_ct, write_ultrasound
 from PIL import Image
 from test_predict import model, predict, raw, read, record, trained
 
@@ -223,3 +224,18 @@ def test_full_disk_is_a_message(
     monkeypatch.setattr(PromptedModelFolder, "export", full)
     assert predict(trained, tmp_path / "out") == 2
     assert "cannot be written: No space left on device" in capsys.readouterr().err
+
+
+def test_dicom_is_predicted_like_the_same_image(trained: Path, tmp_path: Path) -> None:
+    """Pictures are frames of ultrasound, a volume a series; nothing but the segmentations is left of them."""
+    pixels = read(raw(trained, "imagesTr") / "case_0_0000.png")
+    write_ultrasound(tmp_path / "us", pixels[None])
+    assert run(trained, tmp_path / "us", tmp_path / "pictures") == 0
+    predict(trained, tmp_path / "png")
+    assert np.array_equal(read(tmp_path / "pictures" / "P-1-2_s1.png"), read(tmp_path / "png" / "case_0.png"))
+    volume = np.random.default_rng(0).integers(-500, 500, (2, 40, 36)).astype(np.int16)
+    write_ct(tmp_path / "ct" / "series", volume)
+    assert run(trained, tmp_path / "ct", tmp_path / "volumes", dataset=36) == 0
+    found = sitk.ReadImage(tmp_path / "volumes" / "P-1-2_s3.nii.gz")
+    assert found.GetSize() == (36, 40, 2)
+    assert np.allclose(found.GetOrigin(), (-10, -20, 30))

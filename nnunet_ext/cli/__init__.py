@@ -25,6 +25,7 @@ VERBS = {
     "demo": "demo",
     "convert": "convert",
     "phantom": "phantom",
+    "dicom": "dicom",
     "predict": "predict",
     "evaluate": "evaluate",
     "compare": "compare",

@@ -28,7 +28,7 @@ HELP = "predict with clicks (SAM, SAMUS, SAMUS-HF, nnU-Net with clicks)"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", type=Path, required=True, metavar="DIR", help="model: TRAINER__PLANS__CONFIGURATION")
-    parser.add_argument("-i", type=Path, required=True, metavar="DIR", help="images, CASE_0000.png or as trained on")
+    parser.add_argument("-i", type=Path, required=True, metavar="DIR", help="images, as trained on, or DICOM")
     parser.add_argument("-o", type=Path, required=True, metavar="DIR", help="folder of the segmentations")
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average; default: all that are there")
     parser.add_argument("-chk", default="checkpoint_best.pth", metavar="FILE", help="default: %(default)s")
@@ -41,7 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from nnunet_ext.common.files import read_json
+    from nnunet_ext.common.nnunet_files import DATASET
     from nnunet_ext.common.text import count
+    from nnunet_ext.dicom.images import as_images
     from nnunet_ext.inference.prediction import Request, predict
 
     request = Request(
@@ -56,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         device=args.device,
     )
-    with continuing():
-        done = predict(request, track=progress_bar)
+    ending = read_json(args.m / DATASET).get("file_ending", "") if (args.m / DATASET).is_file() else ""
+    with continuing(), as_images(args.i, ending) as source:
+        done = predict(replace(request, source=source), track=progress_bar)
     print(f"{args.o}: {count(done, 'case')} predicted")
     return 0

@@ -1,0 +1,156 @@
+"""A folder of nnU-Net's images from DICOM: a volume per series, and a picture per frame where frames have no place."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
+from PIL import Image
+
+from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import atomic, write_json
+from nnunet_ext.common.processes import Track, untracked
+from nnunet_ext.dicom.series import Series, files_of, scan
+from nnunet_ext.dicom.stack import decoded, has_places, read_volume
+
+logger = logging.getLogger(__name__)
+RECORD = "dicom.json"  # which files each case comes from
+_PICTURES, _VOLUMES = (".png", ".bmp", ".tif"), (".nii.gz", ".nii", ".nrrd", ".mha")
+
+
+@dataclass
+class Written:
+    """The files of each case in slice order, and sentences that a user should read."""
+
+    cases: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def as_images(source: Path, ending: str) -> Iterator[Path]:
+    """Hand out a folder of nnU-Net's images: `source` itself, or a temporary one made from the DICOM that it holds.
+
+    Raises:
+        InputError: as `write_images`; nothing is made of a folder that holds images by nnU-Net's names.
+    """
+    named = source.is_dir() and any(source.glob(f"*_[0-9][0-9][0-9][0-9]{ending}"))
+    if named or not ending or not source.exists() or not files_of(source):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="nnunet_ext_dicom_") as folder:
+        for note in write_images(source, Path(folder), ending).notes:
+            logger.warning("%s", note)
+        yield Path(folder)
+
+
+def write_images(source: Path, out: Path, ending: str, *, track: Track = untracked) -> Written:
+    """Write each series as CASE_0000 with an ending of nnU-Net's, and ``dicom.json``, which says where it is from.
+
+    A series with places in space is a volume. One without (ultrasound, photographs) is a picture per frame: grey,
+    with regions that are burnt in left as they are.
+
+    Raises:
+        InputError: everything that is wrong with the headers, before anything is written; pixels that cannot be read.
+    """
+    found = scan(source)
+    made = Written(notes=list(found.notes))
+    if problems := list(_headers_wrong(found.series, ending)):
+        raise InputError(*problems)
+    contents: dict[str, Any] = {}
+    for series in track(found.series, total=len(found.series), what="read DICOM", unit="series"):
+        try:
+            for name, image, files in _volumes_or_pictures(series, made.notes):
+                made.cases[name] = [str(file.absolute()) for file in files]
+                contents[name] = _write(out, name, image, ending)
+        except InputError as e:
+            problems += e.problems
+    if problems:
+        for file in contents.values():
+            file.unlink(missing_ok=True)
+        raise InputError(*problems, hint="Nothing has been written.")
+    write_json(out / RECORD, {"cases": made.cases})
+    return made
+
+
+def _headers_wrong(found: Sequence[Series], ending: str) -> Iterator[str]:
+    """Yield what is seen before any pixel is read."""
+    if ending not in _PICTURES + _VOLUMES:
+        yield f"DICOM is not written as {ending}."
+    for series in found:
+        if not has_places(series):
+            yield from _no_pictures(series)
+        elif ending in _PICTURES:
+            yield f"series {series.name} is a volume, and the model takes pictures ({ending})."
+
+
+def _no_pictures(series: Series) -> Iterator[str]:
+    """Yield what keeps files without a place from being pictures."""
+    for file, header in series.headers.items():
+        if "SharedFunctionalGroupsSequence" in header:
+            yield f"{file} is an enhanced (multi-frame) image, which is not read; convert it by dcm2niix."
+        elif header.get("Modality") in ("CT", "MR", "PT"):
+            yield f"{file} is a slice that does not say where in the patient it lies (ImagePositionPatient)."
+
+
+def _volumes_or_pictures(series: Series, notes: list[str]) -> Iterator[tuple[str, sitk.Image, list[Path]]]:
+    """Yield the cases of a series: name, image, files."""
+    if has_places(series):
+        image, files = read_volume(series)
+        yield series.name, image, files
+        return
+    by_number = sorted(series.headers.items(), key=lambda item: (int(item[1].get("InstanceNumber") or 0), item[0]))
+    for i, (file, header) in enumerate(by_number, start=1):
+        frames = decoded(file, header)
+        if frames.ndim == 2 or (frames.ndim == 3 and int(header.SamplesPerPixel) == 3):
+            frames = frames[None]
+        if header.get("PhotometricInterpretation") == "MONOCHROME1":
+            notes.append(f"{file}: MONOCHROME1 was inverted, so that bright is high")
+        if not _spacing(header):
+            notes.append(f"{file}: does not say how large its pixels are; 1 mm is written where a format needs it")
+        for j, frame in enumerate(frames, start=1):
+            number = (f"_i{i:03d}" if len(by_number) > 1 else "") + (f"_f{j:03d}" if len(frames) > 1 else "")
+            image = sitk.GetImageFromArray(_grey(frame, file, notes)[None])
+            image.SetSpacing((*(_spacing(header) or (1.0, 1.0)), 1.0))
+            yield series.name + number, image, [file]
+
+
+def _grey(frame: np.ndarray, file: Path, notes: list[str]) -> np.ndarray:
+    """Return a frame (y, x) without colours, which a note says where there were any."""
+    if frame.ndim == 2:
+        return frame
+    note = f"{file}: coloured pixels became grey"
+    if (frame != frame[..., :1]).any() and note not in notes:
+        notes.append(note)
+    return np.asarray(Image.fromarray(frame).convert("L"))
+
+
+def _spacing(header: Mapping[str, Any] | Any) -> tuple[float, float] | None:
+    """Return mm per pixel in x and y: as the file says, in ultrasound by its only region; None where it does not."""
+    if spacing := header.get("PixelSpacing"):
+        return float(spacing[1]), float(spacing[0])
+    regions = header.get("SequenceOfUltrasoundRegions") or ()
+    sizes = {
+        (abs(float(r.PhysicalDeltaX)) * 10, abs(float(r.PhysicalDeltaY)) * 10)
+        for r in regions
+        if r.get("PhysicalUnitsXDirection") == r.get("PhysicalUnitsYDirection") == 3  # cm
+    }
+    return sizes.pop() if len(sizes) == 1 and all(next(iter(sizes))) else None
+
+
+def _write(out: Path, name: str, image: sitk.Image, ending: str) -> Path:
+    target = out / f"{name}_0000{ending}"
+    array = sitk.GetArrayViewFromImage(image)
+    if ending in _PICTURES:
+        if array.dtype != np.uint8:
+            raise InputError(f"{name}: {array.dtype} pixels do not fit {ending} without a window of grey values.")
+        image = image[:, :, 0]
+    with atomic(target, ending=ending) as temporary:
+        sitk.WriteImage(image, temporary, useCompression=True)
+    return target

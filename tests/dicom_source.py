@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
+    generate_uid,
+)
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 
@@ -72,5 +78,8 @@ def write_ct(
 def write_ultrasound(file: Path, frames: np.ndarray, **elements: Any) -> None:
     """Write frames (n, y, x) or (n, y, x, 3) of an examination without places in space."""
     uids = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
-    common = {"Modality": "US", "SeriesNumber": 1, "InstanceNumber": 1, "NumberOfFrames": len(frames)}
-    write(file, frames, sop_class=UltrasoundMultiFrameImageStorage, **uids, **common | elements)
+    common = {"Modality": "US", "SeriesNumber": 1, "InstanceNumber": 1}
+    if len(frames) > 1:
+        common["NumberOfFrames"] = len(frames)
+    kind = UltrasoundMultiFrameImageStorage if len(frames) > 1 else UltrasoundImageStorage
+    write(file, frames, sop_class=kind, **uids, **common | elements)

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from dicom_source import write_ct, write_ultrasound
@@ -239,3 +240,16 @@ def test_dicom_is_predicted_like_the_same_image(trained: Path, tmp_path: Path) -
     found = sitk.ReadImage(tmp_path / "volumes" / "P-1-2_s3.nii.gz")
     assert found.GetSize() == (36, 40, 2)
     assert np.allclose(found.GetOrigin(), (-10, -20, 30))
+
+
+def test_dicom_seg_lies_next_to_the_prediction(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_ultrasound(tmp_path / "us", read(raw(trained, "imagesTr") / "case_0_0000.png")[None])
+    labels = json.loads((model(trained) / "dataset.json").read_text())["labels"]
+    assert run(trained, raw(trained, "imagesTr"), tmp_path / "out", "--dicom-seg") == 2
+    assert "does not say which DICOM" in capsys.readouterr().err
+    assert run(trained, tmp_path / "us", tmp_path / "out", "--dicom-seg", "breast") == 0
+    made = pydicom.dcmread(tmp_path / "out" / "P-1-2_s1.dcm")
+    assert [segment.SegmentLabel for segment in made.SegmentSequence] == list(labels)[1:]
+    assert np.array_equal(made.pixel_array.reshape(40, 36), read(tmp_path / "out" / "P-1-2_s1.png"))

@@ -36,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prompts.add_argument("--prompts", type=Path, metavar="FILE", help="clicks, see above")
     prompts.add_argument("--from-reference", type=Path, metavar="DIR", help="segmentations to take clicks from")
     parser.add_argument("--npz", action="store_true", help="save probabilities as well, as nnU-Net does")
+    parser.add_argument(
+        "--dicom-seg",
+        nargs="?",
+        const="",
+        choices=("", "liver", "breast"),
+        metavar="REGION",
+        help="with DICOM images: write DICOM-SEG as well; liver or breast: where tumours and lesions lie",
+    )
     parser.add_argument("--overwrite", action="store_true", help="predict once more, and replace, what is there")
     parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default: %(default)s")
 
@@ -47,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.common.nnunet_files import DATASET
     from nnunet_ext.common.text import count
     from nnunet_ext.dicom.images import as_images
+    from nnunet_ext.dicom.segmentation_object import Model, check, write_segmentations
     from nnunet_ext.inference.prediction import Request, predict
 
     request = Request(
@@ -63,6 +72,10 @@ def run(args: argparse.Namespace) -> int:
     )
     ending = read_json(args.m / DATASET).get("file_ending", "") if (args.m / DATASET).is_file() else ""
     with continuing(), as_images(args.i, ending) as source:
+        if args.dicom_seg is not None:
+            check(source, args.m / DATASET)
         done = predict(replace(request, source=source), track=progress_bar)
+        if args.dicom_seg is not None:
+            write_segmentations(source, args.o, args.m / DATASET, Model(name=args.m.name, region=args.dicom_seg))
     print(f"{args.o}: {count(done, 'case')} predicted")
     return 0

@@ -13,10 +13,13 @@ from typing import Any
 
 from nnunet_ext.dataset_conversion.busi import BusiReader
 from nnunet_ext.dataset_conversion.folders import FoldersReader
+from nnunet_ext.dataset_conversion.ircadb import IrcadbReader
 from nnunet_ext.dataset_conversion.lits import LitsReader
 from nnunet_ext.dataset_conversion.types import Outcome, Reader, Settings
 
-READERS: dict[str, type[Reader]] = {reader.command: reader for reader in (LitsReader, BusiReader, FoldersReader)}
+READERS: dict[str, type[Reader]] = {
+    reader.command: reader for reader in (LitsReader, BusiReader, IrcadbReader, FoldersReader)
+}
 
 
 def convert(reader: Reader, source: str | PathLike[str], **settings: Any) -> Outcome:

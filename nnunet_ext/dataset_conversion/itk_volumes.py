@@ -186,7 +186,7 @@ class WriteItkVolume:
     image: Path
 
     def __call__(self, target: Path) -> None:
-        _write(read(self.image), target)
+        write_gzipped(read(self.image), target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,10 +202,10 @@ class WriteItkLabel:
         array, _ = united(self.masks, image, self.image, self.values)
         label = sitk.GetImageFromArray(array)
         label.CopyInformation(image)
-        _write(label, target)
+        write_gzipped(label, target)
 
 
-def _write(image: sitk.Image, target: Path) -> None:
+def write_gzipped(image: sitk.Image, target: Path) -> None:
     named = target.with_name(target.name + NII_GZ)  # the format goes by the ending
     try:
         sitk.WriteImage(image, named, useCompression=True)

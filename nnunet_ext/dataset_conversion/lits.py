@@ -52,7 +52,8 @@ class LitsReader(Reader):
     target: str = "tumour"
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_target(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the choice of labels."""
         parser.add_argument(
             "--target",
             choices=tuple(_LABELS),
@@ -60,6 +61,10 @@ class LitsReader(Reader):
             help="tumour: tumour against all else (default); liver-tumour: liver 1, tumour 2; "
             "regions: liver with tumour and tumour, overlapping",
         )
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        cls.add_target(parser)
         parser.add_argument(
             "--file-ending", choices=(".nii", ".nii.gz"), help="of all files; default: that of most image bytes"
         )

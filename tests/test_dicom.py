@@ -169,6 +169,35 @@ def test_volume_for_a_model_of_pictures(tmp_path: Path) -> None:
         write_images(tmp_path / "in", tmp_path, ".png")
 
 
+def test_damaged_bytes_are_an_error_of_the_input(tmp_path: Path) -> None:
+    """Whatever a header says, and wherever pixels end."""
+    write_ct(tmp_path / "ct", ct(slices=2))
+    (tmp_path / "us").mkdir()
+    write_ultrasound(tmp_path / "us" / "a", np.zeros((2, 6, 8), np.uint8))
+    outcomes = set()
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        folder = tmp_path / ("ct", "us")[seed % 2]
+        file = sorted(folder.iterdir())[0]
+        whole = file.read_bytes()
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[random.integers(128, len(damaged), 4)] = random.integers(0, 256, 4)
+        file.write_bytes(damaged.tobytes())
+        try:
+            write_images(folder, tmp_path, ".nii.gz")
+            outcomes.add("written")
+        except InputError:
+            outcomes.add("refused")
+        file.write_bytes(whole)
+    assert outcomes == {"written", "refused"}
+
+
+def test_a_failed_reading_leaves_nothing(tmp_path: Path) -> None:
+    cut(write_ct(tmp_path / "in", ct()))
+    assert main(["dicom", "read", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "images")]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
 def test_output_folder_has_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_ct(tmp_path / "in", ct())
     assert main(["dicom", "read", "-i", str(tmp_path / "in"), "-o", str(tmp_path)]) == 2

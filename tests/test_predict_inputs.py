@@ -230,10 +230,12 @@ def test_full_disk_is_a_message(
 def test_dicom_is_predicted_like_the_same_image(trained: Path, tmp_path: Path) -> None:
     """Pictures are frames of ultrasound, a volume a series; nothing but the segmentations is left of them."""
     pixels = read(raw(trained, "imagesTr") / "case_0_0000.png")
-    write_ultrasound(tmp_path / "us", pixels[None])
+    (tmp_path / "us").mkdir()
+    write_ultrasound(tmp_path / "us" / "a.dcm", pixels[None])
     assert run(trained, tmp_path / "us", tmp_path / "pictures") == 0
     predict(trained, tmp_path / "png")
     assert np.array_equal(read(tmp_path / "pictures" / "P-1-2_s1.png"), read(tmp_path / "png" / "case_0.png"))
+    assert run(trained, tmp_path / "us", tmp_path / "us" / "out") == 2
     volume = np.random.default_rng(0).integers(-500, 500, (2, 40, 36)).astype(np.int16)
     write_ct(tmp_path / "ct" / "series", volume)
     assert run(trained, tmp_path / "ct", tmp_path / "volumes", dataset=36) == 0

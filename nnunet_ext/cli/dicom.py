@@ -16,9 +16,11 @@ tumour (neoplasm) and lesion. --region says where tumours and lesions lie.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from nnunet_ext.common.errors import InputError
+from nnunet_ext.common.files import PARTIAL
 from nnunet_ext.common.processes import progress_bar
 from nnunet_ext.common.text import count
 
@@ -61,8 +63,12 @@ def _read(args: argparse.Namespace) -> int:
 
     if args.o.exists() and (not args.o.is_dir() or any(args.o.iterdir())):
         raise InputError(f"{args.o} is not an empty folder.", hint="Name another folder with -o.")
-    args.o.mkdir(parents=True, exist_ok=True)
-    written = write_images(args.i, args.o, args.file_ending, track=progress_bar)
+    args.o.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{args.o.name}.", suffix=PARTIAL, dir=args.o.parent) as folder:
+        made = Path(folder, "images")  # with the usual permissions
+        made.mkdir()
+        written = write_images(args.i, made, args.file_ending, track=progress_bar)
+        made.replace(args.o)
     for note in written.notes:
         print(note)
     print(f"{args.o}: {count(len(written.cases), 'image')}")

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
     )
     ending = read_json(args.m / DATASET).get("file_ending", "") if (args.m / DATASET).is_file() else ""
-    with continuing(), as_images(args.i, ending) as source:
+    with continuing(), as_images(args.i, ending, out=args.o) as source:
         if args.dicom_seg is not None:
             check(source, args.m / DATASET)
         done = predict(replace(request, source=source), track=progress_bar)

@@ -150,11 +150,11 @@ def _in_place(folder: Path, mask: sitk.Image, image: sitk.Image) -> np.ndarray:
 
 def _by_number(folder: Path, mask: Series, series: Series, files: Sequence[Path]) -> np.ndarray:
     """Return the slices of a mask without places in the image's order, by their instance numbers."""
-    wanted = [series.headers[file].get("InstanceNumber") for file in files]
-    there = {header.get("InstanceNumber"): file for file, header in mask.headers.items()}
+    wanted = [series.headers[file].number for file in files]
+    there = {header.number: file for file, header in mask.headers.items()}
     if len(there) != len(mask.headers) or None in there or len(set(wanted)) != len(wanted) or set(wanted) != set(there):
         raise InputError(f"{folder}: its slices have neither places nor the instance numbers of the image's.")
-    return np.stack([decoded(there[n], mask.headers[there[n]]).reshape(mask.first.Rows, -1) for n in wanted])
+    return np.concatenate([decoded(there[n], mask.headers[there[n]]) for n in wanted])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
@@ -17,7 +16,7 @@ from PIL import Image
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import atomic, write_json
 from nnunet_ext.common.processes import Track, untracked
-from nnunet_ext.dicom.series import Series, files_of, scan
+from nnunet_ext.dicom.series import Header, Series, files_of, scan
 from nnunet_ext.dicom.stack import decoded, has_places, read_volume
 
 logger = logging.getLogger(__name__)
@@ -34,16 +33,20 @@ class Written:
 
 
 @contextlib.contextmanager
-def as_images(source: Path, ending: str) -> Iterator[Path]:
+def as_images(source: Path, ending: str, *, out: Path) -> Iterator[Path]:
     """Hand out a folder of nnU-Net's images: `source` itself, or a temporary one made from the DICOM that it holds.
 
+    A folder that has images by nnU-Net's names is taken as it is.
+
     Raises:
-        InputError: as `write_images`; nothing is made of a folder that holds images by nnU-Net's names.
+        InputError: as `write_images`, or `out`, the folder of predictions, lies within the DICOM.
     """
     named = source.is_dir() and any(source.glob(f"*_[0-9][0-9][0-9][0-9]{ending}"))
     if named or not ending or not source.exists() or not files_of(source):
         yield source
         return
+    if source.resolve() in (out.resolve(), *out.resolve().parents):
+        raise InputError(f"-o {out} lies within the DICOM files.", hint="Name a folder of its own with -o.")
     with tempfile.TemporaryDirectory(prefix="nnunet_ext_dicom_") as folder:
         for note in write_images(source, Path(folder), ending).notes:
             logger.warning("%s", note)
@@ -63,7 +66,7 @@ def write_images(source: Path, out: Path, ending: str, *, track: Track = untrack
     made = Written(notes=list(found.notes))
     if problems := list(_headers_wrong(found.series, ending)):
         raise InputError(*problems)
-    contents: dict[str, Any] = {}
+    contents: dict[str, Path] = {}
     for series in track(found.series, total=len(found.series), what="read DICOM", unit="series"):
         try:
             for name, image, files in _volumes_or_pictures(series, made.notes):
@@ -93,9 +96,9 @@ def _headers_wrong(found: Sequence[Series], ending: str) -> Iterator[str]:
 def _no_pictures(series: Series) -> Iterator[str]:
     """Yield what keeps files without a place from being pictures."""
     for file, header in series.headers.items():
-        if "SharedFunctionalGroupsSequence" in header:
+        if header.enhanced:
             yield f"{file} is an enhanced (multi-frame) image, which is not read; convert it by dcm2niix."
-        elif header.get("Modality") in ("CT", "MR", "PT"):
+        elif header.modality in ("CT", "MR", "PT"):
             yield f"{file} is a slice that does not say where in the patient it lies (ImagePositionPatient)."
 
 
@@ -105,12 +108,10 @@ def _volumes_or_pictures(series: Series, notes: list[str]) -> Iterator[tuple[str
         image, files = read_volume(series)
         yield series.name, image, files
         return
-    by_number = sorted(series.headers.items(), key=lambda item: (int(item[1].get("InstanceNumber") or 0), item[0]))
+    by_number = sorted(series.headers.items(), key=lambda item: (item[1].number or 0, item[0]))
     for i, (file, header) in enumerate(by_number, start=1):
         frames = decoded(file, header)
-        if frames.ndim == 2 or (frames.ndim == 3 and int(header.SamplesPerPixel) == 3):
-            frames = frames[None]
-        if header.get("PhotometricInterpretation") == "MONOCHROME1":
+        if header.photometric == "MONOCHROME1":
             notes.append(f"{file}: MONOCHROME1 was inverted, so that bright is high")
         if not _spacing(header):
             notes.append(f"{file}: does not say how large its pixels are; 1 mm is written where a format needs it")
@@ -131,17 +132,11 @@ def _grey(frame: np.ndarray, file: Path, notes: list[str]) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).convert("L"))
 
 
-def _spacing(header: Mapping[str, Any] | Any) -> tuple[float, float] | None:
-    """Return mm per pixel in x and y: as the file says, in ultrasound by its only region; None where it does not."""
-    if spacing := header.get("PixelSpacing"):
-        return float(spacing[1]), float(spacing[0])
-    regions = header.get("SequenceOfUltrasoundRegions") or ()
-    sizes = {
-        (abs(float(r.PhysicalDeltaX)) * 10, abs(float(r.PhysicalDeltaY)) * 10)
-        for r in regions
-        if r.get("PhysicalUnitsXDirection") == r.get("PhysicalUnitsYDirection") == 3  # cm
-    }
-    return sizes.pop() if len(sizes) == 1 and all(next(iter(sizes))) else None
+def _spacing(header: Header) -> tuple[float, float] | None:
+    """Return mm per pixel in x and y, as the file says, in ultrasound by its only region."""
+    if header.spacing and min(header.spacing) > 0:
+        return header.spacing[1], header.spacing[0]
+    return header.region
 
 
 def _write(out: Path, name: str, image: sitk.Image, ending: str) -> Path:
@@ -151,6 +146,9 @@ def _write(out: Path, name: str, image: sitk.Image, ending: str) -> Path:
         if array.dtype != np.uint8:
             raise InputError(f"{name}: {array.dtype} pixels do not fit {ending} without a window of grey values.")
         image = image[:, :, 0]
-    with atomic(target, ending=ending) as temporary:
-        sitk.WriteImage(image, temporary, useCompression=True)
+    try:
+        with atomic(target, ending=ending) as temporary:
+            sitk.WriteImage(image, temporary, useCompression=True)
+    except RuntimeError as e:
+        raise InputError(f"{target} cannot be written: {str(e).strip().splitlines()[-1]}.") from e
     return target

@@ -19,7 +19,7 @@ from nnunet_ext.common.known_labels import as_labels
 from nnunet_ext.common.nnunet_files import Structures, read_dataset
 from nnunet_ext.common.text import some
 from nnunet_ext.dicom.images import RECORD
-from nnunet_ext.dicom.series import INSTALL, Series, is_dicom
+from nnunet_ext.dicom.series import INSTALL, Series, is_dicom, read_header
 from nnunet_ext.dicom.stack import has_places, ordered
 from nnunet_ext.version import __version__
 
@@ -83,14 +83,16 @@ def write_segmentations(source: Path, predictions: Path, dataset_json: Path, mod
     for case, files in read_json(source / RECORD)["cases"].items():
         prediction = predictions / f"{case}{dataset['file_ending']}"
         try:
-            headers = _headers(files)
-            if "NumberOfFrames" in next(iter(headers.values())):
+            if gone := [file for file in files if not is_dicom(Path(file))]:
+                raise InputError(f"{some(gone)}: not there any more, and DICOM-SEG refers to it.")
+            series = Series(name=case, headers={Path(file): read_header(Path(file)) for file in files})
+            if series.first.frames is not None:
                 logger.warning("%s is a frame of a multi-frame file: no DICOM-SEG was written", case)
                 continue
             target = predictions / f"{case}.dcm"
             _check_ours(target)
-            masks = _masks(prediction, Series(name=case, uid="", headers=headers), structures)
-            made.append(_write(target, list(headers.values()), masks, model))
+            masks = _masks(prediction, series, structures)
+            made.append(_write(target, files, masks, model))
         except InputError as e:
             problems += e.problems
     if problems:
@@ -113,15 +115,6 @@ def _check_labels(structures: Structures, file: Path) -> None:
         )
 
 
-def _headers(files: Sequence[str]) -> dict[Path, Any]:
-    """Read the headers of a case's files; InputError for those that are gone."""
-    import pydicom
-
-    if gone := [file for file in files if not is_dicom(Path(file))]:
-        raise InputError(f"{some(gone)}: not there any more, and DICOM-SEG refers to it.")
-    return {Path(file): pydicom.dcmread(file, stop_before_pixels=True) for file in files}
-
-
 def _check_ours(target: Path) -> None:
     """Raise InputError where a file is in the way that is none of ours."""
     import pydicom
@@ -141,7 +134,7 @@ def _masks(prediction: Path, series: Series, structures: Structures) -> dict[str
     except RuntimeError as e:
         raise InputError(f"{prediction} cannot be read.") from e
     array, first = sitk.GetArrayFromImage(image), series.first
-    shape = (len(series.headers), int(first.Rows), int(first.Columns))
+    shape = (len(series.headers), first.rows, first.columns)
     if has_places(series):
         spacing = np.array(image.GetSpacing())
         affine = np.eye(4)
@@ -157,8 +150,9 @@ def _masks(prediction: Path, series: Series, structures: Structures) -> dict[str
     return {name: np.isin(labels, values) for name, values in structures.labels.items()}
 
 
-def _write(target: Path, headers: Sequence[Any], masks: Mapping[str, np.ndarray], model: Model) -> Path:
+def _write(target: Path, files: Sequence[str], masks: Mapping[str, np.ndarray], model: Model) -> Path:
     hd = _highdicom()
+    from pydicom import dcmread
     from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
 
@@ -183,6 +177,7 @@ def _write(target: Path, headers: Sequence[Any], masks: Mapping[str, np.ndarray]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the image's own values, and of patients' names
+            headers = [dcmread(file, stop_before_pixels=True) for file in files]
             made = hd.seg.Segmentation(
                 source_images=headers,
                 pixel_array=stacked,

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.text import some
-from nnunet_ext.dicom.series import Series, vector
+from nnunet_ext.dicom.series import Header, Series
 
 _APART = 0.1  # of a pixel's side, by which a stack may lean; of the slices' distance, by which one may be off
 _SAME_DIRECTION = 1e-3  # of direction cosines, which are stored with few digits
 _SAME_PLACE = 1e-3  # mm
+_SAME_SPACING = 1e-4  # mm
 
 
 def has_places(series: Series) -> bool:
     """Tell whether each file says where in the patient it is, so that the series is a volume and not pictures."""
-    return all(
-        vector(header, "ImagePositionPatient", 3) and vector(header, "ImageOrientationPatient", 6)
-        for header in series.headers.values()
-    )
+    return all(header.position and header.orientation for header in series.headers.values())
 
 
 def ordered(series: Series) -> tuple[list[Path], np.ndarray]:
@@ -37,12 +34,13 @@ def ordered(series: Series) -> tuple[list[Path], np.ndarray]:
     if problems:
         raise InputError(*problems)
     first = series.first
-    x, y = np.array(vector(first, "ImageOrientationPatient", 6), float).reshape(2, 3)
+    x, y = np.array(first.orientation, float).reshape(2, 3)
     normal = np.cross(x, y)
-    row, column = vector(first, "PixelSpacing", 2) or (0.0, 0.0)
-    if abs(np.linalg.norm(normal) - 1) > _SAME_DIRECTION or not (0 < row < np.inf and 0 < column < np.inf):
+    row, column = first.spacing or (0.0, 0.0)
+    off = np.abs([x @ x - 1, y @ y - 1, x @ y]).max()
+    if off > _SAME_DIRECTION or row <= 0 or column <= 0:
         raise InputError(f"{_at(series)}: its directions or its pixel spacing are no such numbers.")
-    places = {file: np.array(vector(h, "ImagePositionPatient", 3)) for file, h in series.headers.items()}
+    places = {file: np.array(header.position, float) for file, header in series.headers.items()}
     files = sorted(places, key=lambda file: float(places[file] @ normal))
     points = np.array([places[file] for file in files])
     distances = np.diff(points @ normal)
@@ -57,7 +55,7 @@ def ordered(series: Series) -> tuple[list[Path], np.ndarray]:
             "they are no block of voxels.",
             hint="Resample the series to upright slices first, as dcm2niix does.",
         )
-    thickness = float(np.linalg.norm(step)) or float(first.get("SliceThickness") or 0)
+    thickness = float(np.linalg.norm(step)) or first.thickness
     if not thickness > 0:
         raise InputError(f"{_at(series)}: a single slice without a slice thickness has no size in space.")
     affine = np.eye(4)
@@ -71,27 +69,25 @@ def _mixed(series: Series) -> Iterator[str]:
     headers = series.headers
     first_file, first = next(iter(headers.items()))
     for file, header in headers.items():
-        if "SharedFunctionalGroupsSequence" in header:
+        if header.enhanced:
             yield (
                 f"{file} is an enhanced (multi-frame) image, which is not read; export it as single-frame DICOM, or "
                 "convert it by dcm2niix."
             )
-        elif int(header.get("NumberOfFrames") or 1) > 1:
+        elif (header.frames or 1) > 1:
             yield f"{file} has several frames and one place in space: which frame lies where, it does not say."
-        elif header.get("PhotometricInterpretation") != "MONOCHROME2":
-            kind = header.get("PhotometricInterpretation")
-            yield f"{file}: slices of a volume have to be MONOCHROME2; this one is {kind}."
-        elif (header.Rows, header.Columns) != (first.Rows, first.Columns):
-            yield f"{file} has {header.Columns}x{header.Rows} pixels, {first_file} {first.Columns}x{first.Rows}."
-        elif _differ(header, first, "PixelSpacing", 2, 1e-4):
+        elif header.photometric != "MONOCHROME2" or header.samples != 1:
+            yield f"{file}: slices of a volume have to be MONOCHROME2; this one is {header.photometric}."
+        elif (header.rows, header.columns) != (first.rows, first.columns):
+            yield f"{file} has {header.columns}x{header.rows} pixels, {first_file} {first.columns}x{first.rows}."
+        elif _differ(header.spacing, first.spacing, _SAME_SPACING):
             yield f"{file} and {first_file} of one series have other pixel spacings."
-        elif _differ(header, first, "ImageOrientationPatient", 6, _SAME_DIRECTION):
+        elif _differ(header.orientation, first.orientation, _SAME_DIRECTION):
             yield f"{file} and {first_file} of one series lie in other directions, as those of localizers do."
 
 
-def _differ(one: Any, other: Any, keyword: str, length: int, by: float) -> bool:
-    a, b = vector(one, keyword, length), vector(other, keyword, length)
-    return a is None or b is None or not np.allclose(a, b, rtol=0, atol=by)
+def _differ(one: Sequence[float] | None, other: Sequence[float] | None, by: float) -> bool:
+    return one is None or other is None or not np.allclose(one, other, rtol=0, atol=by)
 
 
 def _gaps(series: Series, files: Sequence[Path], distances: np.ndarray) -> Iterator[str]:
@@ -125,8 +121,7 @@ def read_volume(series: Series) -> tuple[sitk.Image, list[Path]]:
     float32. Raises InputError as `ordered` does, or where pixels cannot be decoded.
     """
     files, affine = ordered(series)
-    slices = [decoded(file, series.headers[file]) for file in files]
-    array = np.stack([a.reshape(a.shape[-2:]) for a in slices])
+    array = np.concatenate([decoded(file, series.headers[file]) for file in files])
     if array.dtype.kind in "iuf" and np.isfinite(array).all() and (array == np.rint(array)).all():
         small = np.abs(array).max(initial=0) < 1 << 15
         array = array.astype(np.int16 if small else np.int32)
@@ -140,16 +135,19 @@ def read_volume(series: Series) -> tuple[sitk.Image, list[Path]]:
     return image, files
 
 
-def decoded(file: Path, header: Any) -> np.ndarray:
+def decoded(file: Path, header: Header) -> np.ndarray:
     """Return the pixels of a file as GDCM decodes them: (frames, y, x) or (frames, y, x, 3); InputError otherwise.
 
     Values are rescaled, MONOCHROME1 is inverted (bright is high), and colours are RGB.
     """
     try:
-        return sitk.GetArrayFromImage(sitk.ReadImage(file, imageIO="GDCMImageIO"))
+        array = sitk.GetArrayFromImage(sitk.ReadImage(file, imageIO="GDCMImageIO"))
     except RuntimeError as e:
-        syntax = header.file_meta.TransferSyntaxUID
         raise InputError(
-            f"{file}: its pixels cannot be decoded: the file is cut off or damaged, or {syntax.name} is a compression "
-            "that GDCM does not know."
+            f"{file}: its pixels cannot be decoded: the file is cut off or damaged, or {header.compression} is a "
+            "compression that GDCM does not know."
         ) from e
+    shape = (header.frames or 1, header.rows, header.columns, *((3,) if header.samples == 3 else ()))
+    if array.size != np.prod(shape):
+        raise InputError(f"{file}: has {array.size} values, where its header says {np.prod(shape)}.")
+    return array.reshape(shape)

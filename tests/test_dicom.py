@@ -13,11 +13,15 @@ import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from dicom_source import write, write_ct, write_ultrasound
 from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.pixels import apply_modality_lut
 from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless, generate_uid
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dicom.images import write_images
+from nnunet_ext.dicom.series import read_header
+from nnunet_ext.dicom.stack import decoded
 
 OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
 
@@ -128,6 +132,7 @@ def test_folder_of_studies(tmp_path: Path) -> None:
     write(tmp_path / "in" / "segmentation", np.zeros((4, 4), np.uint8), Modality="SEG", SeriesInstanceUID="1.2")
     scout = {"Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesInstanceUID": "1.3"}
     write(tmp_path / "in" / "scout", np.zeros((4, 4), np.uint8), **scout)
+    shutil.copy(str(get_testdata_file("DICOMDIR-nopatient", download=False)), tmp_path / "in" / "index")
     (tmp_path / "in" / "notes.txt").write_text("nothing")
     made = write_images(tmp_path / "in", tmp_path, ".nii.gz")
     assert len(made.cases) == 2
@@ -167,6 +172,39 @@ def test_volume_for_a_model_of_pictures(tmp_path: Path) -> None:
     write_ct(tmp_path / "in", ct())
     with pytest.raises(InputError, match="is a volume, and the model takes pictures"):
         write_images(tmp_path / "in", tmp_path, ".png")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CT_small.dcm",
+        "MR_small_bigendian.dcm",
+        "MR_small_RLE.dcm",
+        "MR_small_jp2klossless.dcm",
+        "MR_small_jpeg_ls_lossless.dcm",
+        "SC_rgb_rle_2frame.dcm",
+    ],
+)
+def test_pixels_are_those_of_pydicom(name: str) -> None:
+    """Files of real scanners, which come with pydicom, decoded by it instead of GDCM."""
+    file = Path(str(get_testdata_file(name, download=False)))
+    found, wanted = decoded(file, read_header(file)), pydicom.dcmread(file)
+    assert np.array_equal(np.squeeze(found), apply_modality_lut(wanted.pixel_array, wanted))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("SC_rgb_rle_16bit.dcm", "or colours of 8 bits, fit"),
+        ("rtdose_expb.dcm", "makes wrong values"),
+        ("liver_1frame.dcm", "makes wrong values"),
+        ("MR_truncated.dcm", "cannot be decoded"),
+    ],
+)
+def test_pixels_that_are_refused(name: str, message: str) -> None:
+    file = Path(str(get_testdata_file(name, download=False)))
+    with pytest.raises(InputError, match=message):
+        decoded(file, read_header(file))
 
 
 def test_damaged_bytes_are_an_error_of_the_input(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class Header:
     rows: int
     columns: int
     samples: int
+    bits: int
     frames: int | None
     photometric: str
     spacing: tuple[float, ...] | None
@@ -56,10 +57,12 @@ class Header:
     @classmethod
     def of(cls, dataset: Any) -> Header:
         """Take what a pydicom Dataset says; whatever error a damaged value brings about."""
+        if dataset.get("Rows") and not (dataset.get("SeriesInstanceUID") and dataset.get("SOPInstanceUID")):
+            raise ValueError("it lacks the UID of its series, or its own")
         number, frames = dataset.get("InstanceNumber"), dataset.get("NumberOfFrames")
         return cls(
-            series=str(dataset.SeriesInstanceUID),
-            instance=str(dataset.SOPInstanceUID),
+            series=str(dataset.get("SeriesInstanceUID") or ""),
+            instance=str(dataset.get("SOPInstanceUID") or ""),
             modality=str(dataset.get("Modality") or ""),
             patient=str(dataset.get("PatientID") or ""),
             series_number=int(dataset.get("SeriesNumber") or 0),
@@ -67,6 +70,7 @@ class Header:
             rows=int(dataset.get("Rows") or 0),
             columns=int(dataset.get("Columns") or 0),
             samples=int(dataset.get("SamplesPerPixel") or 1),
+            bits=int(dataset.get("BitsAllocated") or 0),
             frames=None if frames is None else int(frames),
             photometric=str(dataset.get("PhotometricInterpretation") or ""),
             spacing=_numbers(dataset, "PixelSpacing", 2),

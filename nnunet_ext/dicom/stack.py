@@ -140,6 +140,8 @@ def decoded(file: Path, header: Header) -> np.ndarray:
 
     Values are rescaled, MONOCHROME1 is inverted (bright is high), and colours are RGB.
     """
+    if header.bits == 1 or (header.bits > 16 and "Big Endian" in header.compression):
+        raise InputError(f"{file}: {header.bits} bits in {header.compression}, of which GDCM makes wrong values.")
     try:
         array = sitk.GetArrayFromImage(sitk.ReadImage(file, imageIO="GDCMImageIO"))
     except RuntimeError as e:
@@ -147,7 +149,11 @@ def decoded(file: Path, header: Header) -> np.ndarray:
             f"{file}: its pixels cannot be decoded: the file is cut off or damaged, or {header.compression} is a "
             "compression that GDCM does not know."
         ) from e
-    shape = (header.frames or 1, header.rows, header.columns, *((3,) if header.samples == 3 else ()))
+    shape = (header.frames or 1, header.rows, header.columns)
+    if array.size == 3 * np.prod(shape) and array.dtype == np.uint8:  # palettes become RGB as well
+        return array.reshape(*shape, 3)
     if array.size != np.prod(shape):
-        raise InputError(f"{file}: has {array.size} values, where its header says {np.prod(shape)}.")
+        raise InputError(
+            f"{file}: {array.size} values of {array.dtype}, where {np.prod(shape)}, or colours of 8 bits, fit."
+        )
     return array.reshape(shape)

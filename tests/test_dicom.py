@@ -141,6 +141,18 @@ def test_folder_of_studies(tmp_path: Path) -> None:
         assert any(part in note for note in made.notes)
 
 
+def test_skip_bad_reads_what_is_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        files = write_ct(tmp_path / "in" / name, ct(), SeriesNumber=ord(name))
+    files[2].unlink()
+    command = ["dicom", "read", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "images")]
+    assert main(command) == 2
+    assert "--skip-bad" in capsys.readouterr().err
+    assert main([*command, "--skip-bad"]) == 0
+    assert "left out" in capsys.readouterr().out
+    assert sorted(file.name for file in (tmp_path / "images").iterdir()) == ["P-1-2_s97_0000.nii.gz", "dicom.json"]
+
+
 def test_frames_of_ultrasound_become_pictures(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 3)).astype(np.uint8)
     frames[1] = frames[1, ..., :1]

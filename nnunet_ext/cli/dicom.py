@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     read.add_argument("-i", type=Path, required=True, metavar="PATH", help="DICOM file, series or folder of studies")
     read.add_argument("-o", type=Path, required=True, metavar="DIR", help="folder of the images; empty or new")
     read.add_argument("--file-ending", default=".nii.gz", choices=(".nii.gz", ".nii", ".png"), help="default: .nii.gz")
+    read.add_argument("--skip-bad", action="store_true", help="leave out series that are no such images, and say so")
     write = actions.add_parser("write", help="write predictions as DICOM-SEG")
     write.add_argument("--pred", type=Path, required=True, metavar="DIR", help="nnU-Net's predictions")
     write.add_argument("--images", type=Path, required=True, metavar="DIR", help="images that `dicom read` wrote")
@@ -67,7 +68,7 @@ def _read(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix=f".{args.o.name}.", suffix=PARTIAL, dir=args.o.parent) as folder:
         made = Path(folder, "images")  # with the usual permissions
         made.mkdir()
-        written = write_images(args.i, made, args.file_ending, track=progress_bar)
+        written = write_images(args.i, made, args.file_ending, skip_bad=args.skip_bad, track=progress_bar)
         made.replace(args.o)
     for note in written.notes:
         print(note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,53 +53,69 @@ def as_images(source: Path, ending: str, *, out: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def write_images(source: Path, out: Path, ending: str, *, track: Track = untracked) -> Written:
+def write_images(source: Path, out: Path, ending: str, *, skip_bad: bool = False, track: Track = untracked) -> Written:
     """Write each series as CASE_0000 with an ending of nnU-Net's, and ``dicom.json``, which says where it is from.
 
     A series with places in space is a volume. One without (ultrasound, photographs) is a picture per frame: grey,
     with regions that are burnt in left as they are.
 
+    Args:
+        source: a DICOM file, a series or a folder of studies.
+        out: an empty folder.
+        skip_bad: leave out the series that are no such images, and say so in the notes.
+
     Raises:
-        InputError: everything that is wrong with the headers, before anything is written; pixels that cannot be read.
+        InputError: everything that is wrong; nothing is left in `out`.
     """
+    if ending not in _PICTURES + _VOLUMES:
+        raise InputError(f"DICOM is not written as {ending}.")
     found = scan(source)
     made = Written(notes=list(found.notes))
-    if problems := list(_headers_wrong(found.series, ending)):
-        raise InputError(*problems)
-    contents: dict[str, Path] = {}
+    problems: list[str] = []
     for series in track(found.series, total=len(found.series), what="read DICOM", unit="series"):
         try:
-            for name, image, files in _volumes_or_pictures(series, made.notes):
-                made.cases[name] = [str(file.absolute()) for file in files]
-                contents[name] = _write(out, name, image, ending)
+            _check_kind(series, ending)
+            made.cases |= _write_series(series, out, ending, made.notes)
         except InputError as e:
             problems += e.problems
-    if problems:
-        for file in contents.values():
-            file.unlink(missing_ok=True)
-        raise InputError(*problems, hint="Nothing has been written.")
+    if problems and not (skip_bad and made.cases):
+        for case in made.cases:
+            _target(out, case, ending).unlink(missing_ok=True)
+        raise InputError(*problems, hint="Nothing was written; `nnunet_ext dicom read --skip-bad` reads what is sound.")
+    made.notes += [f"left out: {problem}" for problem in problems]
     write_json(out / RECORD, {"cases": made.cases})
     return made
 
 
-def _headers_wrong(found: Sequence[Series], ending: str) -> Iterator[str]:
-    """Yield what is seen before any pixel is read."""
-    if ending not in _PICTURES + _VOLUMES:
-        yield f"DICOM is not written as {ending}."
-    for series in found:
-        if not has_places(series):
-            yield from _no_pictures(series)
-        elif ending in _PICTURES:
-            yield f"series {series.name} is a volume, and the model takes pictures ({ending})."
+def _write_series(series: Series, out: Path, ending: str, notes: list[str]) -> dict[str, list[str]]:
+    """Write the cases of a series, all or none; return the files of each."""
+    cases: dict[str, list[str]] = {}
+    try:
+        for name, image, files in _volumes_or_pictures(series, notes):
+            _write(_target(out, name, ending), image, ending)
+            cases[name] = [str(file.absolute()) for file in files]
+    except InputError:
+        for case in cases:
+            _target(out, case, ending).unlink(missing_ok=True)
+        raise
+    return cases
 
 
-def _no_pictures(series: Series) -> Iterator[str]:
-    """Yield what keeps files without a place from being pictures."""
+def _target(out: Path, case: str, ending: str) -> Path:
+    return out / f"{case}_0000{ending}"
+
+
+def _check_kind(series: Series, ending: str) -> None:
+    """Raise InputError for a volume where pictures are wanted, and for slices that cannot be placed."""
+    if has_places(series):
+        if ending in _PICTURES:
+            raise InputError(f"series {series.name} is a volume, and the model takes pictures ({ending}).")
+        return
     for file, header in series.headers.items():
         if header.enhanced:
-            yield f"{file} is an enhanced (multi-frame) image, which is not read; convert it by dcm2niix."
-        elif header.modality in ("CT", "MR", "PT"):
-            yield f"{file} is a slice that does not say where in the patient it lies (ImagePositionPatient)."
+            raise InputError(f"{file} is an enhanced (multi-frame) image, which is not read; convert it by dcm2niix.")
+        if header.modality in ("CT", "MR", "PT"):
+            raise InputError(f"{file} is a slice that does not say where in the patient it lies.")
 
 
 def _volumes_or_pictures(series: Series, notes: list[str]) -> Iterator[tuple[str, sitk.Image, list[Path]]]:
@@ -139,16 +155,15 @@ def _spacing(header: Header) -> tuple[float, float] | None:
     return header.region
 
 
-def _write(out: Path, name: str, image: sitk.Image, ending: str) -> Path:
-    target = out / f"{name}_0000{ending}"
-    array = sitk.GetArrayViewFromImage(image)
+def _write(target: Path, image: sitk.Image, ending: str) -> None:
     if ending in _PICTURES:
-        if array.dtype != np.uint8:
-            raise InputError(f"{name}: {array.dtype} pixels do not fit {ending} without a window of grey values.")
         image = image[:, :, 0]
+        if image.GetPixelID() != sitk.sitkUInt8:
+            raise InputError(
+                f"{target.name}: pixels of {image.GetPixelIDTypeAsString()} do not fit without a window of grey values."
+            )
     try:
         with atomic(target, ending=ending) as temporary:
             sitk.WriteImage(image, temporary, useCompression=True)
     except RuntimeError as e:
         raise InputError(f"{target} cannot be written: {str(e).strip().splitlines()[-1]}.") from e
-    return target

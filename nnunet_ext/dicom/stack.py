@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.text import some
+from nnunet_ext.common.text import count, some
 from nnunet_ext.dicom.series import Header, Series
 
 _APART = 0.1  # of a pixel's side, by which a stack may lean; of the slices' distance, by which one may be off
@@ -32,7 +32,8 @@ def ordered(series: Series) -> tuple[list[Path], np.ndarray]:
     """
     problems = list(_mixed(series))
     if problems:
-        raise InputError(*problems)
+        more = f" ({count(len(problems) - 1, 'file')} more like it)" if problems[1:] else ""
+        raise InputError(f"{problems[0].removesuffix('.')}{more}.")
     first = series.first
     x, y = np.array(first.orientation, float).reshape(2, 3)
     normal = np.cross(x, y)
@@ -44,8 +45,7 @@ def ordered(series: Series) -> tuple[list[Path], np.ndarray]:
     files = sorted(places, key=lambda file: float(places[file] @ normal))
     points = np.array([places[file] for file in files])
     distances = np.diff(points @ normal)
-    problems += _gaps(series, files, distances)
-    if problems:
+    if problems := list(_gaps(series, files, distances)):
         raise InputError(*problems)
     step = (points[-1] - points[0]) / max(len(files) - 1, 1)
     lean = np.linalg.norm(points - points[0] - np.outer((points - points[0]) @ normal, normal), axis=1).max()

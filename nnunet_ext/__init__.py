@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nnunet_ext.dataset_conversion import convert_lits as convert_lits
     from nnunet_ext.evaluation.evaluator import evaluate as evaluate
     from nnunet_ext.inference.model_folder import load_model as load_model
+    from nnunet_ext.inference.session import Session as Session
     from nnunet_ext.metrics.surface import surface_distances as surface_distances
     from nnunet_ext.report.build import build_report as build_report
 
@@ -31,6 +32,7 @@ _ADDRESSES = {
     "SAM": "nnunet_ext.architectures.samus.models:SAM",
     "SAMUS": "nnunet_ext.architectures.samus.models:SAMUS",
     "SAMUSHF": "nnunet_ext.architectures.samus.models:SAMUSHF",
+    "Session": "nnunet_ext.inference.session:Session",
     "UNet": "nnunet_ext.architectures.raunet:UNet",
     "UNet3D": "nnunet_ext.architectures.raunet:UNet3D",
     "build_report": "nnunet_ext.report.build:build_report",

@@ -18,7 +18,7 @@ from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.evaluation.evaluation import Evaluation
 from nnunet_ext.inference.model_folder import with_click_channels
-from nnunet_ext.inference.prompts import Clicks, fixed_clicks, random_clicks
+from nnunet_ext.inference.prompts import ObjectPrompt, fixed_clicks, random_clicks
 
 CLICK = "nnUNetTrainerMatchedBudgetClick"
 
@@ -65,7 +65,7 @@ def test_clicks_stay_where_they_are_in_windows_and_mirror_images(
     given = with_click_channels(
         network,
         torch.rand(1, 2, 30, 90),
-        {(0, 0): Clicks(xy=xy, labels=foreground), (1, 0): Clicks(xy=xy / 2, labels=1 - foreground)},
+        {(0, 0): (ObjectPrompt(xy=xy, labels=foreground),), (1, 0): (ObjectPrompt(xy=xy / 2, labels=1 - foreground),)},
     )
     logits = predictor.predict_sliding_window_return_logits(given).float()
     for z, (point, label) in enumerate(((xy, foreground), (xy / 2, 1 - foreground))):
@@ -177,21 +177,21 @@ def test_predicts_from_reference_and_file_what_it_validated(
     assert np.mean(array(tmp_path / "file" / "case_2.nii.gz") != validated) < 1e-3  # the record rounds
     file.write_text(json.dumps({**used["cases"], "case_1": []}))
     assert run("empty", "--prompts", file) == 2
-    assert "no clicks for case_1" in capsys.readouterr().err
+    assert "no prompts for case_1" in capsys.readouterr().err
     assert not (tmp_path / "empty").exists()
 
 
 def test_clicks_decide_and_boxes_are_refused() -> None:
     network = ClickChannels(ShowsClicks(), image_channels=1, classes=2)
-    data, click = torch.rand(1, 2, 8, 9), Clicks(xy=torch.tensor([[3.0, 4.0]]), labels=torch.tensor([1]))
-    given = with_click_channels(network, data, {(1, 0): click})
+    data, click = torch.rand(1, 2, 8, 9), ObjectPrompt(xy=torch.tensor([[3.0, 4.0]]), labels=torch.tensor([1]))
+    given = with_click_channels(network, data, {(1, 0): (click,)})
     assert torch.equal(given[:1], data)
     assert given[1, 1].argmax() == 4 * 9 + 3
     assert not given[1, 0].any()
     assert not given[2].any()
-    box = Clicks(xy=torch.tensor([[1.0, 1.0], [3.0, 4.0]]), labels=torch.tensor([2, 3]))
+    box = ObjectPrompt(xy=torch.tensor([[1.0, 1.0], [3.0, 4.0]]), labels=torch.tensor([2, 3]))
     with pytest.raises(InputError, match="takes clicks, no boxes"):
-        with_click_channels(network, data, {(1, 0): click, (0, 1): box})
+        with_click_channels(network, data, {(1, 0): (click,), (0, 1): (box,)})
 
 
 @pytest.mark.parametrize("dataset", range(30, 35), ids=["regions", "classes", "ignore", "channels", "png"])

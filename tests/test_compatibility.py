@@ -17,7 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext import registry
 from nnunet_ext.cli import main
-from nnunet_ext.inference.prompts import read_prompts
+from nnunet_ext.inference.prompt_file import read_prompts
 
 OLD = Path(__file__).resolve().parent / "data" / "a5e75ff"
 RAUNET, TINY = "nnUNetTrainerRAUNet", "nnUNetTrainerSAMUSHFTiny"

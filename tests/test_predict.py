@@ -16,10 +16,10 @@ from training import CPU, train, untrained
 
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.inference.model_folder import prompted_logits
+from nnunet_ext.inference.encoded_case import prompted_logits
 from nnunet_ext.inference.prompts import (
-    Clicks,
     ForegroundMaps,
+    ObjectPrompt,
     clicks_from_reference,
     fixed_clicks,
     random_clicks,
@@ -175,11 +175,20 @@ def test_continues_and_refuses_to_mix(trained: Path, tmp_path: Path, capsys: pyt
         ("{", "is not valid JSON"),
         ("[]", "holds a list, not a dict"),
         ('{"case_9": []}', "no image for case_9"),
-        ('{"case_0": []}', "no clicks for case_1, case_2, case_3"),
-        ('{"case_0": [{"point": [1]}]}', '"point" must be 2 numbers'),
+        ('{"case_0": 3}', "case_0 has no list"),
+        ('{"case_0": [{"point": [1]}]}', "point: List should have at least 2 items"),
+        ('{"case_0": [{"point": [1, 2, 3]}]}', '"point" must be 2 numbers'),
+        ('{"case_0": [{"point": [1, NaN]}]}', "prompts.json"),
+        ('{"case_0": [{"box": [5, 5, 5, 9]}]}', "prompt 1 of case_0: the box [5, 5, 5, 9] is empty"),
+        (
+            '{"case_0": [{"box": [5, 5, 7, 9]}, {"box": [5, 5, 7, 9]}]}',
+            "prompt 2 of case_0: this object has a box already",
+        ),
+        ('{"case_0": [{"point": [1, 2], "object": 0}]}', "object: Input should be greater than or equal to 1"),
+        ('{"case_0": [' + ", ".join(['{"point": [1, 2]}'] * 10_000) + "]}", "more than 1000 prompts for case_0"),
         ('{"case_0": [{"point": [1, 2], "class": "cyst"}]}', '"class" must be one of tumour'),
-        ('{"case_0": [{"point": [1, 2], "foreground": 1}]}', "true or false"),
-        ('{"case_0": [{"points": [1, 2]}]}', 'not an object with "point"'),
+        ('{"case_0": [{"point": [1, 2], "foreground": 1}]}', "foreground: Input should be a valid boolean"),
+        ('{"case_0": [{"points": [1, 2]}]}', 'not an object with either "point" or "box"'),
     ],
 )
 def test_wrong_prompt_files(
@@ -219,9 +228,9 @@ def test_wrong_folders(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_image_larger_than_the_patch_is_taken_whole(trained: Path) -> None:
     predictor = nnUNetPredictor(device=CPU, perform_everything_on_device=False)
     predictor.initialize_from_trained_model_folder(str(model(trained)), (0,), "checkpoint_best.pth")
-    network, click = predictor.network.eval(), Clicks(xy=torch.tensor([[200.0, 30.0]]), labels=torch.ones(1))
+    network, click = predictor.network.eval(), ObjectPrompt(xy=torch.tensor([[200.0, 30.0]]), labels=torch.ones(1))
     data = torch.rand(1, 2, 300, 280)
-    logits = prompted_logits(network, data, {(0, 0): click}, patch_size=(256, 256), device=CPU)
+    logits = prompted_logits(network, data, {(0, 0): (click,)}, patch_size=(256, 256), device=CPU)
     assert logits.shape == (2, 2, 300, 280)
     with torch.no_grad():
         expected = network(data[:, 0][None], click.xy[None, None], click.labels[None, None])
@@ -233,11 +242,9 @@ def test_click_outside_of_the_image(trained: Path) -> None:
     where = {"classes": ["lesion"], "properties": properties, "shape": (1, 40, 72), "transpose_forward": [0, 1, 2]}
     click = {"class": "lesion", "foreground": True}
     inside = to_preprocessed([{**click, "point": [18, 20]}], name="x", **where)
-    torch.testing.assert_close(inside[0, 0].xy, torch.tensor([[36.5, 20.5]]))
-    back = to_original(
-        inside[0, 0].xy[0].tolist(), 0, properties=properties, shape=(1, 40, 72), transpose_backward=[0, 1, 2]
-    )
-    assert back == [18, 20, 0]
+    torch.testing.assert_close(inside[0, 0][0].xy, torch.tensor([[36.5, 20.5]]))
+    backward = {"properties": properties, "shape": (1, 40, 72), "transpose_backward": [0, 1, 2]}
+    assert to_original(inside, classes=["lesion"], ndim=2, **backward) == [{**click, "point": [18, 20]}]
     for point, message in (([36, 20], "outside of the image"), ([5, 2], "empty margin")):
         with pytest.raises(InputError, match=message):
             to_preprocessed([{**click, "point": point}], name="x", **where)
@@ -318,5 +325,5 @@ def test_clicks_of_a_reference_with_classes_or_regions(classes: tuple, expected:
     maps = ForegroundMaps(classes=classes, has_regions=classes[0] != 1, ignore_label=3)
     seg = torch.tensor([[-1, 1, 2, 2, 3, 3], [0, 0, 0, 0, 0, 0]], dtype=torch.int16)
     prompts = clicks_from_reference(seg.view(1, 2, 1, 6), maps)
-    assert [prompts[0, k].xy[0].tolist() for k in range(2)] == expected
-    assert [int(prompts[z, k].labels) for z in range(2) for k in range(2)] == [1, 1, 0, 0]
+    assert [prompts[0, k][0].xy[0].tolist() for k in range(2)] == expected
+    assert [int(prompts[z, k][0].labels) for z in range(2) for k in range(2)] == [1, 1, 0, 0]

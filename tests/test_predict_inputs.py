@@ -134,6 +134,9 @@ def test_click_outside_is_found_before_anything_is_written(
     error = capsys.readouterr().err
     assert "2 problems" in error
     assert "case_3: the click at [36, 20] is outside" in error
+    file.write_text('{"case_0": [{"box": [5, 5, 70, 9]}]}')
+    assert predict(trained, tmp_path / "out", "--prompts", file) == 2
+    assert "case_0: the box at [5, 5, 70, 9] is outside of the image of (36, 40, 1)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--prompts",
-        choices=("none", "file", "reference"),
+        choices=("none", "file", "reference", "session"),
         help="where clicks came from, if the predictions' files do not say it",
     )
     model = parser.add_argument_group("a trained model's validation")

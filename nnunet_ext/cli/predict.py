@@ -3,10 +3,13 @@
   nnunet_ext predict -m MODEL_FOLDER -i imagesTs -o OUT --prompts prompts.json
   nnunet_ext predict -m MODEL_FOLDER -i imagesTs -o OUT --from-reference labelsTs
 
-prompts.json holds clicks by case, in pixels of the image counted from 0; "foreground" is true unless given, "class" is
-needed with several classes, and a point in a volume is [x, y, z]:
+prompts.json (or a CSV file, see docs/prompts.md) holds points and boxes by case, in pixels of the image counted from 0;
+"foreground" is true unless given, "class" is needed with several classes, "object" (1 unless given) parts several
+objects of a class, and in a volume the slice comes last: [x, y, z], [x0, y0, x1, y1, z]:
 
-  {"case_1": [{"point": [120, 88]}, {"point": [10, 9], "foreground": false}]}
+  {"case_1": [{"point": [120, 88]}, {"point": [10, 9], "foreground": false}], "case_2": [{"box": [3, 4, 50, 60]}]}
+
+Images that the file does not name are predicted with the learned prompts, unless --require-prompts.
 
 --from-reference clicks on the middle foreground pixel of every slice and class, as the papers do at test time: an upper
 bound that no automatic method can be compared with. Without either, the learned prompts are used, as nnUNetv2_predict
@@ -33,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average; default: all that are there")
     parser.add_argument("-chk", default="checkpoint_best.pth", metavar="FILE", help="default: %(default)s")
     prompts = parser.add_mutually_exclusive_group()
-    prompts.add_argument("--prompts", type=Path, metavar="FILE", help="clicks, see above")
+    prompts.add_argument("--prompts", type=Path, metavar="FILE", help="points and boxes, see above")
     prompts.add_argument("--from-reference", type=Path, metavar="DIR", help="segmentations to take clicks from")
+    parser.add_argument("--require-prompts", action="store_true", help="refuse images that FILE has no prompts for")
     parser.add_argument("--npz", action="store_true", help="save probabilities as well, as nnU-Net does")
     parser.add_argument(
         "--dicom-seg",
@@ -66,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint=args.chk,
         prompts=args.prompts,
         reference=args.from_reference,
+        require_prompts=args.require_prompts,
         save_probabilities=args.npz,
         overwrite=args.overwrite,
         device=args.device,

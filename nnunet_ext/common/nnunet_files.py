@@ -177,7 +177,7 @@ class UsedPrompts(Shape):
         cases: the clicks of each case as a file for --prompts has them.
     """
 
-    source: Literal["none", "file", "reference"]
+    source: Literal["none", "file", "reference", "session"]
     model: Text = ""
     checkpoints: list[UsedCheckpoint] = Field(default_factory=list)
     cases: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)

@@ -17,6 +17,7 @@ SOURCES = {
     "none": "no prompts",
     "file": "prompts from a file",
     "reference": "clicks from the reference",
+    "session": "prompts of a session",
     "unknown": "prompts not recorded",
 }
 PROMPTS = SOURCES | {f"{source}{TRAINED}": f"{words}, on training cases" for source, words in SOURCES.items()}

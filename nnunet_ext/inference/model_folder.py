@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -22,6 +22,7 @@ from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common import host
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.nnunet_files import DATASET, PLANS, Structures, check_trained, read_dataset
+from nnunet_ext.inference.encoded_case import EncodedFolds
 from nnunet_ext.inference.prompts import ForegroundMaps, Prompts
 from nnunet_ext.weights import read_checkpoint
 
@@ -164,14 +165,25 @@ class PromptedModelFolder:
             data = with_click_channels(self.network, data, prompts)
         if isinstance(self.network, ClickChannels) or not prompts:
             return self.predictor.predict_logits_from_preprocessed_data(data).float()
-        total, folds = torch.zeros(()), self.predictor.list_of_parameters
-        for parameters in folds:
-            self.network.load_state_dict(parameters)
-            self.network.to(self.predictor.device).eval()
-            total = total + prompted_logits(
-                self.network, data, prompts, patch_size=self.plan.patch_size, device=self.predictor.device
-            )
-        return total / len(folds)
+        return self.encoded(data).logits(prompts)
+
+    def described(self) -> dict[str, Any]:
+        """Return what a record says of the model and its checkpoints."""
+        files = [(f"{f.parent.name}/{f.name}", f.stat()) for f in self.checkpoints]
+        checkpoints = [{"file": n, "bytes": stat.st_size, "modified": stat.st_mtime_ns} for n, stat in files]
+        return {"model": str(self.folder), "checkpoints": checkpoints}
+
+    def encoded(self, data: torch.Tensor) -> EncodedFolds:
+        """Return a preprocessed case (c, z, y, x) whose slices are encoded once, for SAM's family."""
+        if not isinstance(self.network, PromptableSegmenter):
+            raise InputError(f"{self.folder}: only SAM's family encodes images apart from prompts.")
+        return EncodedFolds(
+            self.network,
+            self.predictor.list_of_parameters,
+            data,
+            patch_size=self.plan.patch_size,
+            device=self.predictor.device,
+        )
 
     def export(self, logits: torch.Tensor, properties: dict, out: Path, *, save_probabilities: bool) -> None:
         """Write a case as nnU-Net writes it, at its native size."""
@@ -196,56 +208,10 @@ def with_click_channels(network: ClickChannels, data: torch.Tensor, prompts: Pro
     Raises:
         InputError: there is a box among the clicks.
     """
-    if any((clicks.labels > 1).any() for clicks in prompts.values()):
+    if any(prompt.has_box for of_class in prompts.values() for prompt in of_class):
         raise InputError("This network takes clicks, no boxes.", hint="Leave the boxes out of the prompts.")
     drawn = data.new_zeros(network.classes, *data.shape[1:])
-    for (z, k), clicks in prompts.items():
-        drawn[k, z] = network.channels(clicks.xy, clicks.labels, data.shape[2:])
+    for (z, k), of_class in prompts.items():
+        xy, labels = (torch.cat([getattr(prompt, name) for prompt in of_class]) for name in ("xy", "labels"))
+        drawn[k, z] = network.channels(xy, labels, data.shape[2:])
     return torch.cat([data, drawn])
-
-
-@torch.inference_mode()
-def prompted_logits(
-    network: PromptableSegmenter,
-    data: torch.Tensor,
-    prompts: Prompts,
-    *,
-    patch_size: Sequence[int],
-    device: torch.device,
-) -> torch.Tensor:
-    """Compute the logits of a preprocessed case from clicks, slice by slice.
-
-    A class without clicks is asked for with the learned prompt. A click belongs to a whole image, which is therefore
-    never cut into patches but resized by the network.
-
-    Args:
-        network: in evaluation mode, on `device`.
-        data: preprocessed image (c, z, y, x).
-        prompts: the clicks.
-        patch_size: (H, W) of the plan; smaller images are padded to it, as nnU-Net does.
-        device: where the network is.
-
-    Returns:
-        (channels, z, y, x), on the CPU.
-
-    Raises:
-        InputError: no click and no learned prompt.
-    """
-    padded, inner = pad_nd_image(data, list(patch_size), "constant", {"value": 0}, True)
-    top, left = inner[-2].start, inner[-1].start
-    size = tuple(padded.shape[-2:])
-    out = []
-    for z in range(padded.shape[1]):
-        embedding = network.embed(padded[:, z][None].to(device))
-        masks = []
-        for k in range(network.classes):
-            clicks = prompts.get((z, k))
-            if clicks is None:
-                tokens = network.learned(1)[:, k : k + 1]
-            else:
-                xy = clicks.xy.to(device) + torch.tensor([left, top], device=device)
-                tokens = network.model.prompt_encoder.points(network.to_model(xy, size), clicks.labels.to(device))
-                tokens = tokens[None, None]
-            masks.append(network.model.decode(embedding, tokens))
-        out.append(network.emit(torch.cat(masks, 1), size)[0].float().cpu())
-    return torch.stack(out, 1)[(slice(None), *inner[1:])]

@@ -22,7 +22,8 @@ from nnunet_ext.common.processes import Track, is_running, untracked
 from nnunet_ext.common.text import some
 from nnunet_ext.inference.inputs import read_case
 from nnunet_ext.inference.model_folder import PromptedModelFolder
-from nnunet_ext.inference.prompts import Prompts, clicks_from_reference, read_prompts, to_original, to_preprocessed
+from nnunet_ext.inference.prompt_file import read_prompts
+from nnunet_ext.inference.prompts import Prompts, clicks_from_reference, to_original, to_preprocessed
 from nnunet_ext.version import __version__
 
 ELSEWHERE = "Name another folder with -o, or add --overwrite."
@@ -30,7 +31,11 @@ ELSEWHERE = "Name another folder with -o, or add --overwrite."
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to predict; `prompts` is a file, `reference` a folder of segmentations, neither means learned prompts."""
+    """What to predict; `prompts` is a file, `reference` a folder of segmentations, neither means learned prompts.
+
+    With `require_prompts`, an image that the file has no prompts for is an error, and not asked for with the learned
+    ones.
+    """
 
     model: Path
     source: Path
@@ -39,6 +44,7 @@ class Request:
     checkpoint: str = "checkpoint_best.pth"
     prompts: Path | None = None
     reference: Path | None = None
+    require_prompts: bool = False
     save_probabilities: bool = False
     overwrite: bool = False
     device: str = "cpu"
@@ -62,13 +68,9 @@ def predict(request: Request, *, track: Track = untracked) -> int:
     names = [case.name for case in cases]
     if request.prompts is not None:
         ndim = 2 if model.is_picture else 3
-        given = read_prompts(request.prompts, cases=names, classes=model.classes, ndim=ndim)
+        needed = request.require_prompts or model.needs_clicks
+        given = read_prompts(request.prompts, cases=names, classes=model.classes, ndim=ndim, required=needed)
         cases = [replace(case, clicks=given[case.name]) for case in cases]
-        if model.needs_clicks and (empty := [name for name in names if not given[name]]):
-            raise InputError(
-                f"{request.prompts}: no clicks for {some(empty)}.",
-                hint=f"{request.model} was trained with clicks only.",
-            )
     if model.needs_clicks and request.prompts is None and request.reference is None:
         raise InputError(
             f"{request.model} was trained with clicks only.", hint="Add --prompts FILE or --from-reference DIR."
@@ -213,11 +215,7 @@ class _Record:
         self.head = {
             "source": source,
             "from": str(request.reference or request.prompts or "learned prompts"),
-            "model": str(request.model),
-            "checkpoints": [
-                {"file": f"{f.parent.name}/{f.name}", "bytes": f.stat().st_size, "modified": f.stat().st_mtime_ns}
-                for f in model.checkpoints
-            ],
+            **model.described(),
             "probabilities": request.save_probabilities,
             "nnunet_ext": __version__,
         }
@@ -260,17 +258,15 @@ class _Record:
             )
 
     def add(self, case: str, prompts: Prompts, properties: dict, shape: Sequence[int]) -> None:
-        """Note the clicks of a case as a file for --prompts has them."""
-        where = {"properties": properties, "shape": shape, "transpose_backward": self.model.plans.transpose_backward}
-        self.cases[case] = [
-            {
-                "class": self.model.classes[k],
-                "point": to_original(xy, z, **where)[: 2 if self.model.is_picture else 3],
-                "foreground": bool(label),
-            }
-            for (z, k), clicks in prompts.items()
-            for xy, label in zip(clicks.xy.tolist(), clicks.labels.tolist(), strict=True)
-        ]
+        """Note the prompts of a case as a file for --prompts has them."""
+        self.cases[case] = to_original(
+            prompts,
+            classes=self.model.classes,
+            ndim=2 if self.model.is_picture else 3,
+            properties=properties,
+            shape=shape,
+            transpose_backward=self.model.plans.transpose_backward,
+        )
         write_json(self.file, {**self.head, "cases": self.cases})
 
 

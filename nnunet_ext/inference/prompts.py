@@ -1,20 +1,16 @@
-"""Clicks: from a reference segmentation, from a file that people write, and where they land after preprocessing."""
+"""Prompts in a preprocessed case: taken from a reference segmentation, or moved there from the original image."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.files import read_json
-
-EXAMPLE = '{"case_1": [{"point": [120, 88]}, {"point": [10, 9], "foreground": false}]}'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +47,24 @@ class ForegroundMaps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clicks:
-    """The clicks on one class in one slice of a preprocessed case.
+class ObjectPrompt:
+    """The points and the box that ask for one mask of a class in one slice of a preprocessed case.
 
-    Shapes: xy (N, 2) in pixels of the preprocessed slice, labels (N,), 1 for foreground and 0 for background.
+    Shapes: xy (N, 2) in pixels of the preprocessed slice, labels (N,), SAM's: 1 for foreground, 0 for background, 2 and
+    3 for the upper left and lower right corner of a box, which come last, as in SAM.
     """
 
     xy: torch.Tensor
     labels: torch.Tensor
 
+    @property
+    def has_box(self) -> bool:
+        """Whether there is a box."""
+        return bool((self.labels > 1).any())
 
-Prompts = dict[tuple[int, int], Clicks]  # by (slice, class), classes counted from 0 without the background
+
+# By (slice, class), classes counted from 0 without the background; the mask of a class is that of all its objects.
+Prompts = dict[tuple[int, int], tuple[ObjectPrompt, ...]]
 
 
 def random_clicks(
@@ -117,64 +120,14 @@ def clicks_from_reference(seg: torch.Tensor, maps: ForegroundMaps) -> Prompts:
         inside &= slices != maps.ignore_label
     points, labels = fixed_clicks(maps.of_labels(slices), inside)
     return {
-        (z, k): Clicks(xy=points[z, k], labels=labels[z, k]) for z in range(len(points)) for k in range(points.shape[1])
+        (z, k): (ObjectPrompt(xy=points[z, k], labels=labels[z, k]),)
+        for z in range(len(points))
+        for k in range(points.shape[1])
     }
-
-
-def read_prompts(
-    path: Path, *, cases: Sequence[str], classes: Sequence[str], ndim: int
-) -> dict[str, list[dict[str, Any]]]:
-    """Read clicks: {"case": [{"point": [x, y] or [x, y, z], "foreground": true, "class": "lesion"}, ...], ...}.
-
-    Points count pixels of the original image from 0; ``foreground`` is true and ``class`` the only one by default.
-
-    Args:
-        path: the file.
-        cases: the images that are to be predicted.
-        classes: names of the foreground classes or regions.
-        ndim: 2 for pictures, 3 for volumes.
-
-    Raises:
-        InputError: everything that is wrong with the file, at once.
-    """
-    hint = f"It looks like {EXAMPLE}."
-    content = read_json(path, hint=hint)
-    problems = []
-    unknown, missing = sorted(set(content) - set(cases)), sorted(set(cases) - set(content))
-    if unknown:
-        problems.append(f"{path}: no image for {', '.join(unknown)}.")
-    if missing:
-        problems.append(f"{path}: no clicks for {', '.join(missing)}.")
-    for case, clicks in content.items():
-        for i, click in enumerate(clicks if isinstance(clicks, list) else [None]):
-            if fault := _fault(click, classes, ndim):
-                problems.append(f"{path}: click {i + 1} of {case}: {fault}.")
-    if problems:
-        raise InputError(*problems, hint=hint)
-    return {
-        case: [{"class": classes[0], "foreground": True, **click} for click in clicks]
-        for case, clicks in content.items()
-    }
-
-
-def _fault(click: Any, classes: Sequence[str], ndim: int) -> str:
-    """Return what is wrong with a click of a file; empty if nothing is."""
-    if not isinstance(click, dict) or not click.keys() <= {"point", "foreground", "class"}:
-        return 'not an object with "point" and, optionally, "foreground" and "class"'
-    point = click.get("point")
-    if not isinstance(point, list) or len(point) != ndim or not all(isinstance(v, int | float) for v in point):
-        return f'"point" must be {ndim} numbers'
-    if not isinstance(click.get("foreground", True), bool):
-        return '"foreground" must be true or false'
-    if "class" not in click and len(classes) > 1:
-        return f'"class" must say which of {", ".join(classes)}'
-    if click.get("class", classes[0]) not in classes:
-        return f'"class" must be one of {", ".join(classes)}'
-    return ""
 
 
 def to_preprocessed(
-    clicks: Sequence[Mapping[str, Any]],
+    prompts: Sequence[Mapping[str, Any]],
     *,
     classes: Sequence[str],
     properties: Mapping[str, Any],
@@ -182,10 +135,10 @@ def to_preprocessed(
     transpose_forward: Sequence[int],
     name: str,
 ) -> Prompts:
-    """Move clicks into a preprocessed case: transposed, cropped and resized as nnU-Net did with the image.
+    """Move prompts into a preprocessed case: transposed, cropped and resized as nnU-Net did with the image.
 
     Args:
-        clicks: of one case, as `read_prompts` returns them.
+        prompts: of one case, as `prompt_file.read_prompts` returns them.
         classes: as for `read_prompts`.
         properties: what nnU-Net's preprocessor noted about the case.
         shape: (z, y, x) of the preprocessed case.
@@ -193,36 +146,95 @@ def to_preprocessed(
         name: of the case, for errors.
 
     Raises:
-        InputError: a click outside of the image, or in the part that was cropped off.
+        InputError: every prompt that is outside of the image or in the part that was cropped off, and every box that
+            does not lie in one slice as the model sees them.
     """
-    grouped: dict[tuple[int, int], list[tuple[float, float, int]]] = defaultdict(list)
-    box, before = properties["bbox_used_for_cropping"], properties["shape_before_cropping"]
-    for click in clicks:
-        x, y, *z = click["point"]
-        original = [z[0] if z else 0, y, x]
+    objects: dict[tuple[int, int, int], list[tuple[float, float, int]]] = defaultdict(list)
+    bounds, before = properties["bbox_used_for_cropping"], properties["shape_before_cropping"]
+    problems = []
+
+    def moved(x: float, y: float, z: float) -> list[float]:
+        original = [z, y, x]
         place = [original[axis] for axis in transpose_forward]
-        if not all(0 <= p <= s - 1 for p, s in zip(place, before, strict=True)):
-            raise InputError(f"{name}: the click at {click['point']} is outside of the image of {tuple(before)[::-1]}.")
-        scaled = [(p - lo + 0.5) * n / (hi - lo) - 0.5 for p, (lo, hi), n in zip(place, box, shape, strict=True)]
-        if not all(-0.5 <= p <= n - 0.5 for p, n in zip(scaled, shape, strict=True)):
-            raise InputError(f"{name}: the click at {click['point']} is in the empty margin of the image.")
-        key = (min(max(round(scaled[0]), 0), shape[0] - 1), classes.index(click["class"]))
-        grouped[key].append((scaled[2], scaled[1], int(click["foreground"])))
-    return {
-        key: Clicks(xy=torch.tensor([p[:2] for p in points]), labels=torch.tensor([p[2] for p in points]))
-        for key, points in grouped.items()
-    }
+        inside = all(0 <= p <= s - 1 for p, s in zip(place, before, strict=True))
+        return [
+            (p - lo + 0.5) * n / (hi - lo) - 0.5 if inside else float("nan")
+            for p, (lo, hi), n in zip(place, bounds, shape, strict=True)
+        ]
+
+    for prompt in prompts:
+        kind = "box" if "box" in prompt else "click"
+        (x, y, *rest), z = prompt.get("box") or prompt["point"], 0.0
+        corners = [(x, y)]
+        if kind == "box":
+            corners.append((rest[0], rest[1]))
+            rest = rest[2:]
+        z = rest[0] if rest else z
+        what = f"{name}: the {kind} at {prompt.get('box') or prompt['point']}"
+        places = [moved(*corner, z) for corner in corners]
+        if any(p != p for place in places for p in place):
+            size = tuple(before[transpose_forward.index(axis)] for axis in (2, 1, 0))
+            problems.append(f"{what} is outside of the image of {size}.")
+            continue
+        low, high = ([pick(axis) for axis in zip(*places, strict=True)] for pick in (min, max))
+        if any(h < -0.5 or p > n - 0.5 for p, h, n in zip(low, high, shape, strict=True)):
+            problems.append(f"{what} is in the empty margin of the image.")
+            continue
+        slices = {min(max(round(place[0]), 0), shape[0] - 1) for place in places}
+        if len(slices) > 1:
+            problems.append(f"{what} does not lie in a slice, which this model has along another axis.")
+            continue
+        if kind == "box":
+            low, high = ([min(max(p, -0.5), n - 0.5) for p, n in zip(c, shape, strict=True)] for c in (low, high))
+            added = [(low[2], low[1], 2), (high[2], high[1], 3)]
+        else:
+            added = [(low[2], low[1], int(prompt["foreground"]))]
+        objects[slices.pop(), classes.index(prompt["class"]), prompt.get("object", 1)] += added
+    if problems:
+        raise InputError(*problems)
+    found: dict[tuple[int, int], list[ObjectPrompt]] = defaultdict(list)
+    for (place_z, k, _), points in objects.items():
+        points.sort(key=lambda point: max(point[2], 1))  # the box last, and its corners in their order
+        xy, labels = torch.tensor([p[:2] for p in points]), torch.tensor([p[2] for p in points])
+        found[place_z, k].append(ObjectPrompt(xy=xy, labels=labels))
+    return {key: tuple(of_class) for key, of_class in found.items()}
 
 
 def to_original(
-    xy: Sequence[float],
-    z: int,
+    prompts: Prompts,
     *,
+    classes: Sequence[str],
+    ndim: int,
     properties: Mapping[str, Any],
     shape: Sequence[int],
     transpose_backward: Sequence[int],
-) -> list[float]:
-    """Move (x, y) in a preprocessed slice to [x, y, z] in the original image: the inverse, for the record."""
-    box = properties["bbox_used_for_cropping"]
-    place = [(p + 0.5) * (hi - lo) / n - 0.5 + lo for p, (lo, hi), n in zip((z, xy[1], xy[0]), box, shape, strict=True)]
-    return [round(place[axis], 2) for axis in reversed(transpose_backward)]
+) -> list[dict[str, Any]]:
+    """Move the prompts of a preprocessed case to the original image, as a file of prompts has them.
+
+    Args:
+        ndim: 2 for pictures, whose places are [x, y]; 3 for volumes.
+
+    Other arguments are those of `to_preprocessed`.
+    """
+    bounds, written = properties["bbox_used_for_cropping"], []
+
+    def moved(z: int, xy: Sequence[float]) -> list[float]:
+        place = [
+            (p + 0.5) * (hi - lo) / n - 0.5 + lo
+            for p, (lo, hi), n in zip((z, xy[1], xy[0]), bounds, shape, strict=True)
+        ]
+        return [round(place[axis], 2) for axis in reversed(transpose_backward)]
+
+    for (z, k), of_class in prompts.items():
+        for number, prompt in enumerate(of_class, 1):
+            common = {"class": classes[k]} | ({"object": number} if number > 1 else {})
+            places = [moved(z, xy) for xy in prompt.xy.tolist()]
+            labels = [int(label) for label in prompt.labels]
+            for place, label in zip(places, labels, strict=True):
+                if label in (0, 1):
+                    written.append({**common, "point": place[:ndim], "foreground": bool(label)})
+            if prompt.has_box:
+                (x0, y0, z0), (x1, y1, _) = places[labels.index(2)], places[labels.index(3)]
+                low_x, high_x, low_y, high_y = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+                written.append({**common, "box": [low_x, low_y, high_x, high_y, z0][: ndim + 2]})
+    return written

@@ -30,7 +30,7 @@ from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.files import atomic, sha256
 from nnunet_ext.common.nnunet_files import channel_names
 from nnunet_ext.common.text import some
-from nnunet_ext.inference.model_folder import prompted_logits
+from nnunet_ext.inference.encoded_case import prompted_logits
 from nnunet_ext.inference.prompts import ForegroundMaps, fixed_clicks
 from nnunet_ext.planning import SAMUSPlanner, is_colour
 from nnunet_ext.preprocessing import UNIT_RANGE

@@ -154,5 +154,9 @@ class PromptableSegmenter(nn.Module):
     def emit(self, z: torch.Tensor, size: Sequence[int] | None) -> torch.Tensor:
         """Turn one logit per class into nnU-Net's channels, resized to `size` unless that is None."""
         if size is not None:
-            z = F.interpolate(z, size=tuple(size), mode="bilinear", align_corners=False)
+            z = self.resized(z, size)
         return z if self.has_regions else torch.cat([torch.zeros_like(z[:, :1]), z], 1)
+
+    def resized(self, z: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        """Resize logits (B, K, h, w) to `size` (H, W)."""
+        return F.interpolate(z, size=tuple(size), mode="bilinear", align_corners=False)

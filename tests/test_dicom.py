@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless, generate_uid
 from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.dicom.images import write_images
-from nnunet_ext.dicom.series import read_header
+from nnunet_ext.dicom.segmentation_object import check
+from nnunet_ext.dicom.series import read_header, scan
 from nnunet_ext.dicom.stack import decoded
 
 OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
@@ -252,3 +254,12 @@ def test_output_folder_has_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFix
     write_ct(tmp_path / "in", ct())
     assert main(["dicom", "read", "-i", str(tmp_path / "in"), "-o", str(tmp_path)]) == 2
     assert "is not an empty folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["pydicom", "highdicom"])
+def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    write_ct(tmp_path / "in", ct())
+    monkeypatch.setitem(sys.modules, package, None)
+    needs = {"pydicom": lambda: scan(tmp_path / "in"), "highdicom": lambda: check(tmp_path, tmp_path / "dataset.json")}
+    with pytest.raises(InputError, match=rf"(?s){package}.*nnunet_ext\[dicom\]"):
+        needs[package]()

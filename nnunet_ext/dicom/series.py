@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 import warnings
@@ -148,8 +149,7 @@ def scan(source: Path) -> Scan:
     Raises:
         InputError: pydicom is missing, nothing is there, or headers cannot be read; all problems at once.
     """
-    if not (files := files_of(source)):
-        raise InputError(f"{source} holds no DICOM file.", hint="Name a file, a series or a folder of studies.")
+    files = _readable(source)
     groups: dict[str, dict[Path, Header]] = defaultdict(dict)
     seen: dict[str, Path] = {}
     aside: Counter[str] = Counter()
@@ -179,12 +179,19 @@ def scan(source: Path) -> Scan:
     return Scan(series=_named(groups), notes=tuple(notes))
 
 
+def _readable(source: Path) -> list[Path]:
+    """Return the DICOM files in a folder; InputError where there are none, or nothing that reads them."""
+    if not (files := files_of(source)):
+        raise InputError(f"{source} holds no DICOM file.", hint="Name a file, a series or a folder of studies.")
+    if importlib.util.find_spec("pydicom") is None:
+        raise InputError(f"{source} holds DICOM, which needs the package pydicom.", hint=INSTALL)
+    return files
+
+
 def read_header(file: Path) -> Header:
     """Read what a file says of its pixels; InputError where that cannot be read."""
-    try:
-        import pydicom
-    except ImportError as e:
-        raise InputError(f"{file} is DICOM, which needs the package pydicom.", hint=INSTALL) from e
+    import pydicom
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that are longer than the standard has them, and such

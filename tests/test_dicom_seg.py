@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import highdicom
@@ -72,11 +73,24 @@ def test_volume(tmp_path: Path, orientation: tuple[float, ...]) -> None:
     assert write(images, pred) == 0  # its own files are replaced
 
 
+def predicted_picture(root: Path) -> tuple[Path, Path, np.ndarray]:
+    """Return the folders of images and predictions, and the mask of a lesion, (y, x)."""
+    write_ultrasound(root / "us", np.zeros((1, 6, 8), np.uint8))
+    main(["dicom", "read", "-i", str(root / "us"), "-o", str(root / "images"), "--file-ending", ".png"])
+    pred = predictions(root / "pred", ".png", {"background": 0, "lesion": 1})
+    mask = np.zeros((6, 8), np.uint8)
+    mask[2:4, 3:7] = 1
+    Image.fromarray(mask).save(pred / "P-1-2_s1.png")
+    return root / "images", pred, mask
+
+
 @pytest.mark.skipif(DCIODVFY is None, reason="dicom3tools is not installed")
-def test_dciodvfy_finds_nothing_wrong(tmp_path: Path) -> None:
-    images, pred, _ = predicted_ct(tmp_path)
+@pytest.mark.parametrize("predicted", [predicted_ct, predicted_picture])
+def test_dciodvfy_finds_nothing_wrong(tmp_path: Path, predicted: Callable) -> None:
+    images, pred, _ = predicted(tmp_path)
     write(images, pred)
-    done = subprocess.run([str(DCIODVFY), str(pred / "P-1-2_s3.dcm")], capture_output=True, text=True, check=False)
+    (file,) = pred.glob("*.dcm")
+    done = subprocess.run([str(DCIODVFY), str(file)], capture_output=True, text=True, check=False)
     assert "Segmentation" in done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith("Error")] == []
 
@@ -96,14 +110,8 @@ def test_dcmqi_reads_the_same_mask(tmp_path: Path) -> None:
 
 
 def test_picture(tmp_path: Path) -> None:
-    frame = np.zeros((1, 6, 8), np.uint8)
-    write_ultrasound(tmp_path / "us", frame)
-    main(["dicom", "read", "-i", str(tmp_path / "us"), "-o", str(tmp_path / "images"), "--file-ending", ".png"])
-    pred = predictions(tmp_path / "pred", ".png", {"background": 0, "lesion": 1})
-    mask = np.zeros((6, 8), np.uint8)
-    mask[2:4, 3:7] = 1
-    Image.fromarray(mask).save(pred / "P-1-2_s1.png")
-    assert write(tmp_path / "images", pred, "--region", "breast") == 0
+    images, pred, mask = predicted_picture(tmp_path)
+    assert write(images, pred, "--region", "breast") == 0
     made = pydicom.dcmread(pred / "P-1-2_s1.dcm")
     assert np.array_equal(made.pixel_array.reshape(6, 8), mask)
     assert made.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Lesion"

@@ -196,6 +196,8 @@ def _write(target: Path, files: Sequence[str], masks: Mapping[str, np.ndarray], 
                 series_description=f"{PRODUCT} segmentation",
                 omit_empty_frames=bool(stacked.any()),
             )
+            if "ImageOrientationPatient" not in headers[0]:  # the standard wants to hear that it is unknown
+                made.PatientOrientation = headers[0].get("PatientOrientation")
             with atomic(target) as temporary:
                 made.save_as(temporary)
     except (AttributeError, ValueError, TypeError, KeyError) as e:

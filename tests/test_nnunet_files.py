@@ -80,7 +80,7 @@ def test_where_clicks_came_from(tmp_path: Path) -> None:
     [
         ("", "not valid JSON"),
         ("[]", "holds a list"),
-        (json.dumps({**USED, "source": None}), "source: Input should be 'none', 'file' or 'reference'"),
+        (json.dumps({**USED, "source": None}), "source: Input should be 'none', 'file'"),
         (json.dumps({**USED, "source": ["file"]}), "source: Input should be"),
         (json.dumps({**USED, "model": 5}), "model: Input should be a valid string"),
         (json.dumps({**USED, "checkpoints": [None]}), "checkpoints, item 1: Input should be"),

@@ -4,6 +4,7 @@ And the list of deviations, which is kept in docs, goes into the package, for th
 """
 
 import os
+from typing import ClassVar
 
 from setuptools import Command, setup
 from setuptools.command.build import build
@@ -54,7 +55,8 @@ class build_startup(Command):
 
 
 class build_with_startup(build):
-    sub_commands = (*build.sub_commands, ("build_startup", None))
+    # a list, as setuptools has it: plug-ins of other build systems append to it
+    sub_commands: ClassVar = [*build.sub_commands, ("build_startup", None)]
 
 
 setup(cmdclass={"build": build_with_startup, "build_startup": build_startup})

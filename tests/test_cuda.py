@@ -11,7 +11,11 @@ import training
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from training import images, model_folder, predict, train
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    # torch 2.11's compiler freezes layers for CPUs with a function that it has deprecated itself
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+]
 CUDA = torch.device("cuda")
 
 
@@ -67,11 +71,10 @@ def test_outputs_and_gradients_are_those_of_a_cpu(
     trainer: str, recompute: bool, datasets: Path, kinds: Path, on_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NNUNET_EXT_RECOMPUTE", "1" if recompute else "0")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     made = training.make(trainer, 34)
     made.initialize()
-    network = made.network.eval()
-    image = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = made.network.eval().double()  # in which rounding is no excuse
+    image = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = []
     for device in (CUDA, torch.device("cpu")):
         network.to(device).zero_grad()
@@ -81,11 +84,12 @@ def test_outputs_and_gradients_are_those_of_a_cpu(
         gradients = {n: p.grad.cpu().clone() for n, p in network.named_parameters() if p.grad is not None}
         found.append((output.detach().cpu(), gradients))
     (gpu, gpu_gradients), (cpu, cpu_gradients) = found
-    torch.testing.assert_close(gpu, cpu, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(gpu, cpu, rtol=1e-5, atol=1e-6)
     assert gpu_gradients.keys() == cpu_gradients.keys()
     scale = max(float(g.abs().max()) for g in cpu_gradients.values())
     for name, gradient in cpu_gradients.items():
-        torch.testing.assert_close(gpu_gradients[name], gradient, rtol=1e-2, atol=1e-4 * scale, msg=name)
+        difference = float((gpu_gradients[name] - gradient).abs().max())
+        assert difference < 1e-5 * scale, name
 
 
 def test_a_session_on_the_gpu_draws_the_same_mask(datasets: Path, kinds: Path, on_gpu: None) -> None:

@@ -30,12 +30,14 @@ class Session:
     ``nnunet_ext predict --prompts`` with the same prompts. Without any prompt, ``nnUNetv2_predict`` averages over
     mirrored images besides, and a session does not.
 
-    ::
-
-        session = Session("nnUNet_results/.../nnUNetTrainerSAMUSHF__nnUNetSAMUSPlans__2d")
-        session.set_image("imagesTs/case_1_0000.png")
-        session.add_point(120, 88)
-        session.mask()
+    >>> session = Session("nnUNet_results/.../nnUNetTrainerSAMUSHF__nnUNetSAMUSPlans__2d")  # doctest: +SKIP
+    >>> session.set_image("imagesTs/case_1_0000.png")  # doctest: +SKIP
+    >>> session.add_point(120, 88)  # doctest: +SKIP
+    >>> session.mask()  # doctest: +SKIP
+    >>> Session("imagesTs")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ...
+    nnunet_ext.common.errors.InputError: imagesTs is not a trained model: dataset.json and plans.json missing.
 
     Args:
         model_folder: nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION.

@@ -12,8 +12,9 @@ objects of a class, and in a volume the slice comes last: [x, y, z], [x0, y0, x1
 Images that the file does not name are predicted with the learned prompts, unless --require-prompts.
 
 --from-reference clicks on the middle foreground pixel of every slice and class, as the papers do at test time: an upper
-bound that no automatic method can be compared with. Without either, the learned prompts are used, as nnUNetv2_predict
-does. OUT/prompts_used.json says where the clicks came from and where they were. The same command continues.
+bound that no automatic method can be compared with. --rule has other ways: random, box, corrections:N, see
+docs/prompts.md. Without either, the learned prompts are used, as nnUNetv2_predict does. OUT/prompts_used.json says
+where the clicks came from and where they were. The same command continues.
 
 All images and references are read and checked before the first is predicted. Without --overwrite, no segmentation is
 replaced that prompts_used.json does not name; with it neither, where -o lies among the images, references or the model.
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.processes import continuing, progress_bar
 
 HELP = "predict with clicks (SAM, SAMUS, SAMUS-HF, nnU-Net with clicks)"
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument("--prompts", type=Path, metavar="FILE", help="points and boxes, see above")
     prompts.add_argument("--from-reference", type=Path, metavar="DIR", help="segmentations to take clicks from")
+    parser.add_argument("--rule", default="centre", metavar="RULE", help="with --from-reference; default: %(default)s")
     parser.add_argument("--require-prompts", action="store_true", help="refuse images that FILE has no prompts for")
     parser.add_argument("--npz", action="store_true", help="save probabilities as well, as nnU-Net does")
     parser.add_argument(
@@ -61,6 +64,10 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.dicom.images import as_images
     from nnunet_ext.dicom.segmentation_object import Model, check, write_segmentations
     from nnunet_ext.inference.prediction import Request, predict
+    from nnunet_ext.inference.reference_prompts import ReferenceRule
+
+    if args.from_reference is None and args.rule != "centre":
+        raise InputError("--rule is of --from-reference.", hint="Add --from-reference DIR, or leave --rule out.")
 
     request = Request(
         model=args.m,
@@ -70,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint=args.chk,
         prompts=args.prompts,
         reference=args.from_reference,
+        rule=ReferenceRule.parse(args.rule),
         require_prompts=args.require_prompts,
         save_probabilities=args.npz,
         overwrite=args.overwrite,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -173,14 +173,21 @@ class UsedPrompts(Shape):
     """What prompts_used.json says: where the clicks of a folder of predictions came from, and where they were.
 
     Args:
+        rule: how prompts were made of a reference; empty for the papers' click on the middle.
         model: the trained model's folder; empty where it is not said.
         cases: the clicks of each case as a file for --prompts has them.
     """
 
     source: Literal["none", "file", "reference", "session"]
+    rule: Annotated[str, Field(pattern=r"^(random|box|corrections:[0-9]{1,3})?$")] = ""
     model: Text = ""
     checkpoints: list[UsedCheckpoint] = Field(default_factory=list)
     cases: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+
+    @property
+    def prompts(self) -> str:
+        """The source, and the rule where there is one: what tells comparable predictions."""
+        return f"{self.source}, {self.rule}" if self.rule else self.source
 
 
 def used_prompts(predictions: Path) -> UsedPrompts | None:

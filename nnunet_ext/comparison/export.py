@@ -13,7 +13,16 @@ import pandas as pd
 from nnunet_ext.common import files
 from nnunet_ext.common.text import aligned
 from nnunet_ext.comparison.results import Comparison, ModelSummary, Pair, Ranking, Result
-from nnunet_ext.comparison.wording import PROMPTS, digest, effect, interval, method, number, p_value, shift_interval
+from nnunet_ext.comparison.wording import (
+    digest,
+    effect,
+    interval,
+    method,
+    number,
+    p_value,
+    prompt_words,
+    shift_interval,
+)
 from nnunet_ext.metrics.definitions import BY_KEY
 
 RECORD, MARK = "comparison.json", "nnunet_ext compare"
@@ -36,7 +45,7 @@ def _text_rows(comparison: Comparison, results: Sequence[Result]) -> Iterator[li
     yield ["", *(result.label for result in results)]
     for source, names in comparison.prompts.items():
         if len(comparison.prompts) > 1:
-            yield [f"({PROMPTS[source]})"]
+            yield [f"({prompt_words(source)})"]
         for name in names:
             yield [name, *(_text_cell(result, name) for result in results)]
 
@@ -61,7 +70,7 @@ def _findings(results: Sequence[Result], alpha: float) -> Iterator[str]:
 def _sentences(result: Result, alpha: float) -> Iterator[str]:
     yield from digest(result.pairs, MOST, alpha)
     for ranking in result.rankings:
-        among = f"Among models with {PROMPTS[ranking.prompts]}: " if len(result.rankings) > 1 else ""
+        among = f"Among models with {prompt_words(ranking.prompts)}: " if len(result.rankings) > 1 else ""
         if ranking.friedman is not None:
             yield among + ranking.friedman.verdict
         yield among + ranking.verdict
@@ -199,7 +208,10 @@ def _latex_means(comparison: Comparison, structure: str, results: Sequence[Resul
     body: list[str] = []
     for source, names in comparison.prompts.items():
         if len(comparison.prompts) > 1:
-            body += [r"\midrule", rf"\multicolumn{{{len(results) + 1}}}{{l}}{{\emph{{{escape(PROMPTS[source])}}}}} \\"]
+            body += [
+                r"\midrule",
+                rf"\multicolumn{{{len(results) + 1}}}{{l}}{{\emph{{{escape(prompt_words(source))}}}}} \\",
+            ]
         body += [f"{escape(name)} & {' & '.join(_latex_mean(r, name) for r in results)} \\\\" for name in names]
     if len(comparison.prompts) == 1:
         body.insert(0, r"\midrule")

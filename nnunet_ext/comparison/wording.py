@@ -20,8 +20,21 @@ SOURCES = {
     "session": "prompts of a session",
     "unknown": "prompts not recorded",
 }
-PROMPTS = SOURCES | {f"{source}{TRAINED}": f"{words}, on training cases" for source, words in SOURCES.items()}
+RULES = {"random": "a random click from the reference", "box": "boxes from the reference"}
 FEW = 10  # cases: below, a bootstrap sample is one of few
+
+
+def prompt_words(prompts: str) -> str:
+    """Say where prompts came from: the source, the rule for a reference, and whether training cases are among them.
+
+    >>> prompt_words("reference, corrections:3, training cases")
+    '3 corrective clicks from the reference, on training cases'
+    """
+    source, _, rule = prompts.removesuffix(TRAINED).partition(", ")
+    clicks = rule.partition(":")[2]
+    corrective = f"{clicks} corrective click{'s' if clicks != '1' else ''} from the reference"
+    words = (RULES.get(rule) or corrective) if rule else SOURCES.get(source, source)
+    return f"{words}, on training cases" if prompts.endswith(TRAINED) else words
 
 
 def number(value: float, metric: Metric, *, sign: bool = False) -> str:
@@ -125,7 +138,7 @@ def pair_verdict(
     if pair.finding == "none":
         return f"No difference between {ahead} and {behind} shown: {figures}."
     if not pair.same_prompts:
-        sources = ", ".join(f"{model}: {PROMPTS[prompts[model]]}" for model in (ahead, behind))
+        sources = ", ".join(f"{model}: {prompt_words(prompts[model])}" for model in (ahead, behind))
         apart = len({prompts[model].removesuffix(TRAINED) for model in (ahead, behind)}) > 1
         what = "Different prompts" if apart else "One saw the cases in training"
         return f"{ahead} and {behind} differ: {figures}. {what}, not ranked ({sources})."
@@ -234,7 +247,7 @@ def notes(
     """
     sources = dict.fromkeys(model.prompts for model in models)
     if len(sources) > 1:
-        groups = [f"{PROMPTS[s]}: {', '.join(m.name for m in models if m.prompts == s)}" for s in sources]
+        groups = [f"{prompt_words(s)}: {', '.join(m.name for m in models if m.prompts == s)}" for s in sources]
         prompts = len({source.removesuffix(TRAINED) for source in sources}) > 1
         what = "Prompts" if prompts else "Cases in training"
         yield f"{what} differ ({'; '.join(groups)}): models are ranked only among those with the same."

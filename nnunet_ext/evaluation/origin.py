@@ -35,7 +35,7 @@ def origin(predictions: Path) -> dict[str, Any]:
     automatic = bool(folds) or (predictions / ARGUMENTS).is_file()  # nnU-Net's own validation or prediction
     clicks = entry is not None and entry.prompts == "click"  # its validation clicks on the reference
     said = "reference" if clicks else "none" if automatic else "unknown"
-    return {**info, "prompts": used.source if used else said}
+    return {**info, "prompts": used.prompts if used else said}
 
 
 def fold_names(folds: Iterable[Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -159,13 +159,28 @@ class PromptedModelFolder:
                 image, segmentation, dict(properties), self.plans, self.plan, self.dataset
             )
 
-    def logits(self, data: torch.Tensor, prompts: Prompts) -> torch.Tensor:
-        """Return logits averaged over the folds, as nnU-Net averages them; without clicks, by nnU-Net itself."""
-        if isinstance(self.network, ClickChannels):
-            data = with_click_channels(self.network, data, prompts)
-        if isinstance(self.network, ClickChannels) or not prompts:
-            return self.predictor.predict_logits_from_preprocessed_data(data).float()
-        return self.encoded(data).logits(prompts)
+    def answers(self, data: torch.Tensor) -> Callable[[Prompts], torch.Tensor]:
+        """Return what makes logits of prompts for a preprocessed case (c, z, y, x), which is encoded once.
+
+        They are averaged over the folds, as nnU-Net averages them; without prompts, by nnU-Net itself.
+        """
+        network = self.network
+        if isinstance(network, ClickChannels):
+            return lambda prompts: self._by_predictor(with_click_channels(network, data, prompts))
+        encoded = self.encoded(data)
+        return lambda prompts: encoded.logits(prompts) if prompts else self._by_predictor(data)
+
+    def _by_predictor(self, data: torch.Tensor) -> torch.Tensor:
+        return self.predictor.predict_logits_from_preprocessed_data(data).float()
+
+    def segmentation(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the labels (z, y, x) that nnU-Net makes of logits (channels, z, y, x)."""
+        return self.plans.get_label_manager(self.dataset).convert_logits_to_segmentation(logits)
+
+    @property
+    def takes_boxes(self) -> bool:
+        """Whether boxes are understood as well as clicks."""
+        return isinstance(self.network, PromptableSegmenter)
 
     def described(self) -> dict[str, Any]:
         """Return what a record says of the model and its checkpoints."""

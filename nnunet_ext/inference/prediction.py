@@ -7,7 +7,7 @@ import glob
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from nnunet_ext.common.text import some
 from nnunet_ext.inference.inputs import read_case
 from nnunet_ext.inference.model_folder import PromptedModelFolder
 from nnunet_ext.inference.prompt_file import read_prompts
-from nnunet_ext.inference.prompts import Prompts, clicks_from_reference, to_original, to_preprocessed
+from nnunet_ext.inference.prompts import Prompts, to_original, to_preprocessed
+from nnunet_ext.inference.reference_prompts import BOX, CENTRE, ReferenceRule
 from nnunet_ext.version import __version__
 
 ELSEWHERE = "Name another folder with -o, or add --overwrite."
@@ -33,8 +34,8 @@ ELSEWHERE = "Name another folder with -o, or add --overwrite."
 class Request:
     """What to predict; `prompts` is a file, `reference` a folder of segmentations, neither means learned prompts.
 
-    With `require_prompts`, an image that the file has no prompts for is an error, and not asked for with the learned
-    ones.
+    `rule` says how prompts are made of a reference. With `require_prompts`, an image that the file has no prompts for
+    is an error, and not asked for with the learned ones.
     """
 
     model: Path
@@ -44,6 +45,7 @@ class Request:
     checkpoint: str = "checkpoint_best.pth"
     prompts: Path | None = None
     reference: Path | None = None
+    rule: ReferenceRule = field(default_factory=ReferenceRule)
     require_prompts: bool = False
     save_probabilities: bool = False
     overwrite: bool = False
@@ -75,6 +77,8 @@ def predict(request: Request, *, track: Track = untracked) -> int:
         raise InputError(
             f"{request.model} was trained with clicks only.", hint="Add --prompts FILE or --from-reference DIR."
         )
+    if request.reference is not None and request.rule.kind == BOX and not model.takes_boxes:
+        raise InputError(f"{request.model} takes clicks, no boxes.", hint="Choose another --rule.")
     record = _Record(request, model, names)
     todo = [case for case in cases if not record.has(case.name)]
     record.check_foreign([case.name for case in todo])
@@ -85,9 +89,18 @@ def predict(request: Request, *, track: Track = untracked) -> int:
             shutil.copyfile(request.model / name, request.out / name)
         with _unfinished(request.out) as folder:
             for case in track(todo, total=len(todo), what="predict", unit="case"):
-                data, prompts, properties = case.preprocessed(model, *case.read(model))
-                logits = model.logits(torch.from_numpy(data), prompts)
-                model.export(logits, properties, folder / case.name, save_probabilities=request.save_probabilities)
+                data, reference, prompts, properties = case.preprocessed(model, *case.read(model))
+                answer = model.answers(torch.from_numpy(data))
+                if reference is not None:
+                    prompts = request.rule.prompts(
+                        torch.from_numpy(reference),
+                        model.maps,
+                        name=case.name,
+                        segment=lambda p, answer=answer: model.segmentation(answer(p)),  # type: ignore[misc]
+                    )
+                model.export(
+                    answer(prompts), properties, folder / case.name, save_probabilities=request.save_probabilities
+                )
                 record.add(case.name, prompts, properties, data.shape[1:])
                 target = f"{case.name}{model.ending}"
                 for file in sorted(folder.iterdir(), key=lambda file: file.name == target):  # the segmentation last
@@ -114,13 +127,15 @@ class _Case:
 
     def preprocessed(
         self, model: PromptedModelFolder, image: np.ndarray, segmentation: np.ndarray | None, properties: dict
-    ) -> tuple[np.ndarray, Prompts, dict]:
-        """Return the preprocessed image, the clicks in it, and nnU-Net's notes; InputError for a click outside."""
+    ) -> tuple[np.ndarray, np.ndarray | None, Prompts, dict]:
+        """Return the preprocessed image, its reference or the prompts of a file in it, and nnU-Net's notes.
+
+        Raises:
+            InputError: a prompt is outside.
+        """
         data, seg, properties = model.preprocess(image, segmentation, properties)
         prompts: Prompts = {}
-        if segmentation is not None:
-            prompts = clicks_from_reference(torch.from_numpy(seg), model.maps)
-        elif self.clicks is not None:
+        if self.clicks is not None:
             prompts = to_preprocessed(
                 self.clicks,
                 classes=model.classes,
@@ -129,7 +144,7 @@ class _Case:
                 transpose_forward=model.plans.transpose_forward,
                 name=self.name,
             )
-        return data, prompts, properties
+        return data, seg if segmentation is not None else None, prompts, properties
 
 
 def _check_places(request: Request) -> None:
@@ -223,6 +238,8 @@ class _Record:
             self.head["sha256"] = sha256(request.prompts)
         if source == "reference":
             self.head["warning"] = "clicks were taken from the reference: not comparable with automatic methods"
+            if request.rule.kind != CENTRE:
+                self.head["rule"] = str(request.rule)
         self.cases: dict[str, Any] = {}
         if (there := used_prompts(request.out)) is None:
             return

@@ -45,6 +45,14 @@ class ForegroundMaps:
         """Return the maps (B, K, H, W) of a segmentation (B, 1, H, W) that holds labels, with regions too."""
         return torch.cat([torch.isin(segmentation, segmentation.new_tensor(c)) for c in self.classes], 1)
 
+    def of_reference(self, segmentation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return maps (z, K, y, x) and valid pixels (z, 1, y, x) of a preprocessed reference (1, z, y, x), labels."""
+        slices = segmentation.transpose(0, 1)
+        inside = slices >= 0
+        if self.ignore_label is not None:
+            inside &= slices != self.ignore_label
+        return self.of_labels(slices), inside
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectPrompt:
@@ -114,11 +122,7 @@ def clicks_from_reference(seg: torch.Tensor, maps: ForegroundMaps) -> Prompts:
         seg: preprocessed reference (1, z, y, x), labels, -1 outside of the image.
         maps: how labels are to be read.
     """
-    slices = seg.transpose(0, 1)
-    inside = slices >= 0
-    if maps.ignore_label is not None:
-        inside &= slices != maps.ignore_label
-    points, labels = fixed_clicks(maps.of_labels(slices), inside)
+    points, labels = fixed_clicks(*maps.of_reference(seg))
     return {
         (z, k): (ObjectPrompt(xy=points[z, k], labels=labels[z, k]),)
         for z in range(len(points))

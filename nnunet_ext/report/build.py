@@ -202,6 +202,6 @@ def _environment() -> jinja2.Environment:
         for name in ("number", "interval", "shift_interval", "effect", "p_value", "percent")
     }
     environment.globals["generator"] = markupsafe.Markup(GENERATOR)
-    environment.globals["prompts"] = wording.PROMPTS
+    environment.globals["prompts"] = wording.prompt_words
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # metrics in the order of the tables
     return environment

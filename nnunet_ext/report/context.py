@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from nnunet_ext.common.text import some
-from nnunet_ext.comparison.wording import FEW, PROMPTS, digest, notes
+from nnunet_ext.comparison.wording import FEW, digest, notes, prompt_words
 from nnunet_ext.report.data import ReportData
 from nnunet_ext.version import __version__
 
@@ -48,7 +48,7 @@ def models(data: ReportData) -> list[dict[str, str]]:
             " · ".join(str(part) for part in parts if part),
             f"{len(model.folds)} folds" if len(model.folds) > 1 else "",
             f"{model.repeats} repeats" if model.repeats > 1 else "",
-            PROMPTS.get(model.prompts, model.prompts),
+            prompt_words(model.prompts),
         ]
         found.append({"letter": data.letter(model.name), "name": model.name, "about": ", ".join(filter(None, about))})
     return found

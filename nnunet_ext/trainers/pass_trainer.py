@@ -218,7 +218,8 @@ class PassTrainer(nnUNetTrainer):
         }
         for variable, (ours, whole, whose, what) in changed.items():
             if ours != whole:
-                self.print_to_log_file(f"NOT THE WHOLE BUDGET: {ours} of {whose} {whole} {what} ({variable}={ours})")
+                share = "NOT THE WHOLE BUDGET" if ours < whole else "MORE THAN THE BUDGET"
+                self.print_to_log_file(f"{share}: {ours} of {whose} {whole} {what} ({variable}={ours})")
         self.print_to_log_file(f"Seed: {'none' if self.seed is None else self.seed} ({environment.SEED})")
         self.print_to_log_file(f"Versions: {', '.join(f'{name} {v}' for name, v in run['versions'].items())}")
         stored = self.my_init_kwargs.setdefault(RUNS, [])  # which goes into every checkpoint, and comes back with --c

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from commands import ONE_ITERATION, folders
-from test_predict import PLANS, predict, raw, read, record, trained
+from test_predict import PLANS, model, predict, raw, read, record, trained
 from training import train
 
+from nnunet_ext.cli import main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.nnunet_files import used_prompts
 from nnunet_ext.comparison.wording import prompt_words
@@ -145,3 +147,21 @@ def test_boxes_are_nothing_for_a_network_of_clicks(
     assert not (tmp_path / "box").exists()
     assert predict(trained, tmp_path / "out", "--from-reference", labels, "--rule", "corrections:2", **where) == 0
     assert all(1 <= len(given) <= 2 for given in record(tmp_path / "out")["cases"].values())
+
+
+def test_the_curve_of_one_checkpoint(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    where = ["-m", model(trained), "-i", raw(trained, "imagesTr"), "--ref", raw(trained, "labelsTr")]
+    command = [*map(str, ("prompt-curve", *where, "-o", tmp_path / "curve", "-device", "cpu"))]
+    assert main(command) == 0
+    curve = pd.read_csv(tmp_path / "curve" / "prompt_curve.csv")
+    assert list(curve.prompts) == ["none", "clicks_1", "clicks_2", "clicks_3", "clicks_5", "box"]
+    assert list(curve.clicks[:5]) == [0, 1, 2, 3, 5]
+    assert curve.clicks.isna()[5]
+    for _, row in curve.iterrows():
+        metrics = pd.read_csv(tmp_path / "curve" / row.prompts / "metrics.csv")
+        assert metrics.dice.mean() == pytest.approx(row.dice, abs=1e-4)
+    assert "(3 corrective clicks from the reference)" in capsys.readouterr().out
+    before = {f: f.stat().st_mtime_ns for f in (tmp_path / "curve").rglob("*.png")}
+    assert main(command) == 0  # which continues
+    assert before == {f: f.stat().st_mtime_ns for f in (tmp_path / "curve").rglob("*.png")}
+    assert main([*command[:-4], "-o", str(raw(trained, "imagesTr")), "-device", "cpu"]) == 2

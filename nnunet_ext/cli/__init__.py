@@ -27,6 +27,7 @@ VERBS = {
     "phantom": "phantom",
     "dicom": "dicom",
     "predict": "predict",
+    "prompt-curve": "prompt_curve",
     "evaluate": "evaluate",
     "compare": "compare",
     "benchmark": "benchmark",

@@ -165,3 +165,8 @@ def test_the_curve_of_one_checkpoint(trained: Path, tmp_path: Path, capsys: pyte
     assert main(command) == 0  # which continues
     assert before == {f: f.stat().st_mtime_ns for f in (tmp_path / "curve").rglob("*.png")}
     assert main([*command[:-4], "-o", str(raw(trained, "imagesTr")), "-device", "cpu"]) == 2
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "prompt_curve.csv").write_text("a user's")
+    assert main([*command[:-4], "-o", str(tmp_path / "other"), "-device", "cpu"]) == 2
+    assert "not written by nnunet_ext prompt-curve" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "other").iterdir()] == ["prompt_curve.csv"]

@@ -23,6 +23,8 @@ RULES = {  # of each folder; the first has no prompts
     "box": "box",
 }
 CURVE = "prompt_curve.csv"
+COLUMNS = ["prompts", "clicks", "structure", "n", "dice", "low", "high"]
+HINT = "Name another folder with -o."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from nnunet_ext import comparison
-    from nnunet_ext.common.files import atomic
-    from nnunet_ext.evaluation.evaluation import JSON
+    from nnunet_ext.common.files import check_replaceable, write_results
     from nnunet_ext.evaluation.evaluator import evaluate_source
     from nnunet_ext.evaluation.source import from_folders
     from nnunet_ext.inference.model_folder import PromptedModelFolder
@@ -51,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.ref.is_dir():
         raise InputError(f"{args.ref} is not a directory.", hint="Name the folder of references with --ref.")
+    comparison.check_folder(args.o)
+    check_replaceable([args.o / CURVE], _is_ours, "nnunet_ext prompt-curve", HINT)
     if args.report is not None:
         from nnunet_ext.report import build_report, check_file
 
@@ -73,31 +76,35 @@ def run(args: argparse.Namespace) -> int:
                 folds=folds,
                 checkpoint=args.chk,
                 reference=args.ref if rule else None,
-                rule=ReferenceRule.parse(rule or "centre"),
+                rule=ReferenceRule.parse(rule) if rule else ReferenceRule(),
                 device=args.device,
             )
             predict(request, track=progress_bar)
-            source = from_folders(args.o / name, args.ref, None, None)
+            source = from_folders(args.o / name, args.ref)
             source.info["name"] = name
             evaluations[name] = evaluate_source(source, track=progress_bar)
             evaluations[name].save(args.o / name)
-    models = comparison.read_models([(name, args.o / name / JSON) for name in rules])
+    models = {name: [evaluation] for name, evaluation in evaluations.items()}
     result = comparison.compare(models)
     comparison.save(result, args.o)
     rows = []
     for name, evaluation in evaluations.items():
         for structure, summary in evaluation.summaries.items():
-            dice, n = summary.metrics["dice"], _clicks(name)
-            line = {"prompts": name, "clicks": n, "structure": structure, "n": dice.n}
-            rows.append({**line, "dice": dice.mean, "low": dice.low, "high": dice.high})
-    with atomic(args.o / CURVE) as file:
-        pd.DataFrame(rows).astype({"clicks": "Int64"}).to_csv(file, index=False)
+            dice = summary.metrics["dice"]
+            rows.append((name, _clicks(name), structure, dice.n, dice.mean, dice.low, dice.high))
+    table = pd.DataFrame(rows, columns=COLUMNS).astype({"clicks": "Int64"})
+    write_results({args.o / CURVE: comparison.to_csv(table)}, HINT)
     print(comparison.to_text(result))
     print(f"{args.o}: {CURVE}, {', '.join(comparison.FILES)}")
     if args.report is not None:
         build_report(models, args.report, comparison=result, images=args.i, track=progress_bar)
         print(args.report)
     return 0
+
+
+def _is_ours(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.readline().startswith(",".join(COLUMNS).encode())
 
 
 def _clicks(name: str) -> int | None:

@@ -6,8 +6,9 @@ import contextlib
 import glob
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,9 @@ def predict(request: Request, *, track: Track = untracked) -> int:
                 data, reference, prompts, properties = case.preprocessed(model, *case.read(model))
                 answer = model.answers(torch.from_numpy(data))
                 if reference is not None:
-                    prompts = request.rule.prompts(
-                        torch.from_numpy(reference),
-                        model.maps,
-                        name=case.name,
-                        segment=lambda p, answer=answer: model.segmentation(answer(p)),  # type: ignore[misc]
-                    )
+                    segment = partial(_segmentation, model, answer)
+                    seg = torch.from_numpy(reference)
+                    prompts = request.rule.prompts(seg, model.maps, name=case.name, segment=segment)
                 model.export(
                     answer(prompts), properties, folder / case.name, save_probabilities=request.save_probabilities
                 )
@@ -110,6 +108,12 @@ def predict(request: Request, *, track: Track = untracked) -> int:
             f"{request.out} cannot be written: {e.strerror or e}.", hint="The same command continues."
         ) from e
     return len(todo)
+
+
+def _segmentation(
+    model: PromptedModelFolder, answer: Callable[[Prompts], torch.Tensor], prompts: Prompts
+) -> torch.Tensor:
+    return model.segmentation(answer(prompts))
 
 
 @dataclass(frozen=True, kw_only=True)

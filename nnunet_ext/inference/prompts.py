@@ -115,6 +115,27 @@ def _points(index: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     return torch.stack([index % width, index // width], -1).float()
 
 
+def tight_boxes(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the tightest box around the foreground of each map, through the centres of its outermost pixels.
+
+    Args:
+        maps: (B, K, H, W), bool.
+
+    Returns:
+        Corners as (x, y) in pixels (B, K, 2, 2), upper left first, and which maps have foreground and so a box (B, K).
+    """
+    height, width = maps.shape[-2:]
+    rows, columns = maps.any(-1), maps.any(-2)
+    low = torch.stack([_first(columns), _first(rows)], -1)
+    high = torch.stack([width - 1 - _first(columns.flip(-1)), height - 1 - _first(rows.flip(-1))], -1)
+    return torch.stack([low, high], -2), rows.any(-1)
+
+
+def _first(found: torch.Tensor) -> torch.Tensor:
+    """Return the index of the first True along the last axis; 0 where there is none."""
+    return found.int().argmax(-1)
+
+
 def clicks_from_reference(seg: torch.Tensor, maps: ForegroundMaps) -> Prompts:
     """Click once per slice and class of a reference by the papers' rule for tests, see `fixed_clicks`.
 
@@ -122,7 +143,11 @@ def clicks_from_reference(seg: torch.Tensor, maps: ForegroundMaps) -> Prompts:
         seg: preprocessed reference (1, z, y, x), labels, -1 outside of the image.
         maps: how labels are to be read.
     """
-    points, labels = fixed_clicks(*maps.of_reference(seg))
+    return one_request_each(*fixed_clicks(*maps.of_reference(seg)))
+
+
+def one_request_each(points: torch.Tensor, labels: torch.Tensor) -> Prompts:
+    """Return the prompts that ask once per slice and class, of points (z, K, N, 2) and their labels (z, K, N)."""
     return {
         (z, k): (ObjectPrompt(xy=points[z, k], labels=labels[z, k]),)
         for z in range(len(points))

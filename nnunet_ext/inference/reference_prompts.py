@@ -18,7 +18,9 @@ from nnunet_ext.inference.prompts import (
     Prompts,
     clicks_from_reference,
     fixed_clicks,
+    one_request_each,
     random_clicks,
+    tight_boxes,
 )
 
 CENTRE, RANDOM, BOX, CORRECTIONS = "centre", "random", "box", "corrections"
@@ -90,25 +92,14 @@ class ReferenceRule:
                 found = found | {key: (_joined(found[key][0], click),) for key, click in more.items()}
             return found
         foreground, valid = maps.of_reference(reference)
-        points, labels = fixed_clicks(foreground, valid)
         if self.kind == RANDOM:
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-            points, labels = random_clicks(foreground, valid, generator)
-        prompts: Prompts = {}
-        for z in range(len(points)):
-            for k in range(points.shape[1]):
-                if self.kind == BOX and labels[z, k]:
-                    prompts[z, k] = (_box(foreground[z, k] & valid[z, 0]),)
-                else:
-                    prompts[z, k] = (ObjectPrompt(xy=points[z, k], labels=labels[z, k]),)
-        return prompts
-
-
-def _box(foreground: torch.Tensor) -> ObjectPrompt:
-    """Return the tightest box around the foreground (y, x), whose corners are the centres of its outermost pixels."""
-    y, x = torch.where(foreground)
-    xy = torch.stack([torch.stack([x.min(), y.min()]), torch.stack([x.max(), y.max()])]).float()
-    return ObjectPrompt(xy=xy, labels=torch.tensor([2, 3]))
+            return one_request_each(*random_clicks(foreground, valid, generator))
+        found = one_request_each(*fixed_clicks(foreground, valid))
+        corners, boxed = tight_boxes(foreground & valid)
+        for z, k in boxed.nonzero().tolist():
+            found[z, k] = (ObjectPrompt(xy=corners[z, k].float(), labels=torch.tensor([2, 3])),)
+        return found
 
 
 def _joined(prompt: ObjectPrompt, click: ObjectPrompt) -> ObjectPrompt:

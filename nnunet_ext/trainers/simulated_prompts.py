@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from nnunet_ext.inference.prompts import random_clicks
+from nnunet_ext.inference.prompts import random_clicks, tight_boxes
 
 CLICKS = 2**32 - 3  # stands where an epoch stands in the entropy of a seed
 JITTER, LARGEST_JITTER = 0.1, 20  # of a box: standard deviation as a share of the side, and pixels at most
@@ -87,19 +87,12 @@ def jittered_boxes(maps: torch.Tensor, generator: torch.Generator) -> tuple[torc
         Corners as (x, y) in pixels (B, K, 2, 2), upper left first, and which maps have foreground and so a box (B, K).
     """
     height, width = maps.shape[-2:]
-    rows, columns = maps.any(-1), maps.any(-2)
-    low = torch.stack([_first(columns), _first(rows)], -1)
-    high = torch.stack([width - 1 - _first(columns.flip(-1)), height - 1 - _first(rows.flip(-1))], -1)
-    sides = (high - low + 1)[..., None, :]
+    tight, found = tight_boxes(maps)
+    sides = tight.diff(dim=-2) + 1
     noise = torch.randn((*maps.shape[:2], 2, 2), generator=generator) * JITTER * sides
-    corners = torch.stack([low, high], -2) + noise.clamp(-LARGEST_JITTER, LARGEST_JITTER)
+    corners = tight + noise.clamp(-LARGEST_JITTER, LARGEST_JITTER)
     corners = corners.sort(-2).values.clamp_min(0)
-    return torch.minimum(corners, corners.new_tensor([width - 1, height - 1])), rows.any(-1)
-
-
-def _first(found: torch.Tensor) -> torch.Tensor:
-    """Return the index of the first True along the last axis; 0 where there is none."""
-    return found.int().argmax(-1)
+    return torch.minimum(corners, corners.new_tensor([width - 1, height - 1])), found
 
 
 def correcting_clicks(

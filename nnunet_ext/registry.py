@@ -167,6 +167,12 @@ ENTRIES = (
         pretrained="",
     ),
     _samus(
+        "nnUNetTrainerSAMUSHFTiny128",
+        "the tiny SAMUS-HF at 128x128, for demonstrations on a CPU",
+        (2_472_608, 2_360_824),
+        pretrained="",
+    ),
+    _samus(
         "nnUNetTrainerSAMUSHFTinyClick",
         "the tiny SAMUS-HF, clicks in training and validation",
         TINY,

@@ -28,6 +28,7 @@ VERBS = {
     "dicom": "dicom",
     "predict": "predict",
     "prompt-curve": "prompt_curve",
+    "click": "click",
     "evaluate": "evaluate",
     "compare": "compare",
     "benchmark": "benchmark",

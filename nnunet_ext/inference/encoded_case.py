@@ -36,6 +36,11 @@ class EncodedCase:
         self._embeddings: dict[int, torch.Tensor] = {}
         self.depth = self._padded.shape[1]
 
+    @property
+    def encoded(self) -> int:
+        """How many slices have been encoded."""
+        return len(self._embeddings)
+
     @torch.inference_mode()
     def logits(self, z: int, prompts: Prompts) -> torch.Tensor:
         """Return the logits (channels, y, x) of slice z, on the CPU.
@@ -96,10 +101,16 @@ class EncodedFolds:
         self._promptless: dict[int, torch.Tensor] = {}
         self.depth = self._folds[0].depth
 
-    def logits(self, prompts: Prompts) -> torch.Tensor:
-        """Return the logits of all slices (channels, z, y, x), see `EncodedCase.logits`."""
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many slices are encoded, and how many there are, those of every fold counted."""
+        return sum(fold.encoded for fold in self._folds), len(self._folds) * self.depth
+
+    def logits(self, prompts: Prompts, slices: Sequence[int] | None = None) -> torch.Tensor:
+        """Return the logits (channels, z, y, x) of some slices, by default of all, see `EncodedCase.logits`."""
+        slices = range(self.depth) if slices is None else slices
         with_prompts = {z for z, _ in prompts}
-        todo = [z for z in range(self.depth) if z in with_prompts or z not in self._promptless]
+        todo = [z for z in slices if z in with_prompts or z not in self._promptless]
         totals: dict[int, torch.Tensor] = {}
         for i, fold in enumerate(self._folds if todo else ()):
             self._load(i)
@@ -108,7 +119,7 @@ class EncodedFolds:
                 totals[z] = found if z not in totals else totals[z] + found
         means = {z: total / len(self._folds) for z, total in totals.items()}
         self._promptless |= {z: mean for z, mean in means.items() if z not in with_prompts}
-        return torch.stack([means[z] if z in means else self._promptless[z] for z in range(self.depth)], 1)
+        return torch.stack([means[z] if z in means else self._promptless[z] for z in slices], 1)
 
     def _load(self, fold: int) -> None:
         if self._loaded != fold:

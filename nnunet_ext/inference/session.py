@@ -15,12 +15,14 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunet_ext.architectures.samus.segmenter import PromptableSegmenter
 from nnunet_ext.common.errors import InputError, clicks_needed
 from nnunet_ext.common.files import atomic, read_json, write_json
-from nnunet_ext.common.nnunet_files import DATASET, PLANS, PROMPTS, used_prompts
+from nnunet_ext.common.nnunet_files import DATASET, PLANS, PROMPTS, Structures, used_prompts
 from nnunet_ext.inference.inputs import read_case
 from nnunet_ext.inference.model_folder import PromptedModelFolder
 from nnunet_ext.inference.prompt_file import as_prompt
 from nnunet_ext.inference.prompts import Prompts, to_preprocessed
 from nnunet_ext.version import __version__
+
+SHAPE_BEFORE_RESAMPLING = "shape_after_cropping_and_before_resampling"  # nnU-Net's key
 
 
 class Session:
@@ -63,13 +65,15 @@ class Session:
                 f"{model_folder}: this network has no encoder of its own for images, which a session needs.",
                 hint="Predict with nnunet_ext predict --prompts.",
             )
+        self.structures = Structures.of(self._model.dataset).labels
         self.classes = list(self._model.classes)
+        self.ending = self._model.ending
         self.needs_prompts = self._model.needs_clicks
         self._forget()
 
     def _forget(self) -> None:
         self._name = ""
-        self._shape: tuple[int, int, int] | None = None
+        self._image: np.ndarray | None = None
         self._prompts: list[dict[str, Any]] = []
 
     @property
@@ -80,9 +84,29 @@ class Session:
     @property
     def shape(self) -> tuple[int, int, int]:
         """The size (z, y, x) of the image in pixels; a picture has one slice."""
-        if self._shape is None:
+        depth, height, width = self.image.shape[1:]
+        return depth, height, width
+
+    @property
+    def image(self) -> np.ndarray:
+        """The image (c, z, y, x) as nnU-Net reads it; places of prompts and masks are its pixels."""
+        if self._image is None:
             raise InputError("This session has no image yet.", hint="Call set_image first.")
-        return self._shape
+        return self._image
+
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """The distance of pixels (z, y, x) in mm; None for pictures, which do not say."""
+        _ = self.image
+        if self.is_picture:
+            return None
+        depth, height, width = map(float, self._properties["spacing"])
+        return depth, height, width
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many slices of the image are encoded, and how many there are."""
+        return self._encoded.progress if self._image is not None else (0, 0)
 
     @property
     def prompts(self) -> list[dict[str, Any]]:
@@ -120,7 +144,7 @@ class Session:
             raise InputError(f"{name!r} cannot name a case: it would not be a file of its folder.")
         data, _, noted = model.preprocess(array, None, properties)
         self._forget()
-        self._name, self._shape = name, (array.shape[1], array.shape[2], array.shape[3])
+        self._name, self._image = name, array
         self._data_shape, self._properties = data.shape[1:], noted
         self._encoded = model.encoded(torch.from_numpy(data))
 
@@ -203,25 +227,74 @@ class Session:
         _, probabilities = self._native(prompted, probabilities=True)
         return np.asarray(probabilities)
 
-    def _logits(self, prompted: bool) -> torch.Tensor:
+    def mask_of_slice(self, z: int, *, prompted: bool = True) -> np.ndarray:
+        """Return slice z of `mask`, (y, x), without encoding the others where the model's slices are the image's.
+
+        Arguments and errors are those of `mask`.
+        """
+        if not 0 <= z < self.shape[0]:
+            raise InputError(f"There is no slice {z}: the image has {self.shape[0]}, counted from 0.")
+        noted, model = self._properties, self._model
+        (first, end), *bounds = noted["bbox_used_for_cropping"]
+        if model.plans.transpose_forward[0] != 0 or self._data_shape[0] != end - first:
+            return self.mask(prompted=prompted)[z]
+        if not first <= z < end:  # nnU-Net leaves the empty margin out
+            return np.zeros(self.shape[1:], np.uint8)
+        alone: dict[str, Any] = {
+            key: (1, *noted[key][1:]) for key in ("shape_before_cropping", SHAPE_BEFORE_RESAMPLING)
+        }
+        alone["bbox_used_for_cropping"] = [[0, 1], *bounds]
+        mask: np.ndarray = self._to_native(self._logits(prompted, [z - first]), noted | alone, probabilities=False)
+        return mask[0]
+
+    def _logits(self, prompted: bool, slices: Sequence[int] | None = None) -> torch.Tensor:
+        """Return the logits (channels, z, y, x) of some preprocessed slices, by default of all."""
         prompts = self._place(self._prompts) if prompted else {}
-        asked = {(z, k) for z in range(self._encoded.depth) for k in range(len(self.classes))}
+        wanted = range(self._encoded.depth) if slices is None else slices
+        asked = {(z, k) for z in wanted for k in range(len(self.classes))}
         if self.needs_prompts and not asked <= set(prompts):
             raise clicks_needed()
-        return self._encoded.logits(prompts)
+        return self._encoded.logits(prompts, slices)
 
     def _native(self, prompted: bool, *, probabilities: bool) -> Any:
         _ = self.shape
+        return self._to_native(self._logits(prompted), self._properties, probabilities=probabilities)
+
+    def _to_native(self, logits: torch.Tensor, properties: Mapping[str, Any], *, probabilities: bool) -> Any:
         model = self._model
         return convert_predicted_logits_to_segmentation_with_correct_shape(
-            self._logits(prompted),
+            logits,
             model.plans,
             model.plan,
             model.plans.get_label_manager(model.dataset),
-            self._properties,
+            dict(properties),
             return_probabilities=probabilities,
             num_threads_torch=torch.get_num_threads(),
         )
+
+    def saved_in(self, folder: str | PathLike[str]) -> dict[str, list[dict[str, Any]]]:
+        """Return the prompts of each case that sessions with this model have saved in a folder; none if it is new.
+
+        Raises:
+            InputError: somebody else's predictions are there.
+        """
+        out, model = Path(folder), self._model
+        there = used_prompts(out) if out.is_dir() else None
+        if there is None:
+            foreign = [
+                out / n
+                for n in (DATASET, PLANS)
+                if (out / n).exists() and (out / n).read_bytes() != (model.folder / n).read_bytes()
+            ]
+        else:
+            record, head = read_json(out / PROMPTS), self._head()
+            foreign = [] if {key: record.get(key) for key in head} == head else [out / PROMPTS]
+        if foreign:
+            raise _not_ours(*foreign)
+        return {case: list(prompts) for case, prompts in there.cases.items()} if there is not None else {}
+
+    def _head(self) -> dict[str, Any]:
+        return {"source": "session", "from": "points and boxes in a session", **self._model.described()}
 
     def save(self, folder: str | PathLike[str]) -> Path:
         """Write the mask as nnU-Net writes it, and the prompts into ``prompts_used.json``.
@@ -238,32 +311,25 @@ class Session:
         out, model = Path(folder), self._model
         target = out / f"{self._name}{model.ending}"
         logits = self._logits(prompted=True)
-        head = {"source": "session", "from": "points and boxes in a session", **model.described()}
-        there = used_prompts(out) if out.is_dir() else None
-        record = read_json(out / PROMPTS) if there is not None else {}
-        foreign = [target] if target.exists() and (there is None or self._name not in there.cases) else []
-        if there is None:
-            foreign += [
-                out / n
-                for n in (DATASET, PLANS)
-                if (out / n).exists() and (out / n).read_bytes() != (model.folder / n).read_bytes()
-            ]
-        elif {key: record.get(key) for key in head} != head:
-            foreign.append(out / PROMPTS)
-        if foreign:
-            raise InputError(
-                *(f"{file} was not written by a session with this model, and is not replaced." for file in foreign),
-                hint="Save into another folder.",
-            )
+        there = self.saved_in(out)
+        if target.exists() and self._name not in there:
+            raise _not_ours(target)
         out.mkdir(parents=True, exist_ok=True)
         for name in (DATASET, PLANS):
             shutil.copyfile(model.folder / name, out / name)
-        cases = {**(there.cases if there is not None else {}), self._name: self.prompts}
-        write_json(out / PROMPTS, {**head, "nnunet_ext": __version__, "cases": cases})
+        cases = {**there, self._name: self.prompts}
+        write_json(out / PROMPTS, {**self._head(), "nnunet_ext": __version__, "cases": cases})
         with atomic(target, ending=model.ending) as temporary:
             without = str(temporary).removesuffix(model.ending)
             model.export(logits, self._properties, Path(without), save_probabilities=False)
         return target
+
+
+def _not_ours(*files: Path) -> InputError:
+    return InputError(
+        *(f"{file} was not written by a session with this model, and is not replaced." for file in files),
+        hint="Save into another folder.",
+    )
 
 
 def _array(

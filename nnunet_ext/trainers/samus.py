@@ -128,6 +128,12 @@ class nnUNetTrainerSAMUSHFTiny(nnUNetTrainerSAMUSHF):
         return model
 
 
+class nnUNetTrainerSAMUSHFTiny128(nnUNetTrainerSAMUSHFTiny):
+    """The tiny SAMUS-HF on images of 128x128, a quarter of the work: for demonstrations on a CPU."""
+
+    image_size = 128
+
+
 class nnUNetTrainerSAMUSHFTinyClick(nnUNetTrainerSAMUSHFTiny):
     """The tiny SAMUS-HF with clicks only."""
 

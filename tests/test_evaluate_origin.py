@@ -218,6 +218,31 @@ class TestPrompts:
         assert "--prompts none: what lies next to the predictions says file." in text
         assert run("evaluate", "--pred", pred, "--ref", ref, "--prompts", "file")[0] == 0
 
+    def test_of_an_ensemble_are_those_of_its_members(self, pair: tuple[Path, Path], run: Run, tmp_path: Path) -> None:
+        pred, ref = pair
+        members = [tmp_path / name for name in ("one", "other")]
+        for member in members:
+            tiny.save(member / "prompts_used.json", {"source": "reference", "rule": "box"})
+        assert run("evaluate", "--pred", pred, "--ref", ref, "--members", *members)[0] == 0
+        info = Evaluation.load(pred).info
+        assert (info["prompts"], info["members"]) == ("reference, box", list(map(str, members)))
+        tiny.save(members[0] / "prompts_used.json", {"source": "session"})
+        (members[1] / "prompts_used.json").unlink()
+        for others, message in (
+            (members, "other: no file says whether prompts were given"),
+            ([tmp_path / "absent"], "absent is not a directory"),
+        ):
+            code, text = run("evaluate", "--pred", pred, "--ref", ref, "--members", *others)
+            assert code == 2
+            assert message in text
+        tiny.save(members[1] / "prompts_used.json", {"source": "file"})
+        code, text = run("evaluate", "--pred", pred, "--ref", ref, "--members", *members)
+        assert code == 2
+        assert "--members have different prompts" in text
+        tiny.save(pred / "prompts_used.json", {"source": "none"})
+        code, text = run("evaluate", "--pred", pred, "--ref", ref, "--members", members[0])
+        assert "they have session, and what lies next to the ensemble says none" in text
+
     def test_of_an_earlier_versions_file_without_a_model(self, pair: tuple[Path, Path], run: Run) -> None:
         pred, ref = pair
         run("evaluate", "--pred", pred, "--ref", ref, "--prompts", "none")

@@ -46,10 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("predictions", "references"),
         help="whose dataset.json says what labels mean, where the two contradict each other",
     )
-    parser.add_argument(
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument(
         "--prompts",
         choices=("none", "file", "reference", "session"),
         help="where clicks came from, if the predictions' files do not say it",
+    )
+    prompts.add_argument(
+        "--members", nargs="+", type=Path, metavar="DIR", help="of an ensemble, whose prompts were those of all of them"
     )
     model = parser.add_argument_group("a trained model's validation")
     model.add_argument("-m", type=Path, metavar="DIR", help="model: TRAINER__PLANS__CONFIGURATION")
@@ -82,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     from nnunet_ext.evaluation.evaluation import CSV, JSON, check_folder
     from nnunet_ext.evaluation.evaluator import evaluate_source
-    from nnunet_ext.evaluation.origin import with_prompts
+    from nnunet_ext.evaluation.origin import of_members, with_prompts
     from nnunet_ext.evaluation.source import from_folders, from_model
 
     if args.m:
@@ -99,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
         extras = extras_of([files.case for files in source.cases], cases=args.cases, groups=args.subgroups)
     if args.prompts:
         source.info.update(with_prompts(source.info, args.prompts))
+    if args.members:
+        source.info.update(of_members(source.info, args.members))
     if args.name:
         source.info["name"] = args.name
     if args.images:

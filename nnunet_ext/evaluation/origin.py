@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +103,28 @@ def with_prompts(info: dict[str, Any], declared: str) -> dict[str, Any]:
             f"--prompts {declared}: what lies next to the predictions says {known}.", hint="Leave --prompts out."
         )
     return {**info, "prompts": declared}
+
+
+def of_members(info: dict[str, Any], members: Sequence[Path]) -> dict[str, Any]:
+    """Return what is known of an ensemble's prompts, which nnU-Net does not record: those that all its members have.
+
+    Raises:
+        InputError: a member is not a folder or has no record, members differ, or the ensemble's own files say
+            something else.
+    """
+    problems, found = [], {}
+    for member in members:
+        if not member.is_dir():
+            problems.append(f"--members {member} is not a directory.")
+        elif (prompts := origin(member)["prompts"]) == "unknown":
+            problems.append(f"--members {member}: no file says whether prompts were given.")
+        else:
+            found[member] = prompts
+    if len(set(found.values())) > 1:
+        problems.append(f"--members have different prompts: {', '.join(f'{m}: {p}' for m, p in found.items())}.")
+    if problems:
+        raise InputError(*problems, hint="Name the folders that went into nnUNetv2_ensemble with -i.")
+    [prompts] = set(found.values())
+    if info["prompts"] not in ("unknown", prompts):
+        raise InputError(f"--members: they have {prompts}, and what lies next to the ensemble says {info['prompts']}.")
+    return {**info, "prompts": prompts, "members": [str(member.resolve()) for member in members]}

@@ -152,7 +152,11 @@ def test_boxes_are_nothing_for_a_network_of_clicks(
 def test_the_curve_of_one_checkpoint(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     where = ["-m", model(trained), "-i", raw(trained, "imagesTr"), "--ref", raw(trained, "labelsTr")]
     command = [*map(str, ("prompt-curve", *where, "-o", tmp_path / "curve", "-device", "cpu"))]
-    assert main(command) == 0
+    assert main([*command, "--report", str(tmp_path / "curve.html")]) == 0
+    report = (tmp_path / "curve.html").read_text()
+    assert "Dice of tumour against clicks: 0 clicks: " in report
+    assert "; 5 clicks: " in report
+    assert "with a box" in report
     curve = pd.read_csv(tmp_path / "curve" / "prompt_curve.csv")
     assert list(curve.prompts) == ["none", "clicks_1", "clicks_2", "clicks_3", "clicks_5", "box"]
     assert list(curve.clicks[:5]) == [0, 1, 2, 3, 5]

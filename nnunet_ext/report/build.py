@@ -16,7 +16,7 @@ from nnunet_ext.common.processes import Track, untracked
 from nnunet_ext.common.text import some
 from nnunet_ext.comparison import Comparison, ModelRuns, wording
 from nnunet_ext.evaluation.evaluation import Evaluation
-from nnunet_ext.report import agreement, context, costs, figures, pictures, subgroups, svg, tables
+from nnunet_ext.report import agreement, click_curve, context, costs, figures, pictures, subgroups, svg, tables
 from nnunet_ext.report.data import Extras, ReportData
 
 TITLE = "Segmentation report"
@@ -146,6 +146,8 @@ def _sections(track: Track) -> tuple[Section, ...]:
                 "Two or more models: nnunet_ext compare A=DIR B=DIR --report FILE."),
         Section("distributions", "Every case, by metric", figures.distributions),
         Section("paired", "Case by case", figures.paired, "Two or more models over the same cases."),
+        Section("clicks", "Dice against clicks", click_curve.click_curves,
+                "One model predicted without and with corrective clicks: nnunet_ext prompt-curve --report FILE."),
         Section("profiles", "Precision, recall, size", figures.profiles,
                 "Evaluations by nnunet_ext evaluate; nnU-Net's summary.json has neither precision nor volumes."),
         Section("agreement", "Agreement of volumes", agreement.volumes,

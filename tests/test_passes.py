@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
+import torch
 
 from nnunet_ext.trainers import pass_trainer
 from nnunet_ext.trainers.pass_trainer import Progress, iterations_per_pass, tiles
@@ -54,3 +57,30 @@ def test_progress_is_reported_at_intervals_with_an_estimate(monkeypatch: pytest.
         p.step(0.5)
     assert [line.split(",")[0] for line in lines] == [f"iteration {n}/100" for n in (6, 12, 18, 24)]
     assert lines[-1] == "iteration 24/100, loss 0.5000, 13 min left in this epoch"
+
+
+class Multiplying:
+    """A loader whose batches take more than one thread, where there is more than one."""
+
+    def set_thread_id(self, number: int) -> None:
+        self.number = number
+
+    def __next__(self) -> dict:
+        matrix = torch.ones(400, 400)
+        return {"data": (matrix @ matrix).numpy()}
+
+
+@pytest.mark.slow
+def test_a_worker_does_not_wait_for_threads_that_it_does_not_have() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    loader = pass_trainer._seeded(Multiplying(), 1, (1, 2), torch.device("cpu"))
+    watchdog = threading.Timer(40, lambda: [worker.kill() for worker in loader._processes])
+    watchdog.start()
+    try:
+        torch.ones(400, 400) @ torch.ones(400, 400)  # which starts the threads of this one, which is forked below
+        assert (next(loader)["data"] == 400).all()
+    finally:
+        watchdog.cancel()
+        loader._finish()
+        torch.set_num_threads(threads)

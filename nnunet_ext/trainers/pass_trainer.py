@@ -57,10 +57,11 @@ def reseed(*entropy: int) -> None:
 
 
 class SeedingLoader:
-    """A data loader that seeds torch in the worker it is sent to.
+    """A data loader that seeds torch in the worker it is sent to, and has it compute with one thread there.
 
     batchgenerators seeds numpy there and then sets the worker's number; nnU-Net's transforms draw from torch as well,
-    whose state all workers would have in common.
+    whose state all workers would have in common. A worker is forked when this process has used torch's threads, which
+    a fork does not take along: whatever waited for them would wait for ever.
     """
 
     def __init__(self, loader: DataLoader) -> None:
@@ -68,6 +69,7 @@ class SeedingLoader:
 
     def set_thread_id(self, number: int) -> None:
         """Seed torch; called once in each worker, after numpy has been seeded."""
+        torch.set_num_threads(1)
         torch.manual_seed(np.random.randint(2**31))
         self.loader.set_thread_id(number)
 

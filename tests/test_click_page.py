@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import random
@@ -18,7 +19,7 @@ from test_predict import model, raw, read, record, trained
 from nnunet_ext.app.cases import Case, find_cases, read_labels, read_pixels
 from nnunet_ext.app.server import ASKING, LARGEST, PageServer
 from nnunet_ext.app.workspace import Workspace
-from nnunet_ext.cli import main
+from nnunet_ext.cli import click, main
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.inference.session import Session
 
@@ -224,6 +225,24 @@ def test_a_volume_is_answered_slice_by_slice(trained: Path, tmp_path: Path) -> N
     assert np.array_equal(np.frombuffer(workspace.pixels(0, 2), "<f4").reshape(40, 36), array[2])
     with pytest.raises(InputError, match="no slice 3"):
         session.mask_of_slice(3)
+
+
+def test_reads_dicom(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pydicom", reason="no pydicom to write DICOM with")
+    from dicom_source import write_ultrasound
+
+    pixels = read(raw(trained, "imagesTr") / "case_1_0000.png")
+    (tmp_path / "dicom").mkdir()
+    write_ultrasound(tmp_path / "dicom" / "a.dcm", pixels[None])
+    arguments = {"f": None, "chk": "checkpoint_best.pth", "device": "cpu", "demo": False, "show": None}
+    args = argparse.Namespace(
+        **arguments, m=model(trained), i=tmp_path / "dicom", o=tmp_path / "out", reference=None, port=0
+    )
+    with click._workspace(args) as workspace:
+        workspace.open(0)
+        assert np.array_equal(np.frombuffer(workspace.pixels(0, 0), np.uint8).reshape(pixels.shape), pixels)
+        workspace.save(0, [])
+    assert [file.suffix for file in (tmp_path / "out").iterdir() if file.suffix != ".json"] == [".png"]
 
 
 def test_shows_predictions_of_any_model(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
         check_file(args.report)
     folds = tuple(args.f) if args.f else None
-    model = PromptedModelFolder(args.m, folds, args.chk, torch.device("cpu"))
+    model = PromptedModelFolder(args.m, folds, args.chk, torch.device(args.device))
     rules = {
         name: rule
         for name, rule in RULES.items()
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
                 rule=ReferenceRule.parse(rule) if rule else ReferenceRule(),
                 device=args.device,
             )
-            predict(request, track=progress_bar)
+            predict(request, model=model, track=progress_bar)
             source = from_folders(args.o / name, args.ref)
             source.info["name"] = name
             evaluations[name] = evaluate_source(source, track=progress_bar)

@@ -53,10 +53,13 @@ class Request:
     device: str = "cpu"
 
 
-def predict(request: Request, *, track: Track = untracked) -> int:
+def predict(request: Request, *, model: PromptedModelFolder | None = None, track: Track = untracked) -> int:
     """Write one segmentation per image, and ``prompts_used.json``: where each click came from and where it was.
 
     Cases that are there already are skipped unless `overwrite`, without which no file is replaced that is not ours.
+
+    Args:
+        model: that of the request, where it is loaded already.
 
     Returns:
         the number of cases that were predicted.
@@ -66,7 +69,8 @@ def predict(request: Request, *, track: Track = untracked) -> int:
             and references, all of which are read first; later, a full disk.
     """
     _check_places(request)
-    model = PromptedModelFolder(request.model, request.folds, request.checkpoint, torch.device(request.device))
+    if model is None:
+        model = PromptedModelFolder(request.model, request.folds, request.checkpoint, torch.device(request.device))
     cases = _cases(request, model.ending)
     names = [case.name for case in cases]
     if request.prompts is not None:

@@ -16,7 +16,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 from test_predict import model, raw, read, record, trained
 
-from nnunet_ext.app.cases import Case, find_cases, read_labels, read_pixels
+from nnunet_ext.app.cases import Case, Pixels, find_cases, read_labels, read_pixels
 from nnunet_ext.app.server import ASKING, LARGEST, PageServer
 from nnunet_ext.app.workspace import Workspace
 from nnunet_ext.cli import click, main
@@ -277,6 +277,10 @@ def test_shows_predictions_of_any_model(tmp_path: Path) -> None:
     sitk.WriteImage(labels[:, :, :1], tmp_path / "predicted" / "a.nii.gz")
     with pytest.raises(InputError, match="4x3x1 pixels or voxels, the image 4x3x2"):
         workspace.open(0)
+    whole = (tmp_path / "images" / "a_0000.nii.gz").read_bytes()
+    (tmp_path / "images" / "a_0000.nii.gz").write_bytes(whole[:-9])  # which ITK fills up without a word
+    with pytest.raises(InputError, match="cannot be read"):
+        workspace.open(0)
 
 
 def test_images_of_a_folder(tmp_path: Path) -> None:
@@ -293,7 +297,8 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="under one name: b"):
         find_cases(tmp_path)
-    assert read_labels(tmp_path, Case("none", (tmp_path / "none.png",))) is None
+    nothing = Pixels(np.zeros((1, 1, 1, 1), np.uint8), None)
+    assert read_labels(tmp_path, Case("none", (tmp_path / "none.png",)), nothing) is None
 
 
 @pytest.mark.parametrize(

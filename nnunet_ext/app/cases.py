@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the library's own idiom)
 
 from nnunet_ext.common.errors import InputError
-from nnunet_ext.common.grids import agree
+from nnunet_ext.common.grids import affine, agree
 from nnunet_ext.common.nnunet_files import HIGHEST
 from nnunet_ext.common.text import some
 from nnunet_ext.dataset_conversion import picture_file
+from nnunet_ext.dataset_conversion.itk_volumes import check_compressed
 
 PICTURES = picture_file.ENDINGS
 VOLUMES = (".nii.gz", ".nii", ".mha", ".nrrd")
@@ -29,10 +32,34 @@ class Case:
 
 @dataclass(frozen=True)
 class Pixels:
-    """What is shown: (c, z, y, x), and the distance of pixels (z, y, x) in mm where that is known."""
+    """What is shown.
+
+    Args:
+        array: (c, z, y, x).
+        spacing: the distance of pixels (z, y, x) in mm; None for pictures.
+        affine: of a volume that was read here, as ITK has it; else None.
+    """
 
     array: np.ndarray
     spacing: tuple[float, float, float] | None
+    affine: np.ndarray | None = None
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether it is a picture of red, green and blue."""
+        return len(self.array) == 3 and self.spacing is None
+
+    @cached_property
+    def is_bytes(self) -> bool:
+        """Whether all values are whole numbers from 0 to 255."""
+        array = self.array
+        return bool(((array >= 0) & (array <= 255) & (array == np.rint(array))).all())
+
+    def plane(self, z: int) -> bytes:
+        """Return a slice: float32 or, where all are `is_bytes`, bytes; three per pixel of a picture in colours."""
+        plane = self.array[:, z] if self.is_colour else self.array[:1, z]
+        kind = np.uint8 if self.is_bytes else np.dtype("<f4")
+        return np.ascontiguousarray(np.moveaxis(plane, 0, -1)).astype(kind).tobytes()
 
 
 def find_cases(source: Path) -> list[Case]:
@@ -88,11 +115,11 @@ def read_pixels(case: Case) -> Pixels:
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(f"{file} has several values in each voxel, which are not shown.")
     spacing = [*image.GetSpacing(), 1.0][:3]
-    return Pixels(array.reshape(1, -1, *array.shape[-2:]), (spacing[2], spacing[1], spacing[0]))
+    return Pixels(array.reshape(1, -1, *array.shape[-2:]), (spacing[2], spacing[1], spacing[0]), _affine(image))
 
 
-def read_labels(folder: Path, case: Case) -> np.ndarray | None:
-    """Read a segmentation of a case from a folder: (z, y, x), uint16; None where there is none.
+def read_labels(folder: Path, case: Case, shown: Pixels) -> np.ndarray | None:
+    """Read a segmentation of a case from a folder: (z, y, x) as the image, uint16; None where there is none.
 
     Raises:
         InputError: it cannot be read, holds anything but labels, or does not lie on the image.
@@ -108,24 +135,24 @@ def read_labels(folder: Path, case: Case) -> np.ndarray | None:
     whole = np.clip(np.rint(labels.astype(np.float64)), 0, HIGHEST)
     if image.GetNumberOfComponentsPerPixel() > 1 or not np.array_equal(labels, whole):
         raise InputError(f"{file} holds something else than labels.")
-    if ending_of(case.files[0]).lower() not in PICTURES:
-        shown = _read(case.files[0])
-        one, other = (_affine(i) for i in (image, shown))
-        if image.GetSize() == shown.GetSize() and not agree(one, other, image.GetSize()):
+    mask = whole.reshape(-1, *labels.shape[-2:]).astype(np.uint16)
+    if mask.shape != shown.array.shape[1:]:
+        shapes = ("x".join(map(str, of[::-1])) for of in (mask.shape, shown.array.shape[1:]))
+        raise InputError("{} has {} pixels or voxels, the image {}.".format(file, *shapes))
+    if shown.affine is not None:
+        own = _affine(image)
+        if own.shape != shown.affine.shape or not agree(own, shown.affine, image.GetSize()):
             raise InputError(f"{file} and {case.files[0]} lie in different places in space.")
-    return whole.reshape(-1, *labels.shape[-2:]).astype(np.uint16)
+    return mask
 
 
 def _read(file: Path) -> sitk.Image:
     try:
+        check_compressed(file)
         return sitk.ReadImage(file)
-    except RuntimeError as e:
+    except (OSError, EOFError, RuntimeError, zlib.error) as e:
         raise InputError(f"{file} cannot be read ({str(e).strip().splitlines()[-1]}).") from e
 
 
 def _affine(image: sitk.Image) -> np.ndarray:
-    n = image.GetDimension()
-    affine = np.eye(n + 1)
-    affine[:n, :n] = np.reshape(image.GetDirection(), (n, n)) * image.GetSpacing()
-    affine[:n, n] = image.GetOrigin()
-    return affine
+    return affine(image.GetSpacing(), image.GetDirection(), image.GetOrigin())

@@ -43,9 +43,9 @@ def prepare(folder: Path, *, track: Track = untracked) -> tuple[Path, Path]:
             path.mkdir(exist_ok=True)
     variables = {
         **{name: str(path) for name, path in paths.items()},
-        "NNUNET_EXT_EPOCHS": str(EPOCHS),
-        "NNUNET_EXT_VAL_ITERATIONS": "4",
-        "NNUNET_EXT_SEED": "1",
+        environment.EPOCHS: str(EPOCHS),
+        environment.VAL_ITERATIONS: "4",
+        environment.SEED: "1",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     phantoms, unseen = folder / "phantoms", folder / "unseen"

@@ -52,10 +52,6 @@ class _Asked(BaseModel):
     case: Annotated[int, Field(ge=0)]
 
 
-class _Open(_Asked):
-    pass
-
-
 class _Slice(_Asked):
     z: Annotated[int, Field(ge=0)]
 
@@ -160,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValidationError, ValueError, RecursionError) as e:
             what = e.errors()[0]["msg"] if isinstance(e, ValidationError) else str(e)
             self._refuse(HTTPStatus.BAD_REQUEST, f"The request makes no sense: {what:.200}")
-        except Exception as e:
+        except Exception as e:  # whatever it is, the server and the session go on
             logger.exception("a request of the page failed")
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(e).__name__}: {e!s:.200}; see the terminal.")
         else:
@@ -179,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/progress":
             return workspace.progress()
         if path == "/api/open":
-            return workspace.open(_read(_Open, body).case)
+            return workspace.open(_read(_Asked, body).case)
         if path == "/api/pixels":
             asked = _read(_Slice, body)
             return workspace.pixels(asked.case, asked.z)

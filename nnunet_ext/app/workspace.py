@@ -97,7 +97,7 @@ class Workspace:
                 self._pixels = Pixels(self.session.image, self.session.spacing)
             else:
                 pixels = read_pixels(case)
-                masks = {name: self._layer(name, case, pixels) for name in self.layers}
+                masks = {name: read_labels(folder, case, pixels) for name, folder in self.layers.items()}
                 self._pixels = pixels
                 self._masks = {name: mask for name, mask in masks.items() if mask is not None}
             self._open = number
@@ -107,30 +107,14 @@ class Workspace:
                 "case": number,
                 "shape": array.shape[1:],
                 "spacing": spacing,
-                "colour": self._is_colour,
-                "bytes": self._is_bytes,
+                "colour": self._pixels.is_colour,
+                "bytes": self._pixels.is_bytes,
                 "range": [low, high if high > low else low + 1],
                 "limits": [float(array.min()), float(array.max())],
                 "prompts": self.session.prompts if self.session is not None else [],
                 "layers": list(self._masks),
                 "slice": self._telling_slice(),
             }
-
-    def _layer(self, name: str, case: Case, pixels: Pixels) -> np.ndarray | None:
-        mask = read_labels(self.layers[name], case)
-        if mask is not None and mask.shape != pixels.array.shape[1:]:
-            shapes = ("x".join(map(str, of[::-1])) for of in (mask.shape, pixels.array.shape[1:]))
-            raise InputError("{}: the {} has {} pixels or voxels, the image {}.".format(case.name, name, *shapes))
-        return mask
-
-    @property
-    def _is_colour(self) -> bool:
-        return len(self._pixels.array) == 3 and self._pixels.spacing is None
-
-    @property
-    def _is_bytes(self) -> bool:
-        array = self._pixels.array
-        return bool(((array >= 0) & (array <= 255) & (array == np.rint(array))).all())
 
     def _telling_slice(self) -> int:
         """Return the slice with most foreground, or the middle one."""
@@ -143,9 +127,7 @@ class Workspace:
         """Return a slice: float32 or, where `open` says so, bytes; three per pixel of a picture in colours."""
         with self._turn:
             self._check(number, z)
-            kind = np.uint8 if self._is_bytes else np.dtype("<f4")
-            plane = self._pixels.array[:, z] if self._is_colour else self._pixels.array[:1, z]
-            return np.ascontiguousarray(np.moveaxis(plane, 0, -1)).astype(kind).tobytes()
+            return self._pixels.plane(z)
 
     def mask(self, number: int, z: int, prompts: Sequence[Mapping[str, Any]], *, prompted: bool) -> bytes:
         """Return the labels of a slice, uint16 (y, x), as the prompts of the case say.

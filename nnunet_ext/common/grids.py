@@ -50,6 +50,19 @@ class Reordering:
         return array.transpose(self.axes)[turns]
 
 
+def affine(spacing: Sequence[float], direction: Sequence[float], origin: Sequence[float]) -> Affine:
+    """Return the affine of what ITK says about an image: mm along its axes, their directions, row by row, and origin.
+
+    >>> affine((2, 3), (1, 0, 0, 1), (5, 6)).tolist()
+    [[2.0, 0.0, 5.0], [0.0, 3.0, 6.0], [0.0, 0.0, 1.0]]
+    """
+    n = len(spacing)
+    made = np.eye(n + 1)
+    made[:n, :n] = np.reshape(direction, (n, n)) * spacing
+    made[:n, n] = origin
+    return made
+
+
 def greatest_shift(one: Affine, other: Affine, shape: Sequence[int]) -> float:
     """Return by how many mm two affines put a voxel of a grid apart, at most."""
     corners = np.array([[*corner, 1] for corner in itertools.product(*((0, n - 1) for n in shape))])

@@ -23,6 +23,7 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
+from nnunet_ext.common import grids
 from nnunet_ext.common.errors import InputError
 from nnunet_ext.common.inflated import Inflated
 from nnunet_ext.dataset_conversion import nifti_file
@@ -122,11 +123,10 @@ def _simpleitk(file: Path) -> Header:
     image = sitk.ImageFileReader()
     image.SetFileName(str(file))
     image.ReadImageInformation()
-    n, sides = image.GetDimension(), image.GetSpacing()
-    affine = np.eye(n + 1)
-    affine[:n, :n] = np.reshape(image.GetDirection(), (n, n)) * sides
-    affine[:n, n] = image.GetOrigin()
-    return Header(image.GetSize(), affine, ((NO_DEPTH * max(sides),) if n == 2 else ()) + tuple(sides[::-1]))
+    sides = image.GetSpacing()
+    affine = grids.affine(sides, image.GetDirection(), image.GetOrigin())
+    depth = (NO_DEPTH * max(sides),) if len(sides) == 2 else ()
+    return Header(image.GetSize(), affine, depth + tuple(sides[::-1]))
 
 
 def _nibabel(file: Path) -> Header:

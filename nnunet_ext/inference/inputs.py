@@ -118,11 +118,8 @@ def _in_grid(
 def _affine(properties: Mapping[str, Any]) -> np.ndarray | None:
     """Return what a reader says about indices and places in mm: (axes + 1, axes + 1); None for pictures."""
     if stuff := properties.get("sitk_stuff"):
-        n = len(stuff["spacing"])
-        affine = np.eye(n + 1)
-        affine[:n, :n] = np.reshape(stuff["direction"], (n, n)) * stuff["spacing"]
-        affine[:n, n] = stuff["origin"]
-        return affine if n <= 3 else None  # channels as a fourth axis
+        channels_are_an_axis = len(stuff["spacing"]) > 3
+        return None if channels_are_an_axis else grids.affine(stuff["spacing"], stuff["direction"], stuff["origin"])
     if stuff := properties.get("nibabel_stuff"):
         return np.asarray(stuff.get("reoriented_affine", stuff["original_affine"]), float)
     return None
